@@ -338,7 +338,8 @@ class Command:
         several = (
             len(images) > 1
             or values["suffix"] is not None
-            or _is_collection(images[0])
+            # a folder of images, or a glob pattern that is not expanded
+            or (not Path(images[0]).is_file() and jobs.is_image_collection(images[0]))
             or (given is not None and not Path(given).suffix)
         )
         if output is None or (several and given is None):
@@ -359,11 +360,6 @@ class Command:
         return "\n".join([format_columns(rows), *_format_tables(result)])
 
 
-def _is_collection(image: str) -> bool:
-    """Return whether a word is a folder of images, or an unexpanded glob pattern."""
-    return not Path(image).is_file() and jobs.is_image_collection(image)
-
-
 def _format_tables(result: "jobs.Result") -> Iterator[str]:
     """Yield the tables of a result as text."""
     for title, table in result.tables().items():
@@ -382,11 +378,9 @@ def _format_tables(result: "jobs.Result") -> Iterator[str]:
         for row in table_shown:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
-        if len(rows) > _MAX_ROWS:
-            yield (
-                f"... and {len(rows) - _MAX_ROWS} more rows; use --json to list them "
-                "all"
-            )
+        more = len(rows) - _MAX_ROWS
+        if more > 0:
+            yield f"... and {more} more rows; use --json to list them all"
 
 
 def _format_summary(result: "jobs.MeasuredTable") -> str:
@@ -400,16 +394,14 @@ def _format_summary(result: "jobs.MeasuredTable") -> str:
         mean, sd = Figure(numbers["mean"]), Figure(numbers["sd"], form=".2g")
         few = numbers["images"] != result.images
         over = f"  (of {numbers['images']})" if few else ""
-        rows.append(
-            (name, f"{mean} +- {sd}{over}" if numbers["sd"] else f"{mean}{over}")
-        )
+        spread = f" +- {sd}" if numbers["sd"] else ""
+        rows.append((name, f"{mean}{spread}{over}"))
     reasons = [f"{count} {reason}" for reason, count in result.reasons.items()]
     rows += [("no result", ", ".join(reasons))] if reasons else []
     first = next(iter(result.rows[0])) if result.rows else ""
-    rows += [
-        ("failed", f"{row[first]}: {row['error']}") for row in failures[:_MAX_ROWS]
-    ]
-    if len(failures) > _MAX_ROWS:
+    for row in failures[:_MAX_ROWS]:
+        rows.append(("failed", f"{row[first]}: {row['error']}"))
+    if failures[_MAX_ROWS:]:
         more = len(failures) - _MAX_ROWS
         rows.append(("", f"... and {more} more; all are in the table"))
     if result.table is not None:

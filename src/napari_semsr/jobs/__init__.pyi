@@ -1,7 +1,6 @@
 from .adapt.areas import (
     LINEAR as LINEAR,
     AdaptationError as AdaptationError,
-    SharedArea as SharedArea,
     create_shared_area as create_shared_area,
 )
 from .adapt.job import (
@@ -47,7 +46,6 @@ from .enhance import (
     is_instrument_model as is_instrument_model,
     run_preview as run_preview,
 )
-from .exchange import ImportOptions as ImportOptions
 from .figure import (
     FigureOptions as FigureOptions,
     figure as _figure,
@@ -59,7 +57,6 @@ from .follow import (
 )
 from .former import describe_former_name as describe_former_name
 from .images import (
-    KEEP_PARTS as KEEP_PARTS,
     REPLACING as REPLACING,
     OverwritePolicy as OverwritePolicy,
     Result as Result,
@@ -193,7 +190,6 @@ from .train_process import (
 )
 from .verb import (
     ImageInput as ImageInput,
-    MapResult as MapResult,
     OptionGroup as OptionGroup,
     Output as Output,
     Run as Run,

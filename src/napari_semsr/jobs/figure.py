@@ -275,15 +275,11 @@ def _create_overlay(
         raise core.OptionError(msg, code="pixel-size-missing")
     plain = options.replace(inset=None)
     overlay = yield from create_plate_image(above, image, plain, count)
-    factor = _compute_downsampling_factor(above, options, count)
-    size = np.multiply(overlay.values.shape, np.multiply(above.scale, factor))
-    start = (
-        np.array(core.Grid.from_image(above).corner)
-        - core.Grid.from_image(image).corner
-    )
-    pixel = np.multiply(
-        image.scale, _compute_downsampling_factor(image, options, count)
-    )
+    size = np.multiply(overlay.values.shape, overlay.pixel)
+    grids = core.Grid.from_image(above), core.Grid.from_image(image)
+    start = np.subtract(grids[0].corner, grids[1].corner)
+    factor = _compute_downsampling_factor(image, options, count)
+    pixel = np.multiply(image.scale, factor)
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:

@@ -90,12 +90,19 @@ def read_history(
     OptionError
         If it sets an option that only a user may set.
     """
-    _check_former_names(history, file)
+    # the job, a set option or the part may have left this package
+    parts = [name for name, value in history.options.items() if value]
+    parts += [history.part] if history.part else []
+    for name in (history.job, *(f"{history.job} --{part}" for part in parts)):
+        shown = f"{name!r}, which made {file.name},"
+        if former := describe_former_name(name, shown):
+            raise core.ReadError(former)
     verb = _get_job_command(history.job)
     if verb is None:
+        repeatable = ", ".join(filter(_get_job_command, JOBS))
         msg = (
             f"{file.name} was made by {history.job!r}, which cannot be run again; jobs "
-            f"that can be run again: {', '.join(list_repeatable_jobs())}."
+            f"that can be run again: {repeatable}."
         )
         raise core.ReadError(msg, code="history-unknown")
     with convert_decoding_errors(file, "a history"):
@@ -108,21 +115,6 @@ def read_history(
         current = current.model_copy(update={"part": COVERAGE})
     inputs = _get_inputs(verb, current, file, depth)
     return RecordedCall(verb, options, inputs, current.part, history)
-
-
-def _check_former_names(history: core.Provenance, file: Path) -> None:
-    """Raise an error if the job, a set option or the part left this package."""
-    parts = [name for name, value in history.options.items() if value]
-    parts += [history.part] if history.part else []
-    for name in (history.job, *(f"{history.job} --{part}" for part in parts)):
-        shown = f"{name!r}, which made {file.name},"
-        if former := describe_former_name(name, shown):
-            raise core.ReadError(former)
-
-
-def list_repeatable_jobs() -> list[str]:
-    """Return the jobs whose output can be reproduced."""
-    return [job for job in JOBS if _get_job_command(job) is not None]
 
 
 def _get_job_command(job: str) -> Verb[core.Options, Result] | None:
@@ -363,11 +355,6 @@ def _update_blend_history(history: core.Provenance, _: Path) -> core.Provenance:
     return history.model_copy(update={"inputs": tuple(before.values())})
 
 
-def _update_gold_history(history: core.Provenance, _: Path) -> core.Provenance:
-    """Select the image with an option, since the command creates one of two."""
-    return _replace_options(history, {**history.options, "part": history.part})
-
-
 _CURRENT: dict[str, Callable[[core.Provenance, Path], core.Provenance]] = {
     "convert": _update_convert_history,
     "crop": _update_crop_history,
@@ -377,6 +364,9 @@ _CURRENT: dict[str, Callable[[core.Provenance, Path], core.Provenance]] = {
     "stitch": _update_stitch_history,
     "enhance": _update_enhance_history,
     "blend": _update_blend_history,
-    "gold": _update_gold_history,
+    # an option selects the image, since the command creates one of two
+    "gold": lambda history, _: _replace_options(
+        history, {**history.options, "part": history.part}
+    ),
 }
 """Converters for histories whose stored form differs from the current options."""

@@ -90,12 +90,9 @@ class Description(Result):
                 rows[name] = core.format_shape(value)
         metadata_shown = list(metadata.items())[:_MAX_METADATA]
         rows |= {f"  {name}": str(value) for name, value in metadata_shown}
-        if len(metadata) > len(metadata_shown):
-            more = (
-                f"{len(metadata) - len(metadata_shown)} more; use `json` to list them "
-                "all"
-            )
-            rows["  and"] = more
+        more = len(metadata) - len(metadata_shown)
+        if more:
+            rows["  and"] = f"{more} more; use `json` to list them all"
         rows |= {"methods": methods} if methods else {}
         return {name: core.Figure(value) for name, value in rows.items()}
 

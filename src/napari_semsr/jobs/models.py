@@ -65,23 +65,16 @@ class ModelList(images.Result):
 
 def get_runs_folder() -> Path:
     """Return the default folder of training runs."""
-    folder_name = os.environ.get("SEMSR_RUNS")
-    return (
-        Path(folder_name)
-        if folder_name
-        else models.get_library_folder().parent / "runs"
-    )
+    usual = models.get_library_folder().parent / "runs"
+    return Path(os.environ.get("SEMSR_RUNS") or usual)
 
 
 def get_model_origin(name: str) -> str | None:
     """Return whether a model is bundled or imported; None if not in the library."""
     if name in models.list_bundled_models():
         return "bundled"
-    return (
-        "imported"
-        if (models.get_library_folder() / f"{name}{models.SUFFIX}").is_file()
-        else None
-    )
+    path = models.get_library_folder() / f"{name}{models.SUFFIX}"
+    return "imported" if path.is_file() else None
 
 
 @verb.command("models list", reads=False)
@@ -330,9 +323,6 @@ _REMOVED = {
 def get_validation_gain_db(card: Mapping[str, Any]) -> float | None:
     """Return a model's gain over its input, from the validation of its training."""
     validation = (card.get("training") or {}).get("validation")
-    gains = (
-        [validation.get(name) for name in _GAINS]
-        if isinstance(validation, dict)
-        else []
-    )
+    values = validation if isinstance(validation, dict) else {}
+    gains = map(values.get, _GAINS)
     return next((float(g) for g in gains if isinstance(g, int | float)), None)

@@ -541,7 +541,9 @@ def _match_images_by_name(
     names: list[dict[str, Image]] = []
     for side in sides:
         images: dict[str, Image] = {}
-        for key, image in ((k, one) for k, one in side if k not in left_out):
+        for key, image in side:
+            if key in left_out:
+                continue
             if key in images:
                 msg = (
                     "Images matched by name must have unique names, got "

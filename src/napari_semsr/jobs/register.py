@@ -265,7 +265,7 @@ def _create_metadata(
     run: verb.Run[RegisterOptions],
     moving: core.Micrograph,
     fixed_image: core.Micrograph,
-    registration: Registration,
+    facts: Mapping[str, Any],
     files: Mapping[str, object],
 ) -> core.Job[core.Micrograph]:
     """Return the name, calibration and history of the result, without reading data."""
@@ -291,7 +291,7 @@ def _create_metadata(
         core.ORIGIN_KEY: origin,
         "reading": {side: run.get_read_options(side) for side in ("moving", "fixed")},
         **places,
-        **describe_registration(registration),
+        **facts,
     }
     result_image = moving.replace(
         pixel_size_nm=fixed_image.pixel_size_nm,
@@ -306,71 +306,52 @@ def _create_metadata(
     return result_image.with_size_error(fixed_image.pixel_size_sd_nm)
 
 
-def _find_or_apply_transform(
+def _apply_transform(
     run: verb.Run[RegisterOptions],
+    transform: io.StoredTransform | Where,
     landmarks: Landmarks | Where | None,
-    transform: io.StoredTransform | Where | None,
     unsized_role: Role | None,
-) -> core.Job[tuple[Registration, io.StoredTransform]]:
-    """Find the transform, or use a given one; also return it in its stored form.
-
-    The image without a pixel size is given the estimated one.
-    """
-    options, records = run.options, run.records
-    if transform is not None:
-        usual = RegisterOptions().model_dump()
-        names = (name for name, v in options.model_dump().items() if v != usual[name])
-        flags = [f"`{name}`" for name in names]
-        if landmarks is not None:
-            flags.append("`landmarks`")
-        if flags:
-            msg = (
-                f"A stored transform is applied unchanged: omit {', '.join(flags)}, "
-                "or the transform."
-            )
-            raise core.OptionError(msg, code="options-contradict")
-        if not isinstance(transform, io.StoredTransform):
-            transform = io.read_transform(Path(transform))
-        if unsized_role is not None:
-            side = transform.moving if unsized_role == "moving" else transform.fixed
-            _set_estimated_size(run, unsized_role, float(side.pixel_size_nm[0]))
-        moving, fixed_image = run.get_images("moving", "fixed")
-        sides = (moving, records["moving"]), (fixed_image, records["fixed"])
-        check_transform_images(transform, *sides)
-        yield core.Progress(0, 0, "applying the transform")
-        error = transform.quality.get("error_nm")
-        registration = evaluate_transform(
-            transform.transform,
-            moving,
-            fixed_image,
-            model=transform.kind,
-            search_name="stored",
-            error_nm=float(error) if isinstance(error, (int, float)) else np.nan,
-            residuals=read_residuals(transform),
+) -> core.Job[Registration]:
+    """Apply a stored transform, from which an image may take its pixel size."""
+    usual = RegisterOptions().model_dump()
+    options = run.options.model_dump().items()
+    flags = [f"`{name}`" for name, value in options if value != usual[name]]
+    flags += [] if landmarks is None else ["`landmarks`"]
+    if flags:
+        msg = (
+            f"A stored transform is applied unchanged: omit {', '.join(flags)}, "
+            "or the transform."
         )
-    else:
-        registration = yield from _find_transform(run, options, landmarks, unsized_role)
-        moving, fixed_image = run.get_images("moving", "fixed")
-    _warn_if_unreliable(registration, options)
-    facts = describe_registration(registration)
-    del facts["transform"]
-    if len(registration.residuals.places_nm):  # so that others can use them
-        facts["residuals"] = registration.residuals
-    return registration, io.StoredTransform(
-        registration.transform,
-        io.ImageIdentity.from_image(moving, records["moving"].digest),
-        io.ImageIdentity.from_image(fixed_image, records["fixed"].digest),
-        to_json_value(facts),
+        raise core.OptionError(msg, code="options-contradict")
+    if not isinstance(transform, io.StoredTransform):
+        transform = io.read_transform(Path(transform))
+    if unsized_role is not None:
+        side = transform.moving if unsized_role == "moving" else transform.fixed
+        _set_estimated_size(run, unsized_role, float(side.pixel_size_nm[0]))
+    moving, fixed_image = run.get_images("moving", "fixed")
+    records = run.records
+    sides = (moving, records["moving"]), (fixed_image, records["fixed"])
+    check_transform_images(transform, *sides)
+    yield core.Progress(0, 0, "applying the transform")
+    error = transform.quality.get("error_nm")
+    return evaluate_transform(
+        transform.transform,
+        moving,
+        fixed_image,
+        model=transform.kind,
+        search_name="stored",
+        error_nm=float(error) if isinstance(error, (int, float)) else np.nan,
+        residuals=read_residuals(transform),
     )
 
 
 def _find_transform(
     run: verb.Run[RegisterOptions],
-    options: RegisterOptions,
     landmarks: Landmarks | Where | None,
     unsized_role: Role | None,
 ) -> core.Job[Registration]:
     """Find the transform from image structure, optionally starting from landmarks."""
+    options = run.options
     moving, fixed_image = run.get_images("moving", "fixed")
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
         factor, registration = yield from register_uncalibrated_images(
@@ -690,25 +671,35 @@ def register(
     unsized_role = _find_uncalibrated_role(run, moving, fixed)
     for role in ("moving", "fixed"):  # after all checks, as it reads large images
         yield from run.record_image(role)
-    registration, transform_file = yield from _find_or_apply_transform(
-        run, landmarks, transform, unsized_role
-    )
+    if transform is not None:
+        finding = _apply_transform(run, transform, landmarks, unsized_role)
+    else:
+        finding = _find_transform(run, landmarks, unsized_role)
+    registration = yield from finding
     moving, fixed = run.get_images("moving", "fixed")
+    _warn_if_unreliable(registration, options)
+    facts = describe_registration(registration)
+    quality = {name: value for name, value in facts.items() if name != "transform"}
+    if len(registration.residuals.places_nm):  # so that others can use them
+        quality["residuals"] = registration.residuals
+    transform_file = io.StoredTransform(
+        registration.transform,
+        io.ImageIdentity.from_image(moving, run.records["moving"].digest),
+        io.ImageIdentity.from_image(fixed, run.records["fixed"].digest),
+        to_json_value(quality),
+    )
     if transform_out is not None:  # before the image, as the map took longest
         io.write_transform(transform_out, transform_file)
     files = {"landmarks": landmarks, "transform": transform}
-    about = yield from _create_metadata(run, moving, fixed, registration, files)
+    about = yield from _create_metadata(run, moving, fixed, facts, files)
     warped_image = core.WarpedImage(
         moving, core.Grid.from_image(fixed), registration.transform
     )
     image_made, dtype = None, str(warped_image.dtype)
     if output is None:
-        facts = {
-            **about.metadata,
-            "register": to_json_value(describe_registration(registration)),
-        }
         image_made = about.replace(
-            data=create_lazy_array(warped_image, _CHUNK), metadata=facts
+            data=create_lazy_array(warped_image, _CHUNK),
+            metadata={**about.metadata, "register": to_json_value(facts)},
         )
     else:
         how: dict[str, Any] = {"message": "writing", "existing": run.existing}
@@ -729,5 +720,5 @@ def register(
         image=image_made,
         registration=registration,
         stored_transform=transform_file,
-        **describe_registration(registration),
+        **facts,
     )

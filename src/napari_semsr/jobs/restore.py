@@ -141,12 +141,9 @@ class RestoredFile(verb.ImageResult):
     @property
     def against_whole(self) -> Annotated[str, core.Quantity("Tiles against whole")]:
         """Largest possible difference between the tiled and the untiled result."""
-        parameters = self.parameters
-        return (
-            "equal"
-            if parameters["exact"]
-            else f"{parameters['tolerance']:.1e} of the range"
-        )
+        if self.parameters["exact"]:
+            return "equal"
+        return f"{self.parameters['tolerance']:.1e} of the range"
 
 
 def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
@@ -190,15 +187,10 @@ def restore(
     source = run.open_image()
     restorer, parameters, provenance = yield from _prepare_restoration(run, source)
     plan = restorer.create_plan(source.shape)
-    dtype = np.dtype(options.dtype or np.float32)
-    values_told: dict[str, Any] = {
-        "method": options.method,
-        "parameters": parameters,
-        "tiles": len(plan),
-        **verb.get_pixel_size_fields(source),
-        "provenance": provenance,
-    }
+    dtype, image_made = np.dtype(options.dtype or np.float32), None
     about = source.replace(provenance=provenance)
+    shape: tuple[int, ...] = about.shape
+    kind = str(dtype)
     if output is None:
         data, clipped_total = np.empty(about.shape, dtype), 0
         pieces = restorer.restore_tiles(source.data, plan)
@@ -207,36 +199,38 @@ def restore(
             clipped_total += clipped_part
             yield core.Progress(done_count, len(plan), _TILES)
         more = {**about.metadata, "restore": parameters}
-        return RestoredFile(
-            output=None,
-            shape=about.shape,
-            dtype=str(data.dtype),
-            clipped=clipped_total,
-            image=about.replace(data=data, metadata=more),
-            **values_told,
+        image_made = about.replace(data=data, metadata=more)
+    else:
+
+        def create_store(place: Path) -> io.OmeZarrStore:
+            how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
+            return run.existing.open_store(about, place, output, **how)
+
+        def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
+            pieces = restorer.restore_tiles(source.data, plan, store.pending_units())
+            values = (values for _, values in pieces)
+            clipped_total = yield from store.fill(values, _TILES)
+            if not store.is_complete:
+                store.write_note("restore", parameters)
+            return clipped_total
+
+        kept_store = io.get_output_store_path(output, resume=run.existing.resume)
+        written_file = yield from io.write_blocks(
+            output, create_store, fill_store, kept_store=kept_store
         )
-
-    def create_store(place: Path) -> io.OmeZarrStore:
-        how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
-        return run.existing.open_store(about, place, output, **how)
-
-    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
-        pieces = restorer.restore_tiles(source.data, plan, store.pending_units())
-        clipped_total = yield from store.fill((values for _, values in pieces), _TILES)
-        if not store.is_complete:
-            store.write_note("restore", parameters)
-        return clipped_total
-
-    kept_store = io.get_output_store_path(output, resume=run.existing.resume)
-    written_file = yield from io.write_blocks(
-        output, create_store, fill_store, kept_store=kept_store
-    )
+        shape, kind = written_file.shape, written_file.dtype
+        clipped_total = written_file.result
     return RestoredFile(
-        output=str(output),
-        shape=written_file.shape,
-        dtype=written_file.dtype,
-        clipped=written_file.result,
-        **values_told,
+        output=run.output,
+        shape=shape,
+        dtype=kind,
+        clipped=clipped_total,
+        image=image_made,
+        method=options.method,
+        parameters=parameters,
+        tiles=len(plan),
+        **verb.get_pixel_size_fields(source),
+        provenance=provenance,
     )
 
 

@@ -591,7 +591,7 @@ def _stitch_frames(task: _Stitching) -> core.Job[StitchedFile]:
     outcome = yield from _follow_scan(task)
     with ExitStack() as stack:
         if outcome is not None:
-            stack.callback(outcome.lock.release)
+            stack.callback(outcome.release_lock)
         scans = former.scans if former else (yield from _open_scans(task))
         acquisition, corrections = scans.solved_scan, task.options.corrections
         if corrections is not None:
@@ -671,9 +671,7 @@ def _write_result(
         frames=len(corners),
         distortion_from=correction.source,
         warnings=(
-            *correction.warnings,
-            *_compare_with_calibration(solution, correction),
-            *_collect_warnings(scans, solution, written_file, shifts),
+            *_collect_warnings(scans, solution, correction, written_file, shifts),
             *(outcome.warnings(corners) if outcome else ()),
             *([focus] if focus else []),
         ),
@@ -1190,37 +1188,30 @@ def _create_height_rows(
     )
 
 
-def _compare_with_calibration(
-    solution: "stitching.StitchSolution", correction: _DistortionCorrection
-) -> tuple[str, ...]:
-    """Return a warning if the overlaps contradict an unused calibration."""
-    at_rim, error = correction.measurement, solution.distortion_sd
-    if at_rim is None or correction.source != "overlaps" or error is None:
-        return ()
-    doubt = _BEYOND_DOUBT * float(np.hypot(error, at_rim.sd))
-    # largest distortion that counts as none
-    doubt += 0 if solution.distortion else _BEYOND_DOUBT * error
-    if abs(solution.distortion - at_rim.amount) <= doubt:
-        return ()
-    overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
-    return (
-        core.Message(
-            f"The distortion at the rim is {overlaps_show} +- {error:.1g} from the "
-            f"overlaps, but {at_rim.amount:.4f} +- {at_rim.sd:.1g} from the "
-            "calibration: check that the calibration used the same sphere and the same "
-            "camera region.",
-            "distortion-contradicts",
-        ),
-    )
-
-
 def _collect_warnings(
     scans: _ScanSet,
     solution: "stitching.StitchSolution",
+    correction: _DistortionCorrection,
     written_file: io.WrittenOutput[int],
     shifts: Sequence["stitching.HeightShift"],
 ) -> Iterator[str]:
     """Yield the warnings about a mosaic."""
+    yield from correction.warnings
+    at_rim, error = correction.measurement, solution.distortion_sd
+    if at_rim is not None and correction.source == "overlaps" and error is not None:
+        # the overlaps may contradict a calibration that is not used
+        doubt = _BEYOND_DOUBT * float(np.hypot(error, at_rim.sd))
+        # largest distortion that counts as none
+        doubt += 0 if solution.distortion else _BEYOND_DOUBT * error
+        if abs(solution.distortion - at_rim.amount) > doubt:
+            shown = f"{solution.distortion:.4f}" if solution.distortion else "none"
+            yield core.Message(
+                f"The distortion at the rim is {shown} +- {error:.1g} from the "
+                f"overlaps, but {at_rim.amount:.4f} +- {at_rim.sd:.1g} from the "
+                "calibration: check that the calibration used the same sphere and the "
+                "same camera region.",
+                "distortion-contradicts",
+            )
     for fault in scans.solved_scan.faults:
         yield core.Message(
             f"Frame {fault.frame} is left out: {fault.reason}.", "frames-left-out"

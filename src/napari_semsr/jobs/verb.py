@@ -200,10 +200,7 @@ CALIBRATION = FileInput(
 _IN_FILE = ("known_distortion",)  # a `Calibration` object
 
 
-MAP_OUT = Output(
-    "path of the map of one image; its suffix sets the format",
-    is_required=False,
-)
+MAP_OUT = Output("path of the map of one image; its suffix sets the format")
 """Map output for a single image; several images yield a table with one row each
 instead.
 """

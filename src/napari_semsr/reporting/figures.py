@@ -66,7 +66,7 @@ def draw_image_png(
         cmap=colormaps["gray"].with_extremes(bad=EMPTY),
         interpolation="antialiased" if smooth else "nearest",
     )
-    return _render_png(figure)
+    return render_figure(figure, "png", _DPI, {})
 
 
 def draw_plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
@@ -81,7 +81,7 @@ def draw_plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
     if axes.get_legend_handles_labels()[1]:
         for text in axes.legend(frameon=False, fontsize=9.5).get_texts():
             text.set_parse_math(False)  # a dollar sign in a name is literal
-    return _render_png(figure)
+    return render_figure(figure, "png", _DPI, {})
 
 
 def draw_curves(axes: "Axes", plot: Plot, pen: CurveStyle) -> None:
@@ -253,10 +253,6 @@ def write_text(
 
     effects = [withStroke(linewidth=edge, foreground="black")]
     axes.text(x, y, words, color="white", path_effects=effects, **look)
-
-
-def _render_png(figure: "Figure") -> bytes:
-    return render_figure(figure, "png", _DPI, {})
 
 
 def render_figure(

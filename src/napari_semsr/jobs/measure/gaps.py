@@ -125,10 +125,7 @@ class GapReport(verb.ImageMeasurement):
             y, x = one.place_px
             y_nm = x_nm = area_nm2 = None
             if nm is not None and one.diameter_nm is not None:
-                y_nm, x_nm = (
-                    self.origin_nm[0] + y * nm[0],
-                    self.origin_nm[1] + x * nm[1],
-                )
+                y_nm, x_nm = np.add(self.origin_nm, np.multiply((y, x), nm)).tolist()
                 area_nm2 = one.area_px * math.prod(nm)
             row = {
                 "label": one.label,
@@ -231,9 +228,8 @@ class GapReport(verb.ImageMeasurement):
         end = _WIDEST * float(np.percentile(sizes, 99))
         usual, wider = sizes[sizes <= end], ""
         if usual.size < sizes.size:  # otherwise the others would share one bar
-            wider = (
-                f"; {sizes.size - usual.size} above {core.format_number(end, '.2g')}"
-            )
+            count = sizes.size - usual.size
+            wider = f"; {count} above {core.format_number(end, '.2g')}"
         counts, edges = np.histogram(usual, "fd")
         across = core.Line("Diameters", edges, counts.astype(float), colour=last)
         xlabel = f"particle diameter ({unit}){wider}"
@@ -337,9 +333,8 @@ def gaps(
         table=None if table is None else str(table),
         labels_out=None if labels_out is None else str(labels_out),
     )
-    if (
-        table is not None and particles is not None
-    ):  # one row per gap; unknown values are empty
+    # one row per gap; unknown values are empty
+    if table is not None and particles is not None:
         columns = gaps.create_table()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -160,9 +161,8 @@ def _create_input_rows(
         return rows
     firsts = find_images(images)
     if second is None:
-        return _check_files_exist(
-            [_check_image_count(measure, [path]) for path in firsts]
-        )
+        rows = [_check_image_count(measure, [path]) for path in firsts]
+        return _check_files_exist(rows)
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
             f"The second input must be an image, a folder or a glob, got {second}. To "
@@ -172,10 +172,8 @@ def _create_input_rows(
     seconds = find_images(second)
     if is_image_collection(images) and is_image_collection(second):
         return _pair_images(firsts, seconds, second)
-    pairs = [
-        _check_image_count(measure, [one, other]) for one in firsts for other in seconds
-    ]
-    return _check_files_exist(pairs)
+    pairs = itertools.product(firsts, seconds)
+    return _check_files_exist([_check_image_count(measure, pair) for pair in pairs])
 
 
 def _check_files_exist(items: list[_InputRow]) -> list[_InputRow]:
@@ -213,12 +211,12 @@ def _pair_images(
     for path in firsts:
         names = path.name, normalize("NFC", path.name)
         paths = filter(None, (by_name.get(name) for name in names))
-        other = next(paths, by_stem.get(_get_image_stem(path)))
-        fault = core.Message(
-            f"There is no image named {_get_image_stem(path)} in {where}.",
-            "second-image-missing",
-        )
-        items.append(_InputRow((path, other), fault="" if other else fault))
+        stem, fault = _get_image_stem(path), ""
+        if (other := next(paths, by_stem.get(stem))) is None:
+            fault = core.Message(
+                f"There is no image named {stem} in {where}.", "second-image-missing"
+            )
+        items.append(_InputRow((path, other), fault=fault))
     if all(item.fault for item in items):
         msg = (
             "The images in both folders must have the same names, got "
@@ -262,10 +260,9 @@ def read_image_rows(
                 f"{' and '.join(first)} {what_it_does}, got {','.join(row)!r:.80}."
             )
             raise core.ReadError(msg, code="table-invalid")
-        yield (
-            columns,
-            {name: sheet.replace_decimal_comma(cell) for name, cell in cells.items()},
-        )
+        for name, cell in cells.items():
+            cells[name] = sheet.replace_decimal_comma(cell)
+        yield columns, cells
 
 
 # Fingerprints of rows, to decide whether a row must be measured again.
@@ -294,10 +291,10 @@ def _compute_fingerprint(way: str, item: _InputRow) -> str:
 
 def format_table_path(path: Path | None, table: Path | None) -> str | None:
     """Return a path, relative to the folder of the table if it is inside."""
-    if path is None or table is None:
-        return None if path is None else path.as_posix()
-    whole, folder = path.absolute(), table.absolute().parent
-    return (whole.relative_to(folder) if folder in whole.parents else whole).as_posix()
+    if path is not None and table is not None:
+        path, folder = path.absolute(), table.absolute().parent
+        path = path.relative_to(folder) if folder in path.parents else path
+    return None if path is None else path.as_posix()
 
 
 def _parse_cell(text: str, mark: str) -> io.Cell:
@@ -396,15 +393,10 @@ class _TableRows:
             if row["fingerprint"] == _compute_fingerprint(self.way, item):
                 self.item_rows[number] = {**row, **row_begun}
         folder = Path() if self.place is None else self.place.parent
-        self.others = [
-            row
-            for row in earlier_rows.values()
-            if all(
-                io.path_exists(folder / str(row[name]))
-                for name in names
-                if row.get(name)
-            )
-        ]
+        for row in earlier_rows.values():
+            places = (folder / str(row[name]) for name in names if row.get(name))
+            if all(map(io.path_exists, places)):
+                self.others.append(row)
         self.dropped_rows = len(earlier_rows) - len(self.others)
         ways = [str(row["fingerprint"] or self.way) for row in self.others]
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
