@@ -8,6 +8,7 @@ from PIL import Image as Picture
 from napari_semsr.core import Micrograph
 from napari_semsr.io import get_reader, write
 from napari_semsr.widgets import host
+from napari_semsr.widgets.base import watch_images
 from napari_semsr.widgets.base.results import crop_databar, get_databar_row_count
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.samples import watch_viewer
@@ -143,3 +144,16 @@ def test_a_crop_keeps_calibration_and_look(viewer, tmp_path):
     assert (cut.units, cut.contrast_limits) == (layer.units, [3, 99])
     assert cut.colormap.name == "magma"
     assert cut.metadata["micrograph"]["databar_rows_cropped"] == 20
+
+
+def test_the_field_in_view_stays_when_a_dock_narrows_the_canvas(model):
+    if not hasattr(model, "canvas"):
+        pytest.skip("before napari 0.9 the canvas is private")
+    watch_images(model)
+    model.add_image(np.zeros((60, 80)))
+    camera, size = host.get_camera(model), tuple(model.canvas.size)
+    camera.zoom = before = 3.0
+    model.canvas.size = (size[0], size[1] // 2)
+    assert camera.zoom == pytest.approx(before / 2)
+    model.canvas.size = size
+    assert camera.zoom == pytest.approx(before)

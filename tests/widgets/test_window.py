@@ -5,7 +5,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton
 
-from napari_semsr.core import run
+from napari_semsr.core import InputRecord, Micrograph, Provenance, run
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs import SIMULATE, SimulateOptions
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
@@ -93,6 +93,22 @@ def test_a_folder_of_frames_is_chosen_while_nothing_is_open(
     finish(window.page.panel)
     assert window.page.panel.title == "Stitch"
     assert window.page.panel.folder.value == scan[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "step"),
+    [("other", 48, "Register"), ("field", 48, "Enhance"), ("other", 32, "Enhance")],
+    ids=["another image", "made of the first", "of the same pixels"],
+)
+def test_register_is_proposed_for_two_images_of_one_area(
+    window, model, add, source, size, step
+):
+    history = Provenance(
+        job="enhance", inputs=(InputRecord(role="image", name=source),)
+    )
+    add(model, Micrograph(np.eye(32), name="field"))
+    add(model, Micrograph(np.eye(size), name="second", provenance=history))
+    assert window.next_button.text() == f"Next: {step}"
 
 
 @pytest.mark.broad

@@ -8,11 +8,7 @@ from functools import partial
 
 import numpy as np
 from napari.layers import Labels as LabelLayer, Layer
-from qtpy.QtCore import (  # type: ignore[attr-defined]
-    QObject,
-    Qt,
-    Signal as QtSignal,
-)
+from qtpy.QtCore import QObject, Qt, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QKeySequence, QShortcut  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QProgressBar, QWidget
 
@@ -109,9 +105,8 @@ class RunControls(QObject):
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
         messages.parts.append(self.progress_bar)
-        self._stepping = create_timer(
-            self, messages.set_updates_enabled, _STEP_MS, once=True
-        )
+        show = messages.set_updates_enabled
+        self._stepping = create_timer(self, show, _STEP_MS, once=True)
         bind_key(panel, RUN, self.run_button.click)
         bind_key(panel, RUN.replace("Return", "Enter"), self.run_button.click)
         self._escape = bind_key(panel, CANCEL, self.cancel_button.click)
@@ -144,10 +139,8 @@ class RunControls(QObject):
             self._messages.show_status(_RUNNING)
             return
         if runner.is_requested(key):
-            self._messages.show_status(
-                "A run with these settings is already active; change a setting to "
-                "queue another run."
-            )
+            text = "A run with these settings is already active; change a setting."
+            self._messages.show_status(text)
             return
         request = create()
         request = replace(
@@ -159,11 +152,9 @@ class RunControls(QObject):
             reads=tuple(self._reads),
         )
         runner.start(self._messages.title, request)
-        if runner.is_running and runner.waiting_count:
-            self._messages.show_status(
-                "Queued with the current settings: position "
-                f"{runner.waiting_count} after the running job."
-            )
+        if runner.is_running and (place := runner.waiting_count):
+            text = f"Queued with the current settings: position {place}."
+            self._messages.show_status(text)
         self.update_buttons()
 
     def _add_plotting(self, make: Make) -> Make:
@@ -225,10 +216,8 @@ class RunControls(QObject):
         self._messages.set_updates_enabled(on=not soon)
         self.progress_bar.setVisible(self.runner.is_running or not self.runner.is_busy)
         self._update_progress_bar(step.done, step.total)
-        waiting_count = self.runner.waiting_count if self.runner.is_running else 0
-        self._messages.show_step(
-            f"{step} · {waiting_count} queued" if waiting_count else str(step)
-        )
+        count = self.runner.waiting_count if self.runner.is_running else 0
+        self._messages.show_step(f"{step} · {count} queued" if count else str(step))
         if not soon:
             self._stepping.start()
 
@@ -251,9 +240,8 @@ class RunControls(QObject):
         self.run_button.setEnabled(queues or not runner.is_busy)
         many = runner.is_running and runner.waiting_count
         self.cancel_button.setText(_CANCEL_QUEUED if many else self.cancel_label)
-        self.cancel_button.setEnabled(
-            self.is_busy and bool(many or not runner.is_cancelling)
-        )
+        stops = bool(many or not runner.is_cancelling)
+        self.cancel_button.setEnabled(self.is_busy and stops)
         self._escape.setEnabled(self.cancel_button.isEnabled())
         if self.progress_bar.isHidden() == self.is_busy:
             self.progress_bar.setVisible(self.is_busy)

@@ -52,7 +52,6 @@ Labels = Mapping[str, tuple[str, Mapping[str, str]]]
 
 _Part = TypeVar("_Part", bound=QWidget)
 _AUTOMATIC = "automatic"
-_MORE_TOLD = "Settings that are rarely needed."
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
 # napari's selection is hardly visible in either theme; text on this one is readable
 _SELECTION_STYLE = (
@@ -210,14 +209,11 @@ class Form(QWidget):
         text = QLabel(label) if label else None
         if text is None:
             self._layout.addRow(native)
-        elif (
-            not isinstance(control, FileEdit)
-            and native.findChild(folding.WrappingRow) is None
-        ):
-            self._layout.addRow(text, native)
-        else:  # paths and wrapping texts need the whole width
-            self._layout.addRow(text)
+        elif isinstance(control, FileEdit) or native.findChild(folding.WrappingRow):
+            self._layout.addRow(text)  # paths and wrapping texts need the whole width
             self._layout.addRow(native)
+        else:
+            self._layout.addRow(text, native)
         if text is not None:
             text.setToolTip(tooltip)
             text.setContentsMargins(0, 0, _GAP_PX, 0)
@@ -233,8 +229,8 @@ class Form(QWidget):
         was_handled = super().event(event)
         if event is not None and event.type() in _REFITTING:
             rows = [native for native, label in self._rows.values() if label]
-            rows_shown = [native for native in rows if not native.isHidden()]
-            room = max(map(folding.compute_minimum_width, rows_shown), default=0)
+            shown = (native for native in rows if not native.isHidden())
+            room = max(map(folding.compute_minimum_width, shown), default=0)
             for native in rows:
                 native.setMinimumWidth(room)
         return was_handled
@@ -244,10 +240,8 @@ class Form(QWidget):
         all_labels = {}
         for name, control in self._controls_by_name.items():
             label = getattr(control, "text", "") or getattr(control, "label", "")
-            entries = enumerate(
-                control.choices if isinstance(control, ComboBox) else ()
-            )
-            texts = {str(one): control.native.itemText(at) for at, one in entries}
+            choices = control.choices if isinstance(control, ComboBox) else ()
+            texts = {str(v): control.native.itemText(n) for n, v in enumerate(choices)}
             all_labels[name] = str(label), texts
         return all_labels
 
@@ -448,10 +442,8 @@ def get_command_labels(names: Iterable[str]) -> Labels:
     """Return the panel labels of command options, keyed by option name."""
     labels: Labels = {}
     for verb in filter(None, map(get_verb, names)):
-        labels = {
-            **labels,
-            **_get_option_labels(*(one.options for one in verb.option_groups)),
-        }
+        own = _get_option_labels(*(one.options for one in verb.option_groups))
+        labels = {**labels, **own}
     return labels
 
 
@@ -483,14 +475,11 @@ class OptionsForm(Form):
         self._model, self._controls, self._more = model, controls, tuple(more)
         if more:
             self._more_rows = Form(*(controls[name].widget for name in more))
-            self._fold = folding.CollapsibleSection(
-                core.MORE, _MORE_TOLD, self._more_rows
-            )
+            told = "Settings that are rarely needed."
+            self._fold = folding.CollapsibleSection(core.MORE, told, self._more_rows)
             self.add_row(self._fold)
-        conditions = {
-            name: core.get_display(model.model_fields[name]).when for name in controls
-        }
-        self._when = {name: when for name, when in conditions.items() if when}
+        whens = {n: core.get_display(model.model_fields[n]).when for n in controls}
+        self._when = {name: when for name, when in whens.items() if when}
         for other in {other for when in self._when.values() for other in when}:
             self.on_change(other, self._update_visibility)
         self._update_visibility()
@@ -532,10 +521,7 @@ class OptionsForm(Form):
     def _has_effect(self, name: str) -> bool:
         """Return whether an option has an effect, given the values of other rows."""
         when = self._when.get(name, {}).items()
-        return all(
-            self._controls[other].value in allowed_values
-            for other, allowed_values in when
-        )
+        return all(self._controls[other].value in allowed for other, allowed in when)
 
     def _update_visibility(self, _: object = None) -> None:
         for name in self._when:

@@ -95,8 +95,7 @@ class InputLayers(QObject):
         self.size_button = create_button(
             "Use the stated pixel size",
             self._apply_stated_sizes,
-            "Set the pixel sizes of the selected layers to those stated in their "
-            "files.",
+            "Set the pixel sizes of the layers to those stated in their files.",
         )
         self.grey_button = create_button(
             "Use the luminance",
@@ -208,10 +207,7 @@ class InputLayers(QObject):
         self.all_planes = CheckBox(
             name="all_planes",
             text="All planes",
-            tooltip=(
-                "Process all planes and create a stack instead of processing only the "
-                "displayed plane."
-            ),
+            tooltip="Process all planes into a stack, not only the displayed one.",
         )
         self.all_planes.changed.connect(self._show_plane)
         return self.all_planes
@@ -264,10 +260,8 @@ class InputLayers(QObject):
                 layer, dims, is_unturned=is_unturned, colour=colour
             )
         except core.ShapeError as error:
-            if (
-                isinstance(layer, Image)
-                and core.get_error_code(error) == "colour-image"
-            ):
+            code = core.get_error_code(error)
+            if isinstance(layer, Image) and code == "colour-image":
                 results.mark_as_coloured(layer)
                 self._update_offers()
             raise
@@ -311,10 +305,8 @@ class InputLayers(QObject):
 
         def update_proposal(_: object = None, *, is_own: bool = True) -> None:
             layer, layer_chosen = image.value, partner.value
-            if (
-                isinstance(proposal[0], Layer)
-                and proposal[0] not in self._viewer.layers
-            ):
+            former = proposal[0]
+            if isinstance(former, Layer) and former not in self._viewer.layers:
                 proposal[0] = None
             is_proposed = layer_chosen is proposal[0]
             if not is_proposed:
@@ -361,12 +353,9 @@ class InputLayers(QObject):
         layer = next((item for item in box.choices if item == active), None)
         is_choice = layer is not None and self._accepts(layer)
         if layer is not None and not is_choice and get_network_name(layer):
+            choices = filter(None, box.choices)
             sources = [
-                item
-                for item in box.choices
-                if item is not None
-                and is_made_from(layer, item)
-                and self._accepts(item)
+                i for i in choices if is_made_from(layer, i) and self._accepts(i)
             ]
             layer, is_choice = next(iter(sources), layer), bool(sources)
         if is_choice and layer != self.active and self._is_idle():
@@ -433,9 +422,8 @@ class InputLayers(QObject):
 
     def _select_luminance(self) -> None:
         """Select the luminance of the first selected colour layer."""
-        colour_layer = next(
-            filter(results.is_coloured, self._get_selected_layers()), None
-        )
+        selected = self._get_selected_layers()
+        colour_layer = next(filter(results.is_coloured, selected), None)
         if not isinstance(colour_layer, Image):
             return
         values = [(box, box.value) for box in self._boxes]

@@ -93,10 +93,8 @@ class ResultLayers(QObject):
             for item in before.keys() & set(layers):
                 item.visible = before[item]
             return
-        layers_made = (
-            item for item in layers if item.metadata.get(MADE_KEY) == self._title
-        )
-        layers_shown = [item for item in layers_made if item.visible]
+        made = (i for i in layers if i.metadata.get(MADE_KEY) == self._title)
+        layers_shown = [item for item in made if item.visible]
         if not layers_shown:
             return
         self._before = dict.fromkeys(layers_shown, True)
@@ -127,10 +125,8 @@ class ResultLayers(QObject):
             self.is_adding = False
             self.layers_added.emit()
         new = [item for item in self._new_layers if item not in before]
-        images = [
-            item for item in layers.list_image_layers(self._viewer) if item in new
-        ]
-        self.own += [item for item in images if FOLDER_KEY not in item.metadata]
+        images = layers.list_image_layers(self._viewer)
+        self.own += [i for i in images if i in new and FOLDER_KEY not in i.metadata]
         if any(item.metadata.get(HELPER_KEY) == self._title for item in new):
             self._show_helpers(bool(self.helpers.value))  # before they are drawn
         self.show_unsaved()
@@ -226,11 +222,8 @@ class ResultLayers(QObject):
         """
         layer_list = self._viewer.layers
         for layer in earlier:
-            if (
-                layer in layer_list
-                and HELPER_KEY not in layer.metadata
-                and is_unsaved(layer)
-            ):
+            is_result = layer in layer_list and HELPER_KEY not in layer.metadata
+            if is_result and is_unsaved(layer):
                 layer_list.remove(layer)
             self._history.remove_layers([layer])
             yield

@@ -148,10 +148,8 @@ def is_saved_by_user(layer: Layer) -> bool:
     paths = [
         Path(layer.metadata.get(key) or "") for key in (io.SAVED_KEY, io.STORE_KEY)
     ]
-    return any(
-        path != Path() and not is_temporary(str(path)) and path.parent not in _project
-        for path in paths
-    )
+    kept = (p for p in paths if p != Path() and p.parent not in _project)
+    return any(not is_temporary(str(path)) for path in kept)
 
 
 def find_free_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
@@ -284,12 +282,9 @@ def open_image_levels(
     if not path.exists():
         raise io.create_missing_file_error(path)
     many = options.level == 0 and not options.databar_rows
-    level_numbers = range(levels) if many and levels > 1 else range(1)
-    images = []
-    for level in level_numbers:
-        yield core.Progress(
-            level, len(level_numbers), f"opening {path.name}, level {level}"
-        )
+    count, images = levels if many else 1, []
+    for level in range(count):
+        yield core.Progress(level, count, f"opening {path.name}, level {level}")
         one = options if not level else options.replace(level=level, pixel_size_nm=None)
         images.append(io.read(path, **one.model_dump()))
         if max(images[0].shape) <= io.SINGLE_PX:
@@ -368,10 +363,9 @@ def create_coarse_levels(
     step = max(1, STRIP_PX // (columns * _FACTOR)) * _FACTOR
     starts = range(0, rows - rows % _FACTOR, step)
     strips = []
+    doing = f"creating an overview of {micrograph.name}"
     for number, start in enumerate(starts):
-        yield core.Progress(
-            number, len(starts), (f"creating an overview of {micrograph.name}")
-        )
+        yield core.Progress(number, len(starts), doing)
         part = micrograph.data[start : min(start + step, rows)]
         strips.append(_average_blocks(_compute_dask_array(part)))
     levels = [np.concatenate(strips)]
@@ -405,13 +399,8 @@ def add_stack(viewer: Viewer, outcome: JobResult, source: Image, name: str) -> I
     """Add a stack computed plane by plane, using the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2
     keywords = layers.create_layer_keywords(planes[0], name=name)
-    for key, values in {
-        "scale": source.scale,
-        "translate": source.translate,
-        "units": source.units,
-        "axis_labels": source.axis_labels,
-    }.items():
-        keywords[key] = (*values[:lead], *keywords[key])
+    for key in ("scale", "translate", "units", "axis_labels"):
+        keywords[key] = (*getattr(source, key)[:lead], *keywords[key])
     pixels = io.stack_planes([plane.data for plane in planes])
     counts = layers.get_finest_level(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
@@ -633,12 +622,7 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     if layer not in images:
         return
     others = [item for item in images if item is not layer]
-    same = [
-        item
-        for item in others
-        if layers.is_calibrated(item) == layers.is_calibrated(layer)
-    ]
-    if layers.is_calibrated(layer) and not same:
+    if layers.is_calibrated(layer) and not any(map(layers.is_calibrated, others)):
         layers.show_scale_bar(viewer)
     if layer.source.path is not None:
         fit_view_to_image(viewer, layer)
@@ -659,14 +643,8 @@ def _fit_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
         or layers.get_display_fit(layer)[0] != 1
     ):
         return
-    bare_images = (
-        item
-        for item in images
-        if item is not layer
-        and not layers.is_calibrated(item)
-        and _belongs_to_image(layer, item)
-    )
-    image = next(bare_images, None)
+    others = (i for i in images if i is not layer and not layers.is_calibrated(i))
+    image = next((i for i in others if _belongs_to_image(layer, i)), None)
     if image is None:
         if layer in images:
             _fit_uncalibrated_images(viewer, [layer])
@@ -680,9 +658,8 @@ def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
     if others and layers.get_display_fit(layer)[0] == 1:
         layers.fill_view(viewer, layer)
     if layers.is_calibrated(layer):
-        _fit_uncalibrated_images(
-            viewer, [item for item in others if not layers.is_calibrated(item)]
-        )
+        bare = [item for item in others if not layers.is_calibrated(item)]
+        _fit_uncalibrated_images(viewer, bare)
 
 
 def _belongs_to_image(layer: Layer, image: Layer) -> bool:
@@ -699,18 +676,15 @@ def _belongs_to_image(layer: Layer, image: Layer) -> bool:
     if any(item.name == image.name for item in inputs):
         return True
     own, its = (np.ptp(item.extent.world[:, -2:], axis=0) for item in (layer, image))
-    return bool(
-        np.allclose(own * layers.get_display_fit(image)[0], its, rtol=_SAME_SIDE)
-    )
+    factor = layers.get_display_fit(image)[0]
+    return bool(np.allclose(own * factor, its, rtol=_SAME_SIDE))
 
 
 def _fit_uncalibrated_images(
     viewer: ViewerModel, layers_added: Sequence[Layer]
 ) -> None:
     """Scale images without a pixel size, as a group, to the extent of the others."""
-    sized_layers = [
-        item for item in layers.list_grey_layers(viewer) if layers.is_calibrated(item)
-    ]
+    sized_layers = [*filter(layers.is_calibrated, layers.list_grey_layers(viewer))]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
     if not (sized_layers and layers_added and tuple(viewer.dims.displayed) == plane):
         return
@@ -741,12 +715,10 @@ def _release_fitted_layers(viewer: ViewerModel) -> None:
     images = layers.list_grey_layers(viewer)
     if any(layers.is_calibrated(item) for item in images):
         return
-    fitted_layers = [
-        item for item in viewer.layers if layers.get_display_fit(item)[0] != 1
-    ]
-    for item in fitted_layers:
+    fitted = [one for one in viewer.layers if layers.get_display_fit(one)[0] != 1]
+    for item in fitted:
         layers.remove_display_fit(item)
-    if fitted_layers:
+    if fitted:
         viewer.reset_view()
 
 
@@ -819,9 +791,8 @@ def apply_stated_pixel_size(
     source = layer if of is None else of
     size = get_stated_pixel_size(source)
     if size is not None:
-        origin = core.create_size_source(
-            f"by the file {Path(source.source.path or '').name}", size
-        )
+        file = Path(source.source.path or "")
+        origin = core.create_size_source(f"by the file {file.name}", size)
         has_fit = layers.get_display_fit(layer)[0] != 1
         layers.apply_pixel_size(layer, size, origin=origin)
         layers.show_scale_bar(viewer)
@@ -837,9 +808,8 @@ def is_coloured(layer: Layer | None) -> bool:
         values = layer.data[-1] if layer.multiscale else layer.data
         plane = values[(0,) * (values.ndim - 3)]
         step = max(1, max(plane.shape[:2]) // _LOOK_PX)
-        _colour_layers[layer] = (
-            io.try_convert_to_grey(np.asarray(plane[::step, ::step])) is None
-        )
+        grey = io.try_convert_to_grey(np.asarray(plane[::step, ::step]))
+        _colour_layers[layer] = grey is None
     return _colour_layers[layer]
 
 
@@ -877,10 +847,8 @@ def get_databar_row_count(layer: Layer | None) -> int:
 
 def describe_databar(layer: Layer) -> str:
     """Describe where a data bar begins."""
-    return (
-        "Data bar below row "
-        f"{layers.get_finest_level(layer).shape[-2] - get_databar_row_count(layer)}"
-    )
+    rows = layers.get_finest_level(layer).shape[-2]
+    return f"Data bar below row {rows - get_databar_row_count(layer)}"
 
 
 def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
@@ -891,10 +859,8 @@ def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
     whole = layer.as_layer_data_tuple()
     cut, about, kind = io.crop_bottom_rows(whole, rows)
     if kind == "image" and not about["rgb"]:
-        before, after = (
-            core.contrast_limits(list(data) if about["multiscale"] else data)
-            for data in (whole[0], cut)
-        )
+        many, limits = about["multiscale"], core.contrast_limits
+        before, after = (limits(list(d) if many else d) for d in (whole[0], cut))
         if np.array_equal(about["contrast_limits"], before):  # which the bar affected
             about["contrast_limits"] = after
     layer_made = Layer.create(cut, {**about, "cache": False}, kind)

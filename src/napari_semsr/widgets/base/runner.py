@@ -295,27 +295,15 @@ class _JobQueue(QObject):
             if run in self.runs and not run.has_begun:
                 # the jobs that must end before this one can start
                 place = self.runs.index(run)
-                earlier = [
-                    o for n, o in enumerate(self.runs) if o.has_begun or n < place
-                ]
-                before = [
-                    other for other in self.runs_shown if other.owner is run.owner
-                ]
-                before += [
-                    other
-                    for other in earlier
-                    if other is not run
-                    and (
-                        other.owner is run.owner
-                        or (
-                            other.request.queue == run.request.queue is not None
-                            and not other.idle
-                        )
-                    )
-                ]
+                owner, queue = run.owner, run.request.queue
+                before = [one for one in self.runs_shown if one.owner is owner]
+                for n, other in enumerate(self.runs):
+                    is_earlier = other is not run and (other.has_begun or n < place)
+                    alike = other.request.queue == queue is not None and not other.idle
+                    if is_earlier and (alike or other.owner is owner):
+                        before.append(other)
                 if before:
                     sentence = f"Waiting for {before[0].title} ({len(before)} ahead)"
-                    owner = run.owner
                     if (
                         owner is not None
                         and sentence != run.last_sentence

@@ -15,16 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QWidget
 
-from napari_semsr import jobs
-from napari_semsr.core import (
-    Box,
-    Float32Array,
-    Job,
-    Micrograph,
-    OptionError,
-    StagedProgress,
-    map_progress,
-)
+from napari_semsr import core, jobs
+from napari_semsr.core import Box, Float32Array, Job
 from napari_semsr.io import LIVE_KEY, GrowingMosaic, GrowingWindow
 from napari_semsr.stitching import UnplacedFramesError
 from napari_semsr.widgets import base, host, layers
@@ -64,7 +56,9 @@ _TIP = (
 def stitch_scan(folder: Path, target: Path, **how: Any) -> Job[base.JobResult]:
     """Stitch a folder of frames with one progress of the whole, and open the mosaic."""
     job = jobs.STITCH.job(folder, target, keep=False, **how)
-    return base.run_and_open(map_progress(job, StagedProgress(_STAGES)), target)
+    return base.run_and_open(
+        core.map_progress(job, core.StagedProgress(_STAGES)), target
+    )
 
 
 class GrowingLevels:
@@ -238,7 +232,7 @@ class GrowingLayer:
             return
         record, place = mosaic.store.record, mosaic.store.path
         name = place.name.removesuffix(".ome.zarr")
-        about = Micrograph(
+        about = core.Micrograph(
             np.zeros((1, 1), np.float32), record.pixel_size_nm, name,
             origin=mosaic.start_position, spacing_px=record.spacing_px,
         )  # fmt: skip
@@ -309,7 +303,7 @@ class FolderFollower(QWidget):
         folder = base.get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
         if folder is None:
             msg = "Choose a folder of frames first."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         options, target, how = self._read(folder)
         place = base.find_free_store_path(f"{folder.name}-growing")
         mosaic_layer = GrowingLayer(self._panel, place)

@@ -399,13 +399,12 @@ class StepsWindow(QWidget):
         self.figure_button.setVisible(has_opened and not is_figure)
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
-        for step, button in zip(STEPS, self.steps.buttons, strict=True):
+        for page, button in zip(self.pages, self.steps.buttons, strict=True):
+            step = page.step
             is_done = step.key in self._ran or (step is STEPS[0] and has_opened)
-            page = self.pages[STEPS.index(step)]
-            is_done = is_done and not any(
-                panel.asks_question for panel in page.panels.values()
-            )
-            button.setText(f"{_CHECK_MARK if is_done else ''}{step.title}")
+            asks = any(panel.asks_question for panel in page.panels.values())
+            mark = _CHECK_MARK if is_done and not asks else ""
+            button.setText(f"{mark}{step.title}")
         self.steps.fit()
 
     # -- in the dock ---------------------------------------------------------------
