@@ -11,7 +11,8 @@ pytestmark = pytest.mark.usefixtures("display")
 
 def test_former_names_lead_to_the_panels_that_have_them():
     assert find_title("open_mosaic") == find_title("Image") == "Open"
-    assert find_title("Register to SEM") == "Register"
+    assert find_title("Train on SEM") == "Train"
+    assert find_title("Restore") == "Enhance"
     assert find_title("FrcMapPanel") == find_title("decorrelation") == "Resolution"
     assert find_title("knit") is None
     with pytest.raises(AttributeError):

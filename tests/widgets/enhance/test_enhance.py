@@ -296,10 +296,7 @@ def test_a_classical_method_makes_a_calibrated_layer(
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.options["method"] == method
     assert np.isfinite(found.array()).all()
-    text = panel.figures.text()
-    assert "Tiles against whole" in text
-    assert "network" not in text
-    assert ("Iterations" in text) == (method == "blind")
+    assert ("Iterations" in panel.figures.text()) == (method == "blind")
     box = panel.model.box.native
     rows = [box.model().item(row) for row in range(box.count())]
     titles = [row.text() for row in rows if not row.isEnabled()]

@@ -39,7 +39,7 @@ _EXPORTED = {
     "bioimage.io package (*.zip)": ".zip",
 }
 _CLASSICAL = "classical: "  # before the name of a method, as no model is named
-_HEADINGS = {"Models": "models", "Classical methods": "methods"}
+_HEADINGS = ("Models", "<models>"), ("Classical methods", "<methods>")
 _METHOD = jobs.RESTORE.options.model_fields["method"]
 _TOLERANCE = 0.001  # relative; pixel sizes this close are equal; chosen
 _LINKS = (
@@ -230,7 +230,7 @@ class ModelChooser(base.Form):
 
     def _fill_list(self) -> None:
         """List models and methods below their headings, keeping the choice."""
-        before, models_title, methods_title = self.box.value, *_HEADINGS.items()
+        before, (models_title, methods_title) = self.box.value, _HEADINGS
         asked: list[tuple[str, str | None]] = [(_ASKS, None)] if self._is_asking else []
         known = [*list_installed_models(), *((Path(f).name, f) for f in self._files)]
         methods = (core.get_display(_METHOD).choices or {}).items()
@@ -240,9 +240,9 @@ class ModelChooser(base.Form):
         with self.box.changed.blocked():
             self.box.choices = nothing  # magicgui would list a new one last
             self.box.choices = rows
-            for title in (models_title, methods_title):
+            for title in _HEADINGS:
                 self.box.native.model().item(rows.index(title)).setEnabled(False)
-            names = [value for _, value in rows if value not in _HEADINGS.values()]
+            names = [row[1] for row in rows if row not in _HEADINGS]
             self.box.value = before if before in names else names[0]
 
     def _refresh_model_list(self) -> None:
