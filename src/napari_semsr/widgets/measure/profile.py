@@ -64,6 +64,8 @@ class LayerProfile:
         figure = self.curve.figures()[label]
         if isinstance(figure.value, str):
             return f"{label.partition(',')[0]} without a fit"
+        if not figure.unit:
+            return f"{figure} {label.lower()}"
         return f"{label} {replace(figure, note='')}"
 
     @property
