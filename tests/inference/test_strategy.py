@@ -9,6 +9,7 @@ from torch import nn
 
 from napari_semsr.core import DeviceMemoryError, Micrograph, SemsrError, WriteError, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
+from napari_semsr.inference.ensemble import FixedMoments, MeasuredMoments, Statistics
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import (
@@ -16,7 +17,6 @@ from napari_semsr.inference.sampled import (
     draw_stratified_sample,
     stratify_tiles,
 )
-from napari_semsr.inference.tiles import FixedMoments, MeasuredMoments, Statistics
 from napari_semsr.io import read
 from tests.enhancing import fill, store_for, tiles_of
 from tests.refusals import refused

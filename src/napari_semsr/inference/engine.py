@@ -22,6 +22,7 @@ import psutil
 
 from napari_semsr import core
 from napari_semsr.inference import tiles
+from napari_semsr.inference.ensemble import MeasuredMoments
 from napari_semsr.inference.executors import (
     LocalExecutor,
     Take,
@@ -341,7 +342,7 @@ def _run_whole_field(
         window, missing = plan.read_clean_window(
             core.Box.from_shape(plan.tiles.padded_shape)
         )
-        with tiles.MeasuredMoments():
+        with MeasuredMoments():
             output = predictor.predict(window, plan.scaling)
         mask_missing_pixels(output, missing, plan.model.card.scale)
         return output
@@ -363,7 +364,10 @@ def _run_independent_tiles(
     """Run independent tiles in this process or on a cluster."""
     batch = predictor.batch or 1
     if scheduler is None:
-        return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
+        # a viewer may change the order of tiles until each is taken
+        is_live = getattr(run.target, "live", None) is not None
+        executor = LocalExecutor(run, predictor, overlaps=not is_live)
+        return (yield from run_tiles(executor, take, batch))
     from napari_semsr.inference.cluster import ClusterExecutor  # slow to import
 
     # the same precision on all workers, whatever they support

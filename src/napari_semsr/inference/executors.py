@@ -10,7 +10,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from queue import Empty, SimpleQueue
@@ -44,6 +44,8 @@ class TileWorker:
     # Only one thread reads files at a time, as readers may not be thread-safe
     _reading: threading.Lock = field(default_factory=threading.Lock)
     _cutting: threading.Lock = field(default_factory=threading.Lock)
+    # On a CPU one window is in the network at a time, which uses all cores
+    passing: AbstractContextManager[object] = field(default_factory=nullcontext)
     _busy: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
     _release: Callable[[], None] = field(init=False)
@@ -130,7 +132,12 @@ class TileWorker:
                     piece for tile in tiles for piece in self._run_whole_tiles([tile])
                 ]
             shared_tile = tiles[0] if rectangle is None else plan.create_tile(rectangle)
-            values, box, missing = plan.compute_tile(self.predictor, shared_tile)
+            window, missing = self._read_window(shared_tile.window)
+            with self.passing:
+                self._check_stopped()
+                values, box, missing = plan.compute_window(
+                    self.predictor, shared_tile, window, missing
+                )
             return [
                 self.run.write_output(tile.index, values, box, missing)
                 for tile in tiles
@@ -162,7 +169,8 @@ class TileWorker:
                 for part in plan.split_tile(tile, self._compute_piece_size(pieces)):
                     window, missing = self._read_window(part.window)
                     scaling, inner = self.run.plan.scaling, part.local_core
-                    result = self.predictor.predict(window, scaling, inner)
+                    with self.passing:
+                        result = self.predictor.predict(window, scaling, inner)
                     missing = None if missing is None else missing[inner.slices]
                     mask_missing_pixels(result, missing, scale)
                     place = part.core.relative_to(tile.core).scale(scale)
@@ -313,18 +321,22 @@ class LocalExecutor(Executor):
     """Executor on threads of this process.
 
     A GPU has two to four threads: while it computes, one waits for it and the others
-    read the next tiles or write the last ones. On a CPU one tile on all cores is as
-    fast as a tile for each core (measured on two: 10 % faster or slower) and needs the
-    memory of one. Only one tile is submitted at a time, since the order of the others
-    may still change. dask would not help here (``docs/scaling.md``).
+    read the next tiles or write the last ones. A CPU has two, one of which is in the
+    network: a window on all cores is as fast as one for each core (measured on two:
+    10 % faster or slower) and needs the memory of one. Unless it `overlaps`, it has
+    one, since the order of tiles that are not submitted may still change. dask would
+    not help here (``docs/scaling.md``).
     """
 
-    def __init__(self, run: TiledRun, predictor: Predictor) -> None:
+    def __init__(
+        self, run: TiledRun, predictor: Predictor, *, overlaps: bool = True
+    ) -> None:
         super().__init__()
         self._worker = TileWorker(run, predictor)
-        is_gpu = predictor.device.type != "cpu"
-        threads = max(2, min(core.count_available_cores() // 2, _MAX_GPU_THREADS))
-        self.slots = threads if is_gpu else 1
+        self.slots = max(2, min(core.count_available_cores() // 2, _MAX_GPU_THREADS))
+        if predictor.device.type == "cpu":
+            self._worker.passing = threading.Lock()
+            self.slots = 2 if overlaps else 1
         self._thread = BackgroundThreads(
             "semsr-tiles", self._results, threads=self.slots
         )

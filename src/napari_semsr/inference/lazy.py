@@ -28,10 +28,8 @@ from napari_semsr.core import (
     get_blur,
     run as finish,
 )
-from napari_semsr.inference.network_input import (
-    ResampledField,
-    get_source_box,
-)
+from napari_semsr.inference.ensemble import Statistics
+from napari_semsr.inference.network_input import ResampledField, get_source_box
 from napari_semsr.inference.options import EnhanceOptions, plan_output
 from napari_semsr.inference.plan import get_sampled_statistics, plan_enhancement
 from napari_semsr.inference.predictor import Predictor
@@ -39,7 +37,6 @@ from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
     ExecutionStrategy,
-    Statistics,
     TiledRun,
 )
 from napari_semsr.models import LoadedModel

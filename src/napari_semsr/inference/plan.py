@@ -47,7 +47,7 @@ from napari_semsr.models import (
 
 _DEEP_HALO = 192  # halo in pixels above which a narrower one is tried; chosen
 _STATISTICS_KEY = "frozen"  # key of the statistics in a store
-_LARGEST_SIDE = 2048  # px that share a window: then its margin is a ninth of the work
+_LARGEST_SIDE = 1024  # px that share a window; twice that takes the same time, measured
 # default memory of a window: with the loaded libraries, a run stays below 1.5 GB
 _SHARE_OF_FREE, _MAX_BYTES = 0.25, 1.1e9
 

@@ -25,15 +25,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from napari_semsr import core, models
-from napari_semsr.inference.ensemble import SelfEnsemble, run_network
-from napari_semsr.inference.network_input import Scaling
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.tiles import (
+from napari_semsr.inference.ensemble import (
     FixedMoments,
     Moments,
+    SelfEnsemble,
     Statistics,
     move_to_device,
+    run_network,
 )
+from napari_semsr.inference.network_input import Scaling
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import write_atomically
 
 # Device and precision.

@@ -30,17 +30,17 @@ from napari_semsr.core import (
     plan_tiles,
     round_up,
 )
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import (
+from napari_semsr.inference.ensemble import (
     FixedMoments,
     Moments,
     Statistics,
-    TiledRun,
     compute_sums,
     convert_read_errors,
     move_to_device,
     pool_sums,
 )
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import InstanceNormCall, NormInterceptor
 
 # Representative parts of a field, drawn evenly over mean and standard deviation.
