@@ -308,9 +308,7 @@ def _run_tiles(
     plan = enhance_run.plan
     predictor = enhance_run.predictor
     scheduler = enhance_run.scheduler
-    run = tiles.TiledRun(
-        plan, target.array if scheduler is None else target.shared_array
-    )
+    run = tiles.TiledRun(plan, target.array)
     has_limit = plan.options.memory_gb is not None  # limits growth since the start
     grown_before = enhance_run.watch.memory_growth_bytes if has_limit else 0
     statistics = None
@@ -364,15 +362,13 @@ def _run_independent_tiles(
     """Run independent tiles in this process or on a cluster."""
     batch = predictor.batch or 1
     if scheduler is None:
-        # a viewer may change the order of tiles until each is taken
-        is_live = getattr(run.target, "live", None) is not None
-        executor = LocalExecutor(run, predictor, overlaps=not is_live)
-        return (yield from run_tiles(executor, take, batch))
+        return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
     from napari_semsr.inference.cluster import ClusterExecutor  # slow to import
 
-    # the same precision on all workers, whatever they support
+    # the same precision on all workers, whatever they support; they write one level
     options = run.plan.options.replace(precision=predictor.precision)
-    run = replace(run, plan=replace(run.plan, options=options))
+    plan, level0 = replace(run.plan, options=options), run.target.store.level0
+    run = replace(run, plan=plan, target=level0)
     return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
 
 

@@ -132,12 +132,9 @@ class TileWorker:
                     piece for tile in tiles for piece in self._run_whole_tiles([tile])
                 ]
             shared_tile = tiles[0] if rectangle is None else plan.create_tile(rectangle)
-            window, missing = self._read_window(shared_tile.window)
-            with self.passing:
-                self._check_stopped()
-                values, box, missing = plan.compute_window(
-                    self.predictor, shared_tile, window, missing
-                )
+            values, box, missing = plan.compute_tile(
+                self.predictor, shared_tile, self._reading, self.passing
+            )
             return [
                 self.run.write_output(tile.index, values, box, missing)
                 for tile in tiles
@@ -323,20 +320,18 @@ class LocalExecutor(Executor):
     A GPU has two to four threads: while it computes, one waits for it and the others
     read the next tiles or write the last ones. A CPU has two, one of which is in the
     network: a window on all cores is as fast as one for each core (measured on two:
-    10 % faster or slower) and needs the memory of one. Unless it `overlaps`, it has
-    one, since the order of tiles that are not submitted may still change. dask would
-    not help here (``docs/scaling.md``).
+    10 % faster or slower) and needs the memory of one. With a viewer it has one, since
+    the order of tiles that are not submitted may still change. dask would not help here
+    (``docs/scaling.md``).
     """
 
-    def __init__(
-        self, run: TiledRun, predictor: Predictor, *, overlaps: bool = True
-    ) -> None:
+    def __init__(self, run: TiledRun, predictor: Predictor) -> None:
         super().__init__()
         self._worker = TileWorker(run, predictor)
         self.slots = max(2, min(core.count_available_cores() // 2, _MAX_GPU_THREADS))
         if predictor.device.type == "cpu":
             self._worker.passing = threading.Lock()
-            self.slots = 2 if overlaps else 1
+            self.slots = 2 if getattr(run.target, "live", None) is None else 1
         self._thread = BackgroundThreads(
             "semsr-tiles", self._results, threads=self.slots
         )

@@ -200,7 +200,7 @@ class EnhanceReport:
     resumed: int  # Tiles finished by an earlier run
     tile_px: Annotated[int, Quantity("Side of a tile", "px", "d")]
     halo_px: Annotated[int, Quantity("Halo of a tile", "px", "d")]
-    # From the first access to the field to the last tile
+    # From loading the model to the finished output; of an array, to the last tile
     seconds: Annotated[float, Quantity("Time", "s", ".2f")]
     # Input pixels enhanced in this run, over `seconds`
     megapixels_per_second: Annotated[float, Quantity("Speed", "MP/s", ".2f")]

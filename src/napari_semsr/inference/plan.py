@@ -49,7 +49,7 @@ _DEEP_HALO = 192  # halo in pixels above which a narrower one is tried; chosen
 _STATISTICS_KEY = "frozen"  # key of the statistics in a store
 _LARGEST_SIDE = 1024  # px that share a window; twice that takes the same time, measured
 # default memory of a window: with the loaded libraries, a run stays below 1.5 GB
-_SHARE_OF_FREE, _MAX_BYTES = 0.25, 0.6e9
+_SHARE_OF_FREE, _MAX_BYTES = 0.25, 1.1e9
 
 
 def plan_enhancement(

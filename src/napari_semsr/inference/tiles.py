@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,9 @@ from napari_semsr.models import LoadedModel
 
 if TYPE_CHECKING:
     from napari_semsr.inference.live import LiveField
+
+
+_NOTHING = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,27 +139,23 @@ class EnhancePlan:
         ), missing
 
     def compute_tile(
-        self, predictor: Predictor, tile: Tile
-    ) -> tuple[Float32Array, Box, BoolArray | None]:
-        """Read a tile and run it through the network, as `compute_window` does."""
-        window, missing = self.read_clean_window(tile.window)
-        return self.compute_window(predictor, tile, window, missing)
-
-    def compute_window(
         self,
         predictor: Predictor,
         tile: Tile,
-        window: RealArray,
-        missing: BoolArray | None,
+        reading: AbstractContextManager[object] = _NOTHING,
+        passing: AbstractContextManager[object] = _NOTHING,
     ) -> tuple[Float32Array, Box, BoolArray | None]:
-        """Run the window of a tile through the network.
+        """Run a tile through the network, with contexts for reading it and the pass.
 
         Returns the arguments of `convert_output`: the core with a pixel around it, by
         which borders are compared, its position, and the mask of its missing pixels.
         """
+        with reading:
+            window, missing = self.read_clean_window(tile.window)
         box = tile.core.grow(1).intersection(tile.window)
         inner = box.relative_to(tile.window)
-        values = predictor.predict(window, self.scaling, inner)
+        with passing:
+            values = predictor.predict(window, self.scaling, inner)
         return values, box, None if missing is None else missing[inner.slices]
 
 
@@ -221,11 +221,6 @@ class ArraySink:
     array: RealArray  # (Y, X) Array into which cores are written
     live: None = None  # Live view of the run, which determines the order of tiles
 
-    @property
-    def shared_array(self) -> object:
-        """Array for other processes, which this sink does not support."""
-        return self.array
-
     def prepare(self, plan: EnhancePlan) -> None:
         """Raise an error if the array does not fit the run."""
         _check_shape(self.array.shape, plan.output)
@@ -276,11 +271,6 @@ class StoreSink:
     def array(self) -> object:
         """Finest level, from which coarser ones and the view are made as well."""
         return _StoreTarget(self.store, self.live)
-
-    @property
-    def shared_array(self) -> object:
-        """Finest level alone, for use by other processes."""
-        return self.store.level0
 
     def prepare(self, plan: EnhancePlan) -> None:
         """Raise an error if the store belongs to another run; otherwise display it."""

@@ -976,40 +976,20 @@ def create_lazy_plane(
         )
         raise core.ReadError(msg, code="image-too-large")
     chunks: Any = (*block, *shape[2:])
-    name = f"plane-{tokenize(source, source.path.stat().st_mtime_ns)}"
-    plane = _LazyPlane(source, shape, np.dtype(dtype))
-    options: Any = {"inline_array": True, "fancy": False}
-    return da.from_array(plane, chunks=chunks, name=name, **options)
+    target_type = np.dtype(dtype)
+    return da.map_blocks(
+        _read_block,
+        source,
+        chunks=da.core.normalize_chunks(chunks, shape, dtype=target_type),
+        dtype=target_type,
+        meta=np.empty((0,) * len(shape), target_type),
+        name=f"plane-{tokenize(source, source.path.stat().st_mtime_ns)}",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _LazyPlane:
-    """Plane that is read when indexed.
-
-    Of a block of which a part is needed, dask requests that part only.
-    """
-
-    source: PlaneReader
-    shape: tuple[int, ...]
-    dtype: np.dtype[np.generic]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def __getitem__(self, index: tuple[int | slice, ...]) -> core.RealArray:
-        spans: list[slice] = []
-        rest: list[int | slice] = []
-        for part, size in zip(index[:2], self.shape[:2], strict=True):
-            places = range(size)[part]
-            if isinstance(places, int):
-                spans.append(slice(places, places + 1))
-                rest.append(0)
-            else:
-                ends = sorted((places[0], places[-1])) if places else (0, -1)
-                spans.append(slice(ends[0], ends[1] + 1))
-                rest.append(slice(None, None, places.step))
-        return self.source.read_window(*spans)[(*rest, *index[2:])]
+def _read_block(source: PlaneReader, block_info: Any = None) -> core.RealArray:
+    (top, bottom), (left, right), *_ = block_info[None]["array-location"]
+    return source.read_window(slice(top, bottom), slice(left, right))
 
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec")

@@ -13,6 +13,7 @@ keeps both and can be resumed.
 import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -221,7 +222,7 @@ def _enhance_plane(
     live: "inference.LiveField | None",
 ) -> core.Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
-    memory_before = psutil.Process().memory_info().rss
+    memory_before, begun = psutil.Process().memory_info().rss, time.perf_counter()
     target, settings, existing = run.required_target, run.options, run.existing
     path, notes = _find_model(model_named, source)
     yield core.Progress(0, 0, f"loading the model {path.stem}")
@@ -284,6 +285,9 @@ def _enhance_plane(
     )
     _notify_display(live, place, target, is_renamed=True)
     report, (misfit, misfit_map) = written_file.result
+    seconds = time.perf_counter() - begun
+    speed = report.megapixels_per_second * report.seconds / seconds
+    report = replace(report, seconds=seconds, megapixels_per_second=speed)
     # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None and misfit_map is None:

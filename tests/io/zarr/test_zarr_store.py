@@ -292,3 +292,37 @@ def test_a_level_begins_at_the_centre_of_what_is_averaged(level, tmp_path):
     list(store.finish())
     rows = np.arange(2**level) * 5.0 + 7.0
     assert read(path, level=level).origin[0] == rows.mean()
+
+
+@pytest.mark.parametrize("chunk", [8, 9], ids=["halved", "split in a pixel"])
+def test_coarse_levels_do_not_depend_on_when_blocks_are_written(tmp_path, chunk, rng):
+    image, made = rng.random((45, 61)).astype("f4"), []
+    for name, is_shuffled, resumes in (("a", 0, 0), ("b", 1, 0), ("c", 1, 1)):
+        path = tmp_path / f"{name}.ome.zarr"
+        how = {"shape": image.shape, "dtype": "f4", "chunk": chunk}
+        store = create_store(path, **how)
+        places = store.pending_units()
+        places = rng.permutation(places).tolist() if is_shuffled else places
+        store.write_unit(*places[0], np.zeros_like(image[store.box(*places[0]).slices]))
+        for number, place in enumerate(places):
+            if resumes and number == len(places) // 2:
+                store.lock.release()
+                store = create_store(path, resume=True, **how)
+            store.write_unit(*place, image[store.box(*place).slices])
+            store.mark_done(*place)
+        list(store.finish())
+        levels = [image]
+        for level in range(1, registry.describe(path).levels):
+            levels.append(downsample_block(levels[-1]))
+            assert np.array_equal(read(path, level=level).array(), levels[-1])
+        made.append(len(levels))
+    assert made[0] == made[1] == made[2] > 2
+
+
+def test_finished_blocks_make_coarse_levels_without_being_read_again(tmp_path, rng):
+    image = rng.random((64, 64)).astype("f4")
+    store = create_store(tmp_path / "a.ome.zarr", shape=(64, 64), dtype="f4", chunk=8)
+    blocks = (image[box.slices] for box in store.pending_boxes())
+    list(store.fill(blocks, "filling"))
+    assert list(store.finish()) == []  # nothing is left to build
+    assert np.array_equal(read(store.path, level=1).array(), downsample_block(image))
