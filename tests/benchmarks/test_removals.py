@@ -1,5 +1,3 @@
-"""Whether the paired test tells models that see from models that guess."""
-
 import pytest
 from _removals import (
     LIGHT,
@@ -72,5 +70,4 @@ def test_no_share_is_given_below_forty_places():
     assert (made["shown_percent"], made["drawn_percent"]) == (80, 10)
     assert made["drawn_interval"] == (5.52, 17.44)  # Wilson
     assert made["j_points"] == 70
-    # Newcombe: sqrt(8.89^2 + 7.44^2) below, sqrt(6.66^2 + 4.48^2) above
     assert made["j_interval"] == pytest.approx((58.41, 78.03), abs=0.02)

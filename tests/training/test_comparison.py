@@ -1,5 +1,3 @@
-"""What is told of a trained model beside the untouched one and a linear filter."""
-
 from pathlib import Path
 
 import numpy as np

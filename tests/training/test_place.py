@@ -20,7 +20,6 @@ QUICK = AreaOptions(patch_px=32, batch=2, copies=1, learning_rate=2e-3)
 
 
 def place(seed=0, side=96):
-    """Boxes by SEM, and blurred by light; the lower third is held out."""
     rng = np.random.default_rng(seed)
     high = np.zeros((side, side))
     for _ in range(side**2 // 300):

@@ -78,7 +78,6 @@ def lying(mosaic, sem, quality=SURE):
 
 
 def fit_by_steps(images, options, *, seconds, threads, **how):
-    """Train in this process, a step for each second, so that no processor decides."""
     return fit_with_files(
         images,
         options.replace(copies=0, batch=4, patch_px=32, learning_rate=3e-3),
@@ -146,7 +145,6 @@ def test_a_training_without_copies_is_warned_of(place, tmp_path, monkeypatch):
     with warned("no-copies", match="20 %"):
         made = adapt(*place[:1], place[1:], tmp_path / "run")
     assert made.to_json()["explained_percent"] == 70
-    assert [get_error_code(one) for one in made.warnings] == ["no-copies"]
 
 
 @pytest.fixture
@@ -164,7 +162,6 @@ def asked(monkeypatch):
 def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
     place, asked, tmp_path
 ):
-    """Dead pixels, which enhancement leaves out of the range, are left out."""
     mosaic, _ = place
     with pytest.raises(KeyboardInterrupt):
         adapt(mosaic, place[1:], tmp_path / "run")

@@ -434,14 +434,14 @@ def adapt(
         for text in sentences
     )
     yield core.Progress(0, 0, "writing the report")
-    record = io.read_json_object(output / _TRAINING)
-    told: dict[str, Any] = {name: record.get(name) for name in _FROM_TRAINING}
+    # a run of an earlier version has no share
+    record = {"explained_percent": None, **io.read_json_object(output / _TRAINING)}
     result = Adapted(
         output=str(output),
         model=str(model),
         report=str(output / _REPORT),
         registration=record["registrations"][0],
-        **told,
+        **{name: record[name] for name in _FROM_TRAINING},
         evaluated={
             name: Evaluation(name, **row | {"objects": ObjectCount(**row["objects"])})
             for name, row in record["evaluations"].items()
