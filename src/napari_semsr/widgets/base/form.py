@@ -282,7 +282,7 @@ class _OptionControl:
 
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.kind, self.optional = _get_plain_type(field.annotation)
-        self._none = 0
+        self._none: float = 0
         words = core.get_display(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
@@ -321,7 +321,7 @@ class _OptionControl:
             )
         # 0 may be a value, so "automatic" is one step below it.
         zero = any(getattr(item, "ge", None) == 0 for item in field.metadata)
-        below = -1 if self.kind is int else -(step or 1)
+        below: float = -1 if self.kind is int else -(step or 1)
         self._none = below if zero else 0
         options["min"] = self._none
         value = self._none if default is None else default

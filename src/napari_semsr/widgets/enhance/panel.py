@@ -508,8 +508,8 @@ class EnhancePanel(base.VerbPanel):
         for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.option_names:
                 form.on_change(name, restart)
-        for control in (self.layer, self.model):
-            control.changed.connect(restart)
+        for change in (self.layer.changed, self.model.changed):
+            change.connect(restart)
         self.runner.failed.connect(self._keep_or_remove_layer)
         self.closed.connect(self._pause_unfinished_layer)
         self.session.changed.connect(self._check_project_stores)

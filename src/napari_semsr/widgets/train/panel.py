@@ -376,7 +376,7 @@ class TrainPanel(base.VerbPanel):
     help_place = "training.md#the-panel-train"
     queue = "training"  # runs for hours, in parallel with jobs of the panels
     title = run_label = "Train"
-    verb = jobs.TRAIN
+    verb: jobs.Verb[Any, Any] = jobs.TRAIN
     after_cancel = "no model was added, and Train resumes the training"
 
     def build_form(self) -> None:
@@ -879,7 +879,8 @@ class TrainPanel(base.VerbPanel):
                 "no model was added to Enhance."
             )
         NEWS.changed.emit()
-        numbers = {**outcome.figures(), "Folder of the run": str(self._run_dir)}
+        numbers: dict[str, core.Figure | str] = {**outcome.figures()}
+        numbers["Folder of the run"] = str(self._run_dir)
         self.results.show_result(numbers, sentence, curves=self.view.curves)
 
     def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
