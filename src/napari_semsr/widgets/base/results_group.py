@@ -325,10 +325,10 @@ class ResultsGroup(QGroupBox):
                 widget.deleteLater()
         for title, columns in tables.items():
             sheet = findings.SelectableTable("Right-click to copy or save.", title)
-            sheet.fill(columns)
             self.sharing.add_table_menu(sheet)
             for part in (folding.RichTextLabel(title), sheet):
                 self._sheet_column.addWidget(part)
+            sheet.fill(columns)  # in the style of its parent, which sets its height
 
     def reveal(self) -> None:
         """Show the group and scroll to its top."""
