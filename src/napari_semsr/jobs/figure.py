@@ -277,7 +277,7 @@ def _create_overlay(
     overlay = yield from create_plate_image(above, image, plain, count)
     size = np.multiply(overlay.values.shape, overlay.pixel)
     grids = core.Grid.from_image(above), core.Grid.from_image(image)
-    start = np.subtract(grids[0].corner, grids[1].corner)
+    start = np.array(grids[0].corner) - grids[1].corner
     factor = _compute_downsampling_factor(image, options, count)
     pixel = np.multiply(image.scale, factor)
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
