@@ -335,6 +335,8 @@ def _create_session(data: bytes) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     options.enable_cpu_mem_arena = False  # else it would keep its peak memory
+    # between two windows its threads would otherwise keep the cores busy with waiting
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _convert_errors("ONNX Runtime cannot load this graph", "model-unsuitable"):
         return runtime.InferenceSession(
             data,
