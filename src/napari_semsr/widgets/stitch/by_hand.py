@@ -218,11 +218,8 @@ class CorrectionList(QWidget):
 
     def _show_frames(self, first: int, second: int) -> None:
         """Show two frames superimposed in green and magenta, at full resolution."""
-        mosaic_file, mosaic, viewer = (
-            self._mosaic_file,
-            self._mosaic,
-            self._panel.viewer,
-        )
+        mosaic_file, mosaic = self._mosaic_file, self._mosaic
+        viewer = self._panel.viewer
         if mosaic_file is None or mosaic is None or mosaic not in viewer.layers:
             return
         self.leave()
@@ -256,7 +253,7 @@ class CorrectionList(QWidget):
                     translate=np.array(mosaic.translate)[-2:] + corner * scale,
                     units=mosaic.units[-2:],
                     axis_labels=("y", "x"),
-                    metadata=marks,
+                    metadata={**marks},
                 )
                 layers_shown.append(layer)
                 self._bind_arrows(layer)
