@@ -379,11 +379,11 @@ class EnhanceKeywords(Reading, total=False):
     deblur: float  # 1.0
     dehaze: float  # 1.0
     noise_percent: float | None  # None
+    blur_px: float | None  # None
     memory_gb: float | None  # None
     halo_tolerance: float | None  # None
     self_ensemble: bool  # False
     strength: float  # 1.0
-    blur_px: float | None  # None
     dtype: str | None  # None
     batch: int | None  # None
     scheduler: str | None  # None

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets import host
-from napari_semsr.widgets.measure.particles import ParticlesPanel, _describe_outlines
+from napari_semsr.widgets.measure.particles import ParticlesPanel, describe_outlines
 
 
 def discs(gap: int) -> np.ndarray:
@@ -84,6 +84,6 @@ def test_lines_and_rows_lead_to_the_gaps(panel, model, run_panel):
 
 @pytest.mark.parametrize(("clear", "is_trusted"), [(0.46, False), (0.91, True)])
 def test_outlines_that_are_not_clear_are_not_to_be_trusted(clear, is_trusted):
-    text = _describe_outlines(SimpleNamespace(clear=clear))
+    text = describe_outlines(SimpleNamespace(clear=clear))
     assert f"{100 * clear:.0f} % clearly outlined" in text
     assert ("do not trust" in text) != is_trusted

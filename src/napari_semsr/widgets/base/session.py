@@ -26,6 +26,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 )
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QComboBox,
     QMainWindow,
     QMessageBox,
@@ -151,6 +152,20 @@ _OPEN, _DISCARD, _LATER = "Open", "Discard", "Later"
 _RECOVERED = "recovered"  # in place of the panel that made a result
 
 
+class _ResultsQuestion(QMessageBox):
+    """Question whose answer, the text of a button, goes to a function."""
+
+    def __init__(self, parent: QWidget, sentence: str, answer: Callable[[str], object]):
+        icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
+        super().__init__(icon, "Results were found", sentence, none, parent)
+        self._answer = answer
+        self.buttonClicked.connect(self.pass_answer)
+
+    def pass_answer(self, button: QAbstractButton) -> None:
+        """Pass the text of the pressed button on."""
+        self._answer(button.text())
+
+
 def ask_about_abandoned_results(
     parent: QWidget, names: list[str], answer: Callable[[str], object]
 ) -> QMessageBox | None:
@@ -158,9 +173,7 @@ def ask_about_abandoned_results(
     if QGuiApplication.platformName() in _NO_ONE:
         return None
     sentence = f"A session that crashed left unsaved results: {_list_names(names)}"
-    icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
-    box = QMessageBox(icon, "Results were found", sentence, none, parent)
-    box.buttonClicked.connect(lambda button: answer(button.text()))
+    box = _ResultsQuestion(parent, sentence, answer)
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)
     box.addButton(_DISCARD, roles.DestructiveRole)

@@ -90,7 +90,7 @@ class ParticlesPanel(panel.ReferencePanel):
         if size is None:
             return figures
         note = f"of {gaps.particles - gaps.cut} particles {size.note}"
-        verdict = _describe_outlines(gaps)
+        verdict = describe_outlines(gaps)
         size = replace(size, note=note, verdict=verdict, large=True)
         return {_SIZE: size, **figures}
 
@@ -105,7 +105,7 @@ class ParticlesPanel(panel.ReferencePanel):
         ends = gaps.compute_interval(values, report.unit)
         texts = [core.format_number(n, ".3g") for n in (values.mean(), *(ends or ()))]
         interval = f" ({texts[1]} to {texts[2]})" if ends else ""
-        outlines = _describe_outlines(gaps)
+        outlines = describe_outlines(gaps)
         return (
             f"{texts[0]} {report.unit}{interval} across, mean of {whole} particles"
             f"{outlines and f', {outlines}'}; {number}"
@@ -214,7 +214,7 @@ class ParticlesPanel(panel.ReferencePanel):
         return {"gaps": _create_gap_table(result), "widths": columns}
 
 
-def _describe_outlines(gaps: Gaps) -> str:
+def describe_outlines(gaps: Gaps) -> str:
     """Return how many outlines are clear, and a warning if most are not."""
     if gaps.clear is None:
         return ""

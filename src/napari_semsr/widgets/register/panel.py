@@ -172,8 +172,8 @@ class LandmarkControls(base.Form):
             labels = [str(n + 1) for n in range(len(layer.data))]
             residuals = off if layer in self.points[1:] else ()
             unit = _get_position_unit(layer)
-            for place, far in enumerate(residuals):
-                labels[place] += f" ({core.format_rounded(far)} {unit})"
+            for place, residual in enumerate(residuals):
+                labels[place] += f" ({core.format_rounded(float(residual))} {unit})"
             with _show_hidden_layer(layer):
                 layer.features = {"label": labels}
         self.undo_button.setEnabled(bool(first or second))

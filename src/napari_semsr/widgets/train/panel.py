@@ -483,8 +483,11 @@ class TrainPanel(base.VerbPanel):
         )
         self.runner.busy_changed.connect(self._update_run_buttons)
         self.runner.stepped.connect(self._show_training_step)
-        self.runner.failed.connect(lambda _: self.view.poll())
+        self.runner.failed.connect(self._show_last_state)
         self.closed.connect(self._on_closed)
+
+    def _show_last_state(self, _error: object) -> None:
+        self.view.poll()
 
     # -- what the user has ----------------------------------------------------------
 

@@ -217,7 +217,7 @@ class StepPage(QWidget):
         self.panels: dict[str, base.VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
         self.kinds = ButtonRow([(title, step.hint) for title in step.panels])
-        self.kinds.button_chosen.connect(lambda n: self.show_kind(step.panels[n]))
+        self.kinds.button_chosen.connect(self._show_numbered)
         self.stack = QStackedLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -230,6 +230,12 @@ class StepPage(QWidget):
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, base.VerbPanel) else None
 
+    def _show_numbered(self, number: int) -> None:
+        self.show_kind(self.step.panels[number])
+
+    def _report_run(self) -> None:
+        self.ran.emit(self.step.key)
+
     def show_kind(self, title: str | None = None) -> None:
         """Show a panel; by default, the last one shown."""
         if title is None:
@@ -240,7 +246,7 @@ class StepPage(QWidget):
             panel = base.create_panel(self._viewer, base.PANELS[title][0])
             self.panels[title] = panel
             self.stack.addWidget(panel)
-            panel.ran.connect(partial(self.ran.emit, self.step.key))
+            panel.ran.connect(self._report_run)
         self.stack.setCurrentWidget(self.panels[title])
         self.kinds.check(self.step.panels.index(title))
         self.page_changed.emit()
@@ -330,7 +336,10 @@ class StepsWindow(QWidget):
     def state(self) -> dict[str, object]:
         """Return the current step, the panel of each step, and the finished steps."""
         panels_shown = {
-            page.step.key: page.kind for page in self.pages if page.kind is not None
+            page.step.key: title
+            for page in self.pages
+            for title, panel in page.panels.items()
+            if panel is page.panel
         }
         steps_done = sorted(self._ran)
         return {"step": self.page.step.key, "panels": panels_shown, "done": steps_done}
