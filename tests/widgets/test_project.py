@@ -482,7 +482,7 @@ def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "is damaged"), (None, "does not contain project.json")]
+    ("text", "said"), [("{", "is damaged"), (None, "has no project.json")]
 )
 def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said):
     model.add_points([[1, 2]], name="kept")

@@ -87,9 +87,9 @@ def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
     box = panel.model.box
     rows = range(box.native.count())
     shown = [box.native.itemText(row) for row in rows]
-    assert shown[-1] == "a-loser (\N{MINUS SIGN}0.14 dB in validation)"
-    assert "winner" in shown
-    assert box.choices[-1] == "a-loser"
+    methods = shown.index("Classical methods")
+    assert shown[methods - 1] == "a-loser (\N{MINUS SIGN}0.14 dB in validation)"
+    assert "winner" in shown[:methods]
     panel.model.box.value = "a-loser"
     assert "0.14 dB worse" in panel.model.text.text()
     panel.model.box.value = "winner"

@@ -22,7 +22,7 @@ LABELS = {
         ),
         ("lower it (`step`, or `patch`).", "lower it ('Patch (px)')."),
         ("Option `other` must be 4.", "Option 'other' must be 4."),
-        ("onto one grid (`crop()`).", "onto one grid (Crop)."),
+        ("onto one grid (`crop()`).", "onto one grid (Open)."),
         ("of napari-semsr 1.0 -- no", "of napari-semsr 1.0 -- no"),
     ],
 )
