@@ -67,8 +67,7 @@ coverage: $(STAMP)  ## line and branch coverage of the quick tests
 	@$(WITH_DISPLAY) $(BIN)/python -m coverage run -m pytest -n 2 --dist=worksteal \
 	  -m "not slow" || echo "Tests failed while they were counted."
 	@$(BIN)/coverage combine -q
-	@$(BIN)/coverage json -q -o build/coverage/counts.json
-	@$(BIN)/python scripts/room_coverage.py build/coverage/counts.json
+	@$(BIN)/coverage report
 
 mutants: $(STAMP)  ## mutation tests of PACKAGES="core analysis" (COUNT=100, SEED=0)
 	@$(WITH_DISPLAY) $(BIN)/python -m scripts.mutants $(if $(COUNT),--count $(COUNT)) \
