@@ -166,16 +166,6 @@ def test_a_typed_size_is_recorded_and_an_unknown_one_has_no_origin():
     assert known.pixel_size_from == "from a calibration"
 
 
-def test_a_map_that_depends_on_its_pixel_size_takes_no_other():
-    made = Micrograph(np.zeros((2, 2)), 10, provenance=history(("frc-map", {})))
-    assert made.calibrate(10).pixel_size_nm == (10.0, 10.0)
-    assert made.calibrate(None).pixel_size_nm == (10.0, 10.0)
-    with refused(OptionError, "pixel-size-contradicts"):
-        made.calibrate(11)
-    grey = Micrograph(np.zeros((2, 2)), 10, provenance=history(("restore", {})))
-    assert grey.calibrate(11).pixel_size_nm == (11.0, 11.0)
-
-
 def test_other_data_are_shown_by_default_and_lie_in_no_file():
     look = DisplaySettings(limits=(0.0, 1.0))
     image = Micrograph(np.zeros((2, 2)), look=look, path="a.tif")
