@@ -19,7 +19,8 @@ INF, NAN = float("inf"), float("nan")
 
 
 def test_what_is_no_length_and_no_image_is_refused():
-    for value in (0, -1.0, NAN, (1.0, INF), (1.0, 2.0, 3.0), (), "wide", [[1.0, 2.0]]):
+    numbers = (0, -1.0, NAN, (1.0, INF), (1.0, 2.0, 3.0), (), [[1.0, 2.0]])
+    for value in (*numbers, "wide", True, (5, True), np.True_):
         with refused(OptionError, "pixel-size-invalid"):
             parse_pixel_size(value)
     for shape in ((4,), (2, 4, 4), (0, 4), (4, 0)):

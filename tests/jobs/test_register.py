@@ -40,10 +40,8 @@ def folder(found, tmp_path):
     return tmp_path
 
 
-def _marks(
-    truth: core.Affine, places=((400, 500), (4000, 700), (900, 4100), (3900, 3700))
-):
-    moving = np.array(places, dtype=float)
+def _marks(truth: core.Affine):
+    moving = np.array([(400.0, 500), (4000, 700), (900, 4100), (3900, 3700)])
     return Landmarks(moving, truth(moving))
 
 
