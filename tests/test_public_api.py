@@ -70,13 +70,3 @@ def test_measures_take_arrays_micrographs_and_paths(scene, tmp_path):
         scene.first.data, scene.second.data, pixel_size_nm=scene.first.pixel_size_nm
     )
     assert arrays.resolution_nm == pytest.approx(by_value.resolution_nm)
-
-
-def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
-    options = {"device": "cpu", "precision": "fp32", "tile": 64}
-    memory = napari_semsr.enhance(scene.first, **options)
-    made = napari_semsr.enhance(scene.first, tmp_path / "out.ome.zarr", **options)
-    store = napari_semsr.read(made.output)
-    np.testing.assert_array_equal(memory.array(), store.array())
-    assert memory.provenance.network_digests() == store.provenance.network_digests()
-    assert memory.provenance.source_digests() == store.provenance.source_digests()

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
 
 from napari_semsr.cli.command import main
-from napari_semsr.core import Micrograph, run
+from napari_semsr.core import run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs.convert import convert
 
@@ -65,23 +63,6 @@ def images(tmp_path, scene) -> Path:
     for image in (scene.truth, scene.first, scene.second):
         write(image, tmp_path / f"{image.name}.tif")
     run(convert.job(tmp_path / "first.tif", output=tmp_path / "made.tif"))
-    rng = np.random.default_rng(3)
-    grey = rng.integers(0, 255, (40, 48), dtype=np.uint8)
-    holes = grey.astype(np.float32)
-    holes[3, 4], holes[5, 6] = np.nan, np.inf
-    plain = {
-        "uncalibrated": grey,
-        "one": np.zeros((1, 1), np.uint8),
-        "constant": np.full((40, 48), 7, np.uint8),
-        "holes": holes,
-        "colour": rng.integers(0, 255, (40, 48, 3), dtype=np.uint8),
-    }
-    for name, array in plain.items():
-        tifffile.imwrite(tmp_path / f"{name}.tif", array)
-    write(Micrograph(grey), tmp_path / "spaces and µ.png")
-    whole = (tmp_path / "first.tif").read_bytes()
-    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "empty.tif").write_bytes(b"")
     (tmp_path / "text.tif").write_text("not an image")
     (tmp_path / "folder").mkdir()
     corners = "".join(f"{y},{x},{y},{x}\n" for y in (0, 30) for x in (0, 40))

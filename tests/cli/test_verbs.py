@@ -61,7 +61,6 @@ LINES = {
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
     "replay": ("made.tif",),
 }
-ONE_IMAGE = ("info", "frc", "spectrum", "metrics")
 
 
 @pytest.mark.quick(3)
@@ -81,30 +80,12 @@ def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
     assert said.out.strip()[0] not in "{["
 
 
-@pytest.mark.usefixtures("images")
-def test_what_is_no_image_is_refused_in_one_line(refused):
-    for verb, name, needs in (
-        ("info", "missing.tif", "missing.tif does not exist"),
-        ("info", "folder", "empty folder"),
-        ("info", "empty.tif", "empty"),
-        ("info", "text.tif", "must be"),
-        *((verb, "cut.tif", "cut") for verb in ONE_IMAGE),
-    ):
-        assert needs in refused(verb, name)
-
-
 def test_pages_that_a_tiff_lacks_are_warned_of(semsr, tmp_path):
     stated = {"description": "ImageJ=1.53t\nimages=9\nframes=9\n", "metadata": None}
     tifffile.imwrite(tmp_path / "a.tif", np.eye(24, dtype=np.uint8), **stated)
     for words in (("info", "a.tif"), ("convert", "a.tif", "out.tif")):
         found = semsr(*words, "--json").record
         assert found["warning_codes"] == ["partly-understood"]
-
-
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("verb", ONE_IMAGE)
-def test_names_with_spaces_and_accents_are_fine(semsr, images, verb):
-    assert semsr(verb, "spaces and µ.png", "--json").code == 0
 
 
 @pytest.mark.usefixtures("images")

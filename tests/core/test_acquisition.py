@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 
-from napari_semsr.core import BoundedCache, check_grid_options
+from napari_semsr.core import BoundedCache
 from napari_semsr.core.acquisition import Acquisition, compute_grid_cells
 from napari_semsr.core.errors import OptionError, ShapeError
 from tests.refusals import refused
@@ -30,14 +30,6 @@ def test_grid_cells_refuses_another_number():
             compute_grid_cells(6, grid)
 
 
-def test_acquisition_describes_its_frames_and_parses_a_new_pixel_size():
-    scan = acquisition(pixel_size_nm=(10.0, 10.0))
-    assert (len(scan), scan.shape, scan.frame_shape) == (4, (4, 8, 6), (8, 6))
-    assert scan.dtype == np.uint16
-    assert scan.read(2).shape == (8, 6)
-    assert acquisition().replace(pixel_size_nm=12).pixel_size_nm == (12.0, 12.0)
-
-
 PLACES = np.array([[0.0, 0.0], [0.0, 40.0], [60.0, 0.0], [60.0, 40.0]])
 FITTED = PLACES / (10, 80 / 9)
 
@@ -59,16 +51,6 @@ def test_corners_need_a_grid_and_its_overlap_or_positions():
     for known in ({}, {"grid": (2, 2)}, {"overlap": 0.1}, {"nominal_nm": PLACES}):
         assert acquisition(**known).nominal_corners() is None
     assert acquisition().grid_cells().tolist() == [[0, 0], [0, 1], [0, 2], [0, 3]]
-
-
-def test_options_of_a_grid_need_one():
-    options = {"overlap": 0.1, "first": "top-left", "order": "row"}
-    with refused(OptionError, "grid-missing"):
-        check_grid_options(None, options, has_positions=True)
-    with refused(OptionError, "grid-missing"):
-        check_grid_options(None, {"order": "row"}, has_positions=False)
-    check_grid_options((2, 2), options, has_positions=True)
-    check_grid_options(None, {"order": None, "size": 3}, has_positions=False)
 
 
 def test_a_cache_keeps_what_was_used_last_up_to_its_size():

@@ -14,7 +14,6 @@ from napari_semsr.core.errors import (
     OptionError,
     ReadError,
     ShapeError,
-    WriteError,
 )
 from napari_semsr.inference import EnhanceOptions, engine, enhance_in_memory
 from napari_semsr.io import create_store, read, write
@@ -250,19 +249,6 @@ def test_a_run_goes_on_in_the_arithmetic_that_it_was_begun_in(
     assert (report.precision, len(report.notes)) == (precision, notes)
     alike = run(enhance_in_memory(image, loaded, options.replace(precision=precision)))
     np.testing.assert_array_equal(store.level0[:], alike.data)
-
-
-@pytest.mark.parametrize("named", ["precision", "model", "input"])
-def test_a_changed_run_is_not_resumed(named, make_loaded, rng, tmp_path):
-    image, loaded = Micrograph(_field(rng, (60, 60))), make_loaded("plain")
-    store = _store(tmp_path, image, loaded)
-    stop_at(fill(image, loaded, store, FP32), "", 1)
-    options = FP32.replace(precision="bf16") if named == "precision" else FP32
-    loaded = make_loaded("strided") if named == "model" else loaded
-    image = Micrograph(image.data // 2) if named == "input" else image
-    again = _store(tmp_path, image, loaded, options, resume=True)
-    with refused(WriteError, "other-run", match=f" {named} "):
-        run(fill(image, loaded, again, options))
 
 
 def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):

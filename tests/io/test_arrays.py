@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError
+from napari_semsr.core import Micrograph, ReadError, ShapeError
 from napari_semsr.io import array_to_image
 from tests.refusals import refused, warned
 
@@ -112,11 +112,3 @@ def test_what_is_no_image_is_refused(value, error, code):
     if not isinstance(value, Labelled):
         with pytest.raises((ShapeError, ReadError)):
             Micrograph(value)
-
-
-@pytest.mark.parametrize("size", [True, (5, True), np.True_, "a"])
-def test_a_truth_is_no_pixel_size(size):
-    with refused(OptionError, "pixel-size-invalid"):
-        Micrograph(GREY, size)
-    with refused(OptionError, "pixel-size-invalid"):
-        semsr.decorrelation(GREY, pixel_size_nm=size)

@@ -269,11 +269,6 @@ def test_a_scan_that_contradicts_its_frames_is_told(folder, told, given, says):
     assert says in "".join(heard)
 
 
-def test_open_frames_refuses_a_wrong_grid(folder):
-    with refused(OptionError, "grid-mismatch", match=" 9 frames, got 4"):
-        run(open_frames(folder, grid=(3, 3)))
-
-
 def test_frames_notice_that_a_file_changed(folder):
     scan = run(open_frames(folder))
     write(folder, "frame2.tif", 2, shape=(5, 5))

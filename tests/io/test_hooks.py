@@ -34,14 +34,6 @@ def test_layers_are_calibrated(tmp_path, image, suffix):
     assert Provenance.model_validate(made) == image.provenance
 
 
-def test_unknown_pixel_size_becomes_pixels(tmp_path, grey):
-    path = str(tmp_path / "a.tif")
-    registry.write(Micrograph(grey), path)
-    [(_, attributes, _)] = layers.read_layers(path)
-    assert attributes["units"] == ("pixel", "pixel")
-    assert attributes["contrast_limits"] == (0.0, 255.0)
-
-
 def test_get_reader_leaves_what_is_no_image_to_others(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"hello world")
     assert hooks.get_reader(str(tmp_path / "a.tif")) is None

@@ -9,7 +9,6 @@ from napari_semsr.core import ReadError
 from napari_semsr.io import detect_databar, parse_length_nm
 from napari_semsr.io.read_image import (
     convert_to_grey,
-    convert_to_native_byte_order,
     convert_to_nm,
     get_nm_per_unit,
     parse_metadata_length_nm,
@@ -145,13 +144,6 @@ def test_to_grey_compares_unsigned_channels_without_wrapping(tmp_path):
     stored[..., 0] = 255
     with refused(ReadError, "colour-image", match="255 of 255"):
         convert_to_grey(tmp_path, stored, colour="refuse")
-
-
-def test_native_swaps_bytes_without_changing_values(tmp_path, grey):
-    found = convert_to_native_byte_order(tmp_path, grey.astype(">u2"))
-    assert found.dtype == np.uint16
-    assert found.dtype.isnative
-    assert np.array_equal(found, grey)
 
 
 def _with_bar(image, rows, ground, letter):

@@ -72,7 +72,7 @@ def test_a_tile_that_is_lost_is_made_again_and_told(folder, damage):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("change", ["input", "model", "option"])
+@pytest.mark.parametrize("change", ["input", "model", "option", "precision"])
 def test_a_changed_run_is_not_resumed_and_named(change, folder, tmp_path):
     output, path = folder / "live.ome.zarr", folder / "first.tif"
     _begin(path, output, 2)
@@ -81,6 +81,8 @@ def test_a_changed_run_is_not_resumed_and_named(change, folder, tmp_path):
         path = folder / "second.tif"
     elif change == "option":
         how = {"options": SMALL.replace(haze=not SMALL.haze)}
+    elif change == "precision":
+        how = {"options": SMALL.replace(precision="bf16")}
     else:
         loaded = load_model("sem-restore")
         how["model"] = tmp_path / "sem-restore.safetensors"

@@ -43,14 +43,6 @@ def test_import_refuses_the_name_of_a_bundled_model():
         run(shelf.import_model.job(path, overwrite=True))
 
 
-def test_import_refuses_what_is_no_model(tmp_path, own_shelf):
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(b"nothing")
-    with refused(CheckpointError, "model-damaged"):
-        run(shelf.import_model.job(path))
-    assert not own_shelf.exists()
-
-
 def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
     own_shelf.mkdir(parents=True)
     (own_shelf / "bad.safetensors").write_bytes(b"nothing")

@@ -110,6 +110,7 @@ def test_nothing_is_learnt_from_what_is_held_out(images):
     assert torch.equal(weights(fit([other], 2)), weights(fit(images, 2)))
 
 
+@pytest.mark.broad
 def test_copies_are_made_where_a_network_predicts_the_light(monkeypatch):
     monkeypatch.setattr(area_training, "_LIGHT_STEPS", 240)
     one, other = place(side=128), place(1, 128)

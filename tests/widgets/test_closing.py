@@ -118,15 +118,6 @@ def keep(qtbot, tmp_path):
     return save
 
 
-@pytest.fixture
-def saver(opened):
-    """Dock the panel Save beside the other."""
-    viewer = opened[0]
-    panel = SavePanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Save")
-    return panel
-
-
 def test_what_is_not_saved_is_asked_for(opened, closings, tmp_path):
     viewer, panel, answer, asked = opened
     panel.window().close()

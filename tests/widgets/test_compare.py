@@ -34,17 +34,6 @@ def set_strength(qtbot):
     return move
 
 
-@pytest.fixture
-def subtract(finish):
-    """Ask for the difference, and wait until it is shown."""
-
-    def press(panel) -> None:
-        panel.look.difference_button.click()
-        finish(panel)
-
-    return press
-
-
 def visible(model) -> list[str]:
     return [item.name for item in model.layers if item.visible]
 
@@ -121,8 +110,8 @@ def test_a_mixture_is_not_saved_by_the_store_of_its_result(
     assert not is_unsaved(layer)
 
 
-def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
-    subtract(panel)
+def test_difference_is_a_signed_layer_of_its_own(panel, model, run_panel):
+    run_panel(panel, panel.look.difference_button)
     layer = model.layers["field · wiener \N{MINUS SIGN} field difference"]
     low, high = layer.contrast_limits
     assert low == -high < 0

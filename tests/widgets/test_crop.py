@@ -46,9 +46,6 @@ def test_two_layers_are_cut_alike(panel, model, run_crop):
 def test_what_cannot_be_cut_is_told_in_panel_words(panel, model, add, run_crop):
     panel.like.value = panel.layer.value
     assert "choose another image" in run_crop(panel)
-    far = add(model, Micrograph(WIDE, parse_pixel_size(10), "far", origin=(9e4, 0)))
-    panel.layer.value, panel.like.value = model.layers[0], far
-    assert "do not overlap" in run_crop(panel)
     panel.like.value = model.add_shapes(name="empty")
     assert "draw one first" in run_crop(panel)
     panel.layer.value = add(model, Micrograph(WIDE, name="bare"))

@@ -40,22 +40,16 @@ def answer(monkeypatch):
 
 
 @pytest.fixture
-def apply(finish):
+def apply(run_panel):
     def press(panel):
         (button,) = (
             one
             for one in panel.findChildren(QPushButton)
             if one.text() == "Apply to a folder…"
         )
-        button.click()
-        finish(panel)
-        return panel.status.text()
+        return run_panel(panel, button)
 
     return press
-
-
-def make(name, viewer):
-    return create_panel(viewer, PANELS[name][0])
 
 
 def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, hold):
@@ -76,7 +70,7 @@ def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, h
 def test_measured_images_of_a_folder_are_one_table(
     name, folder, tmp_path, answer, apply, hold
 ):
-    panel = hold(make(name, ViewerModel()))
+    panel = hold(create_panel(ViewerModel(), PANELS[name][0]))
     answer(folder, file=tmp_path / "t.csv")
     assert "2 images measured" in apply(panel)
     sheet = read_sheet(tmp_path / "t.csv", "images")
@@ -88,7 +82,7 @@ def test_measured_images_of_a_folder_are_one_table(
 def test_line_is_measured_in_every_image(folder, tmp_path, answer, apply, hold):
     viewer = ViewerModel()
     viewer.add_image(read(folder / "a.tif").array(), name="a", scale=(5, 5))
-    panel = hold(make("Profile", viewer))
+    panel = hold(create_panel(viewer, PANELS["Profile"][0]))
     panel.live.value = False
     answer(folder, file=tmp_path / "t.csv")
     assert "Draw a line" in apply(panel)

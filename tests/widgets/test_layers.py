@@ -53,8 +53,9 @@ def test_layer_round_trip_keeps_calibration(y, x, oy, calibrated):
     [("nm", 1), ("um", 1e3), ("µm", 1e3), ("pm", 1e-3), ("angstrom", 0.1), ("m", 1e9)],
 )
 def test_micrograph_from_layer_converts_lengths(unit, nm):
-    layer = Image(IMAGE, scale=(2, 3), units=(unit, unit))
-    assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((2 * nm, 3 * nm))
+    layer = Image(IMAGE, scale=(2, 3), units=(unit, unit), affine=np.diag([5, 4, 1]))
+    found = micrograph_from_layer(layer).pixel_size_nm
+    assert found == pytest.approx((10 * nm, 12 * nm))
 
 
 def made_by_network(job: str = "enhance") -> Provenance:
@@ -78,22 +79,6 @@ def test_network_of_knows_what_made_a_layer_or_what_it_comes_from():
     assert get_network_name(Image(IMAGE)) is None
 
 
-def test_micrograph_from_layer_leaves_pixels_uncalibrated():
-    found = micrograph_from_layer(Image(IMAGE, scale=(4, 4)))
-    assert found.pixel_size_nm is None
-    assert found.spacing_px == (4.0, 4.0)
-
-
-def test_micrograph_from_layer_takes_the_plane_shown():
-    stack = np.stack([IMAGE, IMAGE + 1, IMAGE + 2])
-    viewer = ViewerModel()
-    layer = viewer.add_image(stack, scale=(1, 2, 3), units=("pixel", "nm", "nm"))
-    viewer.dims.set_current_step(0, 2)
-    found = micrograph_from_layer(layer, viewer.dims)
-    np.testing.assert_array_equal(found.array(), IMAGE + 2)
-    assert found.pixel_size_nm == (2.0, 3.0)
-
-
 @pytest.mark.parametrize(
     ("axis", "own", "other"), [(0.5, "um", "nm"), (2000, "nm", "um"), (2, "s", "ms")]
 )
@@ -101,12 +86,13 @@ def test_the_plane_shown_is_found_beside_a_layer_in_another_unit(axis, own, othe
     stack = np.stack([IMAGE + n for n in range(10)])
     viewer = ViewerModel()
     viewer.add_image(np.zeros((3, 5, 7)), units=(other, "nm", "nm"))
-    layer = viewer.add_image(stack, scale=(axis, 1, 1), units=(own, "nm", "nm"))
+    layer = viewer.add_image(stack, scale=(axis, 2, 3), units=(own, "nm", "nm"))
     viewer.layers.units = (other, "nm", "nm")
     factor = {"nm": 1000, "um": 0.001, "ms": 1000}[other]
     viewer.dims.set_point(0, 4 * axis * factor)
     found = micrograph_from_layer(layer, viewer.dims)
     np.testing.assert_array_equal(found.array(), IMAGE + 4)
+    assert found.pixel_size_nm == (2.0, 3.0)
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, da.from_array], ids=["numpy", "dask"])
@@ -161,11 +147,6 @@ def test_layers_lie_on_one_grid_as_they_are_shown(shown, same):
     assert have_same_grid(first, second) is same
     pile = Image(np.stack([IMAGE, IMAGE]), scale=(1, 2, 2), units=("pixel", "nm", "nm"))
     assert have_same_grid(pile, second) is same
-
-
-def test_micrograph_from_layer_composes_affine_scale():
-    layer = Image(IMAGE, scale=(2, 3), units=("nm", "nm"), affine=np.diag([10, 10, 1]))
-    assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((20, 30))
 
 
 def test_same_unit_names_the_layer_without_pixel_size():

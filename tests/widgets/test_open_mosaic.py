@@ -91,17 +91,6 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
     np.testing.assert_array_equal(bare.affine.affine_matrix, np.eye(3))
 
 
-def test_an_image_without_a_pixel_size_is_fitted_to_what_comes_after_it(
-    panel, model, sized, tmp_path, finish, run_panel
-):
-    write(Micrograph(GRAIN[:60], None, "bare"), tmp_path / "bare.png")
-    for path in (tmp_path / "bare.png", sized):
-        choose(panel, path, finish)
-        run_panel(panel)
-    spans = [np.ptp(one.extent.world[:, 1]) for one in model.layers]
-    assert spans[0] == pytest.approx(spans[1], rel=0.02)
-
-
 def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_panel):
     h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
     path = tmp_path / "scan.h5"

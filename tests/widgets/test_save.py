@@ -27,7 +27,6 @@ from napari_semsr.widgets.base.results import (
 )
 from napari_semsr.widgets.base.saving import write_tiff
 from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquired
-from tests.children import LIMIT_MS
 from tests.refusals import refused
 from tests.widgets.scenes import create_classical, exposures_of
 
@@ -66,40 +65,17 @@ def save(layer, path, suffix):
 
 @pytest.fixture
 def layer(model, tmp_path, rng):
-    """Make a layer as the panels do; a pyramid is one of a store."""
-
-    def make(kind):
-        shape = (2100, 600) if kind == "pyramid" else (90, 70)
-        data = rng.random(shape).astype(np.float32) * 200
-        if kind == "uint8":
-            data = data.astype(np.uint8)
-        if kind == "mosaic":
-            data[:20, :30] = np.nan
-        size = None if kind == "uncalibrated" else (5.0, 6.0)
-        place = (0.0, 0.0) if kind == "uncalibrated" else (25.0, -3.0)
-        image = Micrograph(data, size, "field", Provenance(job="x"), origin=place)
-        store = tmp_path / "source" / "a.ome.zarr"
-        store.parent.mkdir()
-        write(image, store)
-        return image, add_opened_image(model, run(open_store(store)))
-
-    return make
-
-
-def assert_same(path, image):
-    found = read(path)
-    assert found.pixel_size_nm == image.pixel_size_nm
-    assert found.origin == image.origin
-    assert found.provenance == image.provenance
-    if path.suffix == ".png":
-        assert found.dtype == np.uint8
-    else:
-        np.testing.assert_array_equal(found.array(), image.data)
-        assert found.dtype == image.dtype
+    """Show an image as the panels do; give both."""
+    data = rng.random((90, 70)).astype(np.float32) * 200
+    image = Micrograph(data, (5.0, 6.0), "field", Provenance(job="x"), (25.0, -3.0))
+    store = tmp_path / "source" / "a.ome.zarr"
+    store.parent.mkdir()
+    write(image, store)
+    return image, add_opened_image(model, run(open_store(store)))
 
 
 def test_a_store_is_replaced_after_a_question(layer, tmp_path, monkeypatch):
-    image, shown = layer("float32")
+    image, shown = layer
     button, asked = QMessageBox.StandardButton, []
     answers = iter([button.No, button.Yes])
 
@@ -114,7 +90,10 @@ def test_a_store_is_replaced_after_a_question(layer, tmp_path, monkeypatch):
         save(shown, tmp_path / "b", ".ome.zarr")
     assert read(store).shape == (50, 70)
     save(shown, tmp_path / "b", ".ome.zarr")
-    assert_same(store, image)
+    found = read(store)
+    np.testing.assert_array_equal(found.array(), image.data)
+    for name in ("dtype", "pixel_size_nm", "origin", "provenance"):
+        assert getattr(found, name) == getattr(image, name)
     assert len(asked) == 2
     assert str(store) in asked[0]
     save(shown, store, ".ome.zarr")  # napari asks about what is typed
@@ -147,18 +126,11 @@ def test_pixels_that_another_program_replaced_have_no_more_the_history_of_the_fi
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".png"])
 def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
-    _, shown = layer("float32")
+    _, shown = layer
     shown.metadata[LIVE_KEY] = True
     with refused(ShapeError, "incomplete"):
         save(shown, tmp_path / "b", suffix)
     assert [item.name for item in tmp_path.iterdir()] == ["source"]
-
-
-def test_what_a_layer_says_now_is_saved(model, tmp_path, add, exposures):
-    shown = add(model, exposures[0])
-    shown.scale, shown.units = (0.25, 0.5), ("um", "um")
-    [saved] = save(shown, tmp_path / "b", ".ome.tif")
-    assert read(saved).pixel_size_nm == (250.0, 500.0)
 
 
 # -- by the button of a panel --------------------------------------------------------
@@ -176,22 +148,17 @@ def panel(model, qtbot, add, run_panel):
     return panel
 
 
-def press_save(panel, qtbot):
-    panel.save_button.click()
-    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-    return panel.status.text()
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".ome.tif", ".png"])
 def test_the_button_saves_what_the_panel_made(
-    panel, model, qtbot, choose, tmp_path, suffix
+    panel, model, run_panel, choose, tmp_path, suffix
 ):
     made = model.layers["field · wiener"]
     assert "field · wiener" in panel.messages.unsaved_label.text()
     choose(tmp_path / "kept", suffix)
     path = tmp_path / f"kept{suffix}"
-    assert press_save(panel, qtbot) == f"field · wiener was saved as {path}."
+    said = run_panel(panel, panel.save_button)
+    assert said == f"field · wiener was saved as {path}."
     found = read(path)
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.job == "restore"
@@ -202,7 +169,11 @@ def test_the_button_saves_what_the_panel_made(
         assert panel.messages.unsaved_label.text() == ""
 
 
-def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
+def test_temporary_stores_go_with_the_last_layer_that_shows_them_and_no_others(
+    panel, model, layer, tmp_path
+):
+    model.layers.remove(layer[1])
+    assert (tmp_path / "source" / "a.ome.zarr").is_dir()
     made = model.layers["field · wiener"]
     store = Path(made.metadata["semsr store"])
     assert store.is_dir()
@@ -219,13 +190,6 @@ def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
     with panel.history.make_removals_final():
         model.layers.remove(made)
     assert not store.exists()
-
-
-@pytest.mark.broad
-def test_stores_that_the_user_chose_stay(layer, model, panel, tmp_path):
-    _, shown = layer("float32")
-    model.layers.remove(shown)
-    assert (tmp_path / "source" / "a.ome.zarr").is_dir()
 
 
 @pytest.mark.usefixtures("registered")
@@ -280,13 +244,20 @@ def _seen(layers):
     ]
 
 
-def test_several_layers_are_one_store_and_open_as_they_were(mosaic_with_maps, tmp_path):
+def test_several_layers_are_one_store_and_open_as_they_were_without_drawings(
+    mosaic_with_maps, tmp_path
+):
     model = mosaic_with_maps
-    before = _seen(model.layers)
+    before, images = _seen(model.layers), list(model.layers)
+    drawing = model.add_points([[0, 0], [1, 1]], name="mine")
     [saved] = save_all(model.layers, tmp_path / "all.ome.zarr")
     assert saved == str(tmp_path / "all.ome.zarr")
     assert [item.name for item in tmp_path.iterdir()] == ["all.ome.zarr"]
-    places = [Path(layer.metadata["semsr saved"]) for layer in model.layers]
+    warning = notification_manager.records[-1]
+    assert str(warning.severity) == "warning"
+    assert "mine (points)" in warning.message
+    assert SAVED_KEY not in drawing.metadata
+    places = [Path(layer.metadata["semsr saved"]) for layer in images]
     assert [place.relative_to(saved).as_posix() for place in places] == [
         *("0", "0/labels/particles", "1", "2")
     ]
@@ -331,21 +302,6 @@ def test_others_read_a_store_of_several_layers(mosaic_with_maps, tmp_path):
     assert set(np.unique(np.asarray(particles.data[1]))) == {0, 1, 3}
     assert set(particles.metadata["color"]) >= {0, 1, 3}
     assert labels.zarr.root_attrs["labels"] == ["particles"]
-
-
-def test_drawings_are_left_out_of_a_store_and_named(mosaic_with_maps, tmp_path):
-    model = mosaic_with_maps
-    before = _seen(model.layers)
-    drawing = model.add_points([[0, 0], [1, 1]], name="mine")
-    [saved] = save_all(model.layers, tmp_path / "all.ome.zarr")
-    warning = notification_manager.records[-1]
-    assert str(warning.severity) == "warning"
-    assert "mine (points)" in warning.message
-    assert SAVED_KEY not in drawing.metadata
-    model.layers.clear()
-    for item in read_layers(saved):
-        model.add_layer(Layer.create(*item))
-    assert _seen(model.layers) == before
 
 
 def test_a_store_is_not_replaced_by_layers_that_are_drawn_from_it(model, tmp_path):

@@ -7,7 +7,6 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
 from napari_semsr.widgets.measure.quality import QualityPanel
-from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from tests.refusals import refused
@@ -53,15 +52,6 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     assert "lane t = 2 of 3 of series is used" in panel.messages.plane.text()
     model.layers.remove(stack)
     assert panel.messages.plane.text() == ""
-
-
-def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
-    panel = hold(ResolutionPanel(model))
-    run_panel(panel)
-    assert panel.messages.plane.text().startswith("Plane t = 3 of 3 of series")
-    np.testing.assert_array_equal(
-        panel.input_layers.read(stack).array(), np.asarray(stack.data[2])
-    )
 
 
 def test_shapes_of_the_plane_in_view_are_taken(model, hold, stack, run_panel):

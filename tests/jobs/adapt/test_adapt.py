@@ -136,6 +136,7 @@ def test_no_single_part_decides_whether_a_model_is_kept(adapted):
         decide([0.4, 2] * 8, [1] * 16)  # +4 and -3 dB
 
 
+@pytest.mark.broad
 def test_a_training_without_copies_is_warned_of(place, tmp_path, monkeypatch):
     def fit_without(*images, **how):
         fit = yield from fit_by_steps(*images, **how)
@@ -302,6 +303,7 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     assert again.steps == before["steps"]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("what", ["sem", "seed", "damaged"])
 def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     mosaic, sem = place

@@ -42,12 +42,6 @@ def start(panel, qtbot, computed, tiles):
     qtbot.waitUntil(lambda: panel.live.live.tiles_done >= tiles, timeout=LIMIT_MS)
 
 
-def cancel(panel, finish, computed):
-    panel.cancel_button.click()
-    computed.allow()
-    finish(panel)
-
-
 def assert_no_more_than_the_stopped_tile_was_begun_again(computed):
     """The third was under way: it was finished, or stopped between two layers."""
     assert len(set(computed)) == 9
@@ -105,7 +99,9 @@ def test_what_was_left_half_done_is_replaced_where_asked(
     panel, model, qtbot, finish, computed
 ):
     start(panel, qtbot, computed, 2)
-    cancel(panel, finish, computed)
+    panel.cancel_button.click()
+    computed.allow()
+    finish(panel)
     with refused(ShapeError, "incomplete"):
         micrograph_from_layer(panel.live.layer)
     old, left = panel.live.store, len(computed)

@@ -73,12 +73,3 @@ def test_peak_and_rings_lie_at_the_period_and_the_viewer_stays_in_nm(
     for corners, period in zip(rings.data, periods, strict=True):
         radius = np.ptp(corners, axis=0) / 2
         np.testing.assert_allclose(radius, np.array([1280, 1600]) / period)
-
-
-def test_uncalibrated_layers_are_in_cycles_per_pixel(model, hold, run_panel, grating):
-    model.add_image(grating.data, name="bare")
-    panel = hold(QualityPanel(model))
-    run_panel(panel)
-    axes = panel.plot.axes[1]
-    assert axes.get_xlabel() == "Frequency (cycles/px)"
-    assert axes.child_axes[0].get_xlabel() == "Period (px)"
