@@ -311,7 +311,7 @@ def restored(viewer: napari.Viewer) -> VerbPanel:
 
 
 def photograph_restore() -> None:
-    """Undo the blur of the degraded sample, with the input on the left."""
+    """Undo the blur of the degraded sample."""
     viewer = new_viewer("degraded")
     restored(viewer)
     keep(viewer, "restore")
