@@ -150,11 +150,12 @@ def photograph_open_mosaic() -> None:
 
 
 def photograph_stitch() -> None:
-    """Stitch the simulated scan."""
+    """Stitch the simulated scan, and show what was found."""
     viewer = new_viewer("scan")
     panel = dock(viewer, STITCHING)
     finish(panel)  # the panel first inspects the folder of the sample
     work(panel)
+    panel.helpers.value = True
     keep(viewer, "stitch")
 
 
@@ -311,7 +312,7 @@ def restored(viewer: napari.Viewer) -> VerbPanel:
 
 
 def photograph_restore() -> None:
-    """Undo the blur of the degraded sample, with the input on the left."""
+    """Undo the blur of the degraded sample."""
     viewer = new_viewer("degraded")
     restored(viewer)
     keep(viewer, "restore")

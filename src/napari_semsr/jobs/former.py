@@ -12,7 +12,7 @@ FORMER: dict[str, str] = {
     "benchmarks/check_model.py checks another model",
     "models architectures": "the page Architectures of the manual lists the networks "
     "and their options",
-    "panel Particle sizes": "Gaps shows the sizes of particles too, also of labels",
+    "panel Particle sizes": "Particles shows their sizes too, also of labels",
     "panel Check model": "Enhance shows, below More, what the card of a model records",
     "panel Import model": "use Import in Enhance, below More",
     "panel Demonstration": "run `semsr demo`, or open a sample on the first page",
