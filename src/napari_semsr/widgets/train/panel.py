@@ -113,9 +113,9 @@ class ImagesForm(base.Form):
         self.placed = ComboBox(
             name="placed",
             label="Alignment",
-            tooltip="Transform from the first to the second image. In Register to "
-            "SEM, the button 'Train on these' selects the registration result here, "
-            "including landmarks.",
+            tooltip="Transform from the first to the second image. In Register, the "
+            "button 'Train on these' selects the registration result here, including "
+            "landmarks.",
             choices=[_NONE],
         )
         self.transform = FileEdit(
