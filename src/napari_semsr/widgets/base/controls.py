@@ -217,7 +217,8 @@ class RunControls(QObject):
         self.progress_bar.setVisible(self.runner.is_running or not self.runner.is_busy)
         self._update_progress_bar(step.done, step.total)
         count = self.runner.waiting_count if self.runner.is_running else 0
-        self._messages.show_step(f"{step} · {count} queued" if count else str(step))
+        text = str(step)[:1].upper() + str(step)[1:]
+        self._messages.show_step(f"{text} · {count} queued" if count else text)
         if not soon:
             self._stepping.start()
 
