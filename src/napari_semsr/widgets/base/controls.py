@@ -245,6 +245,8 @@ class RunControls(QObject):
         self.cancel_button.setEnabled(self.is_busy and stops)
         self._escape.setEnabled(self.cancel_button.isEnabled())
         if self.progress_bar.isHidden() == self.is_busy:
+            # without updates, Qt would not paint over a bar that it hides
+            self.progress_bar.setUpdatesEnabled(True)
             self.progress_bar.setVisible(self.is_busy)
             self._update_progress_bar(0, 0)
 
