@@ -58,31 +58,19 @@ def test_every_command_is_callable_and_used(manifest):
         assert manifest.display_name not in command.title  # napari adds it
 
 
-@pytest.mark.parametrize(
-    ("words", "title"),
-    [
-        ("denoise", "Enhance"),
-        ("sharpen", "Enhance"),
-        ("resolution", "Resolution"),
-        ("stitch", "Stitch"),
-        ("particles", "Particles"),
-        ("scale bar", "Open"),
-        ("scale bar", "Figure"),
-        ("batch", "Enhance"),
-    ],
-)
-def test_the_palette_finds_panels_by_the_words_that_people_use(manifest, words, title):
-    found = [
-        one.title.rpartition(" (in ")[2].rstrip(")")
-        for one in manifest.contributions.commands
-        if words in one.title.lower()
-    ]
-    found += [
-        item.display_name
-        for item in manifest.contributions.widgets
-        if words in item.display_name.lower()
-    ]
-    assert title in found
+def test_the_palette_finds_panels_by_the_words_that_people_use(manifest):
+    from napari_semsr.widgets.base import PANELS
+
+    titles = [command.title for command in manifest.contributions.commands]
+    more = {"Open": ["scale bar"], "Enhance": ["denoise"], "Figure": ["scale bar"]}
+    for panel, (_, *names) in PANELS.items():
+        found = [panel, *(one for one in titles if one.endswith(f"(in {panel})"))]
+        for name in (*names, *more.get(panel, ())):
+            words = name.lower().split()
+            assert name.endswith("Panel") or any(
+                all(word in f"{manifest.name} {one}".lower() for word in words)
+                for one in found
+            ), name
 
 
 def test_reader_patterns_are_narrow(manifest):

@@ -61,7 +61,7 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
     panel.messages.unsaved_label.setText(LONG)
     panel.messages.plane.setText(LONG)
     panel.runner.stepped.emit(Progress(1, 3, LONG))
-    panel.progress_bar.setVisible(True)
+    assert not panel.progress_bar.isHidden()
     assert shown_buttons(panel) == before
     foot = panel.run_button, panel.cancel_button, panel.help_button
     for label in (
@@ -71,5 +71,8 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
         panel.messages.plane,
     ):
         label.setText("")
-    panel.progress_bar.setVisible(False)
+    panel.messages.set_updates_enabled(on=False)  # as between two steps
+    panel.controls.update_buttons()
+    assert panel.progress_bar.isHidden()
+    assert panel.progress_bar.updatesEnabled()
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)

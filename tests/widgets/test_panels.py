@@ -225,20 +225,20 @@ def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting)
     shown, jobs = counting
     panel = make("QualityPanel", model, qtbot)
     panel.run_button.click()
-    qtbot.waitUntil(says(panel, "half of 0"), timeout=LIMIT_MS)
+    qtbot.waitUntil(says(panel, "Half of 0"), timeout=LIMIT_MS)
     panel.run_button.click()
     assert "is already active" in panel.status.text()
     panel.form.set_values(bins=32)
     panel.run_button.click()
     assert panel.status.text().startswith("Queued with the current settings: position")
-    qtbot.waitUntil(says(panel, "half of 0 · 1 queued"), timeout=LIMIT_MS)
+    qtbot.waitUntil(says(panel, "Half of 0 · 1 queued"), timeout=LIMIT_MS)
     panel.form.set_values(bins=48)
     panel.run_button.click()
     assert panel.cancel_button.text() == "Cancel queued"
     panel.cancel_button.click()
     assert panel.runner.waiting_count == 1
     jobs[0].go_on.set()
-    qtbot.waitUntil(says(panel, "half of 1"), timeout=LIMIT_MS)
+    qtbot.waitUntil(says(panel, "Half of 1"), timeout=LIMIT_MS)
     assert panel.cancel_button.text() == "Cancel"
     assert shown == [0]
     panel.cancel_button.click()

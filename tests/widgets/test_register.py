@@ -294,7 +294,7 @@ def test_transform_is_saved_and_applied_again(
 def test_cancel_leaves_the_layers_as_they_were(panel, opened, qtbot, finish):
     before = list(opened.layers)
     panel.run_button.click()
-    qtbot.waitUntil(lambda: "searching" in panel.status.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "Searching" in panel.status.text(), timeout=LIMIT_MS)
     panel.cancel_button.click()
     finish(panel)
     assert "was cancelled; no layer was added" in panel.status.text()

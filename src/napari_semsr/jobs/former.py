@@ -12,9 +12,6 @@ FORMER: dict[str, str] = {
     "benchmarks/check_model.py checks another model",
     "models architectures": "the page Architectures of the manual lists the networks "
     "and their options",
-    "panel Particle sizes": "Particles shows their sizes too, also of labels",
-    "panel Check model": "Enhance shows, below More, what the card of a model records",
-    "panel Import model": "use Import in Enhance, below More",
     "panel Demonstration": "run `semsr demo`, or open a sample on the first page",
     "judge": "use `register()`, then `metrics()` and `frc_map()`",
     "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
@@ -39,13 +36,12 @@ FORMER: dict[str, str] = {
         "`metrics(table=…)` for a table, and a shell script for several steps; in "
         "Python, a loop and measure_table()"
     ),
-    "panel Batch": "use *Apply to a folder…* in Enhance and measuring panels",
 }
 """What to use instead of a command, option, panel or part that left.
 
 Keys are commands and actions as they are typed (``models check``), options with their
 command (``error-map --scans``), parts of an output as the option that made them
-(``enhance --change-map``) and panels (``panel Batch``); values complete the sentence
+(``enhance --change-map``) and panels (``panel Noise``); values complete the sentence
 "NAME is gone: …".
 """
 _FUNCTIONS = {

@@ -49,7 +49,7 @@ def test_keys_run_cancel_hide_and_show_and_open_the_manual(
     press(Qt.Key.Key_F1)
     assert opened == [get_manual_url(panel.help_place)]
     panel.controls.start(Endless(), lambda _: None)
-    qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.status.text() == "Working", timeout=LIMIT_MS)
     press(Qt.Key.Key_Escape)
     finish(panel)
     assert "was cancelled" in panel.status.text()

@@ -339,10 +339,11 @@ def test_degrade_makes_the_pair_of_a_sharp_image(panel, model, finish):
 
 
 def test_the_form_follows_what_the_user_has(model, hold, add):
-    panel = hold(TrainPanel(model))
     light = Micrograph(grain((96, 96)), (40.0, 40.0), "light")
     low = add(model, light)
+    panel = hold(TrainPanel(model))
     assert (panel.have.value, panel.low.value) == ("alone", low)
+    assert panel.name.value == panel.recipe.require_facts().name == "own-image"
     high = add(model, Micrograph(grain((64, 64)), (10.0, 10.0), "electrons"))
     assert panel.have.value == "sem"
     assert (panel.low.value, panel.high.value) == (low, high)

@@ -217,7 +217,8 @@ class RunControls(QObject):
         self.progress_bar.setVisible(self.runner.is_running or not self.runner.is_busy)
         self._update_progress_bar(step.done, step.total)
         count = self.runner.waiting_count if self.runner.is_running else 0
-        self._messages.show_step(f"{step} · {count} queued" if count else str(step))
+        text = str(step)[:1].upper() + str(step)[1:]
+        self._messages.show_step(f"{text} · {count} queued" if count else text)
         if not soon:
             self._stepping.start()
 
@@ -244,6 +245,8 @@ class RunControls(QObject):
         self.cancel_button.setEnabled(self.is_busy and stops)
         self._escape.setEnabled(self.cancel_button.isEnabled())
         if self.progress_bar.isHidden() == self.is_busy:
+            # without updates, Qt would not paint over a bar that it hides
+            self.progress_bar.setUpdatesEnabled(True)
             self.progress_bar.setVisible(self.is_busy)
             self._update_progress_bar(0, 0)
 

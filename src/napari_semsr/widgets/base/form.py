@@ -209,8 +209,13 @@ class Form(QWidget):
         text = QLabel(label) if label else None
         if text is None:
             self._layout.addRow(native)
-        elif isinstance(control, FileEdit) or native.findChild(folding.WrappingRow):
-            self._layout.addRow(text)  # paths and wrapping texts need the whole width
+        elif (
+            isinstance(control, FileEdit)
+            or label.endswith("?")
+            or native.findChild(folding.WrappingRow)
+        ):
+            # paths, answers and wrapping texts need the whole width
+            self._layout.addRow(text)
             self._layout.addRow(native)
         else:
             self._layout.addRow(text, native)

@@ -186,6 +186,12 @@ class QualityPanel(panel.ReferencePanel):
                 row[f"{label} ({figure.unit})" if figure.unit else label] = figure.value
         return row
 
+    def sentence(self, outcome: panel.Measurement) -> str:
+        """Return the metrics, or what a reference would add."""
+        text = super().sentence(outcome)
+        has_reference = len(outcome.report.images) > 1
+        return text if has_reference else f"{text}; a reference adds PSNR and SSIM"
+
     def add_layers(self, layer: Layer, outcome: panel.Measurement) -> Iterator[None]:
         """Add the 2-D spectra to the right of their images."""
         del layer

@@ -193,8 +193,8 @@ def read_image_pair(
     if shapes[0] != shapes[-1]:
         msg = (
             f"Both images must have the same shape, got {core.format_shape(shapes[0])} "
-            f"and {core.format_shape(shapes[1])}; crop them to a common grid with "
-            "Crop, in Open."
+            f"and {core.format_shape(shapes[1])}; crop them to a common grid in the "
+            "panel Open, under Crop."
         )
         raise core.ShapeError(msg, code="sizes-differ")
     pitch = np.array(images[0].scale)
@@ -204,7 +204,7 @@ def read_image_pair(
             f"Both images must be at the same position, but {pair[-1].name!r} is "
             f"shifted by {core.format_number(off[0])} px vertically and "
             f"{core.format_number(off[1])} px horizontally from {first.name!r}; "
-            "align them on a common grid with Crop, in Open."
+            "align them on a common grid in the panel Open, under Crop."
         )
         raise core.ShapeError(msg, code="origins-differ")
     return images

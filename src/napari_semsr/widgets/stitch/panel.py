@@ -811,7 +811,8 @@ def _draw_residuals(axes: "Axes", mosaic_file: jobs.StitchedFile) -> None:
             look: Any = {"ls": "", "marker": mark, "ms": 4, "color": colour}
             here, rest = those & is_refined, residual[those & ~is_refined]
             axes.plot(sigma[here], residual[here], label=text, **look)
-            axes.plot(np.ones(len(rest)), rest, transform=edge, **look)
+            look |= {"transform": edge, "clip_on": False}
+            axes.plot(np.ones(len(rest)), rest, **look)
     known = sigma[is_refined]
     ends = np.array([known.min() / 1.5, known.max() * 1.5])
     axes.plot(ends, 2 * ends, "--", lw=1, color=_LINE, label=f"2 {core.SIGMA} of noise")

@@ -113,9 +113,9 @@ class ImagesForm(base.Form):
         self.placed = ComboBox(
             name="placed",
             label="Alignment",
-            tooltip="Transform from the first to the second image. In Register, "
-            "the button 'Train on these' selects the registration result here, "
-            "including landmarks.",
+            tooltip="Transform from the first to the second image. In Register, the "
+            "button 'Train on these' selects the registration result here, including "
+            "landmarks.",
             choices=[_NONE],
         )
         self.transform = FileEdit(
@@ -406,7 +406,6 @@ class TrainPanel(base.VerbPanel):
         self._answer_proposed: object = self.have.value  # None: the user's stays
         self._left = False
         self.steps_done = 0
-        self._propose_name()
         self.input_layers.follow_active_layer(self.low)
         self._propose_high = self.input_layers.propose_partner(
             self.low,
@@ -418,6 +417,7 @@ class TrainPanel(base.VerbPanel):
         )
         self._propose_layers()
         self._on_answer()
+        self._propose_name()  # for the recipe of this answer
         self.have.changed.connect(self._on_answer)
         for choice in (self.images.source, self.images.placed):
             choice.changed.connect(self._update_rows)
