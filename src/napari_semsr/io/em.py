@@ -187,7 +187,10 @@ def _choose_image(
         others = ", ".join(map(str, usable))
         what = f"series {number}" if len(listed) > 1 else "it"
         remedy = f"choose series {others}" if usable else "open another file"
-        msg = f"{path} must show the sample, but {what} is {refusal}: {remedy}."
+        msg = (
+            f"{path} must contain an image of the sample, but {what} is {refusal}: "
+            f"{remedy}."
+        )
         raise ReadError(msg, code="format-unsupported")
     return number
 

@@ -84,7 +84,8 @@ def find_device(name: str = "auto") -> Device:
     count, index = device_count(kind), int(number or 0)
     if count == 0:
         why = _explain_missing_device(kind)
-        msg = f"Device {name} needs {_CARDS[kind]} ({why}): use `device=cpu`."
+        card = f"Device {name} needs {_CARDS[kind]}, but PyTorch finds none"
+        msg = f"{card} ({why}): use `device=cpu`."
         raise OptionError(msg, code="device-missing")
     if index >= count:
         last = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
