@@ -57,7 +57,7 @@ class SavePanel(base.VerbPanel):
             "Save the selected layer in a format of your choice.",
         )
         self.replay_button = base.create_button(
-            "Reproduce and compare",
+            "Reproduce",
             self.replay,
             "Recompute the saved file of the selected layer from its history, and "
             "compare the two files; nothing is changed. Only for saved layers that "
