@@ -334,8 +334,7 @@ def count_removed_parts(
     """Count whole particles, or gaps of 160 nm in lines, drawn though removed.
 
     Only those that the optical image shows, with the focus at the lowest surface. An
-    image shows an object if, projected on the object in the noise-free SEM image, it
-    has at least half of it.
+    image shows an object with half of its contrast in the noise-free SEM image.
     """
     found = RemovalCount(objects=0, shown=0, drawn=0)
     for index, surface in enumerate(
