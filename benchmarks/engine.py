@@ -1,8 +1,8 @@
 """Processor time of tiled inference with a network that passes its input through.
 
 Run: ``python benchmarks/engine.py [--sides=4096,8192] [--model NAME] >> rows.jsonl``.
-An ONNX graph of one convolution enhances a tiled 16-bit TIFF into OME-Zarr; beside it
-`convert`, and zarr and torch alone on the same blocks. A row has wall seconds, then
+An ONNX graph of one convolution enhances a tiled 16-bit TIFF into OME-Zarr; next to
+`convert`, and to zarr and torch alone on the same blocks. A row has wall seconds, then
 user and system seconds of all threads, and of stages in the threads that call them.
 """
 

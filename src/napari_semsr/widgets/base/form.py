@@ -480,8 +480,8 @@ class OptionsForm(Form):
         self._model, self._controls, self._more = model, controls, tuple(more)
         if more:
             self._more_rows = Form(*(controls[name].widget for name in more))
-            told = "Settings that are rarely needed."
-            self._fold = folding.CollapsibleSection(core.MORE, told, self._more_rows)
+            tooltip = "Settings that are rarely needed."
+            self._fold = folding.CollapsibleSection(core.MORE, tooltip, self._more_rows)
             self.add_row(self._fold)
         whens = {n: core.get_display(model.model_fields[n]).when for n in controls}
         self._when = {name: when for name, when in whens.items() if when}

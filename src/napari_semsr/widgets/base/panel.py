@@ -202,10 +202,10 @@ class VerbPanel(QWidget):
         outer.addLayout(foot)
         # above the buttons, which do not move when it grows
         foot.addWidget(self.messages)
-        beside = QHBoxLayout()
-        beside.addWidget(self.progress_bar, stretch=1)
-        beside.addWidget(self.help_button)
-        foot.addLayout(beside)
+        progress_row = QHBoxLayout()
+        progress_row.addWidget(self.progress_bar, stretch=1)
+        progress_row.addWidget(self.help_button)
+        foot.addLayout(progress_row)
         foot.addWidget(self.buttons)
 
     def _reserve_scroll_bar(self, _: int, most: int) -> None:

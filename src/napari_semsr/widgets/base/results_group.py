@@ -106,13 +106,13 @@ class SharingBar(folding.WrappingRow):
             self.save_file("Save plot", findings.title, _PICTURES, write)
 
     def add_plot_menu(self, plot: "PlotCanvas") -> None:
-        """Offer to save a plot and its numbers where it stands."""
+        """Offer to save a plot and its numbers by a right click on it."""
         plot.setToolTip("Right-click to save the plot or its numbers.")
         calls = {"Save plot…": self._save_plot, "Save numbers…": self._save_numbers}
         _add_menu(plot, calls)
 
     def add_table_menu(self, sheet: findings.SelectableTable) -> None:
-        """Offer to copy and save a table where it stands."""
+        """Offer to copy and save a table by a right click on it."""
 
         def copy() -> None:
             self._messages.show_status(findings.copy_to_clipboard(sheet.to_text()))

@@ -165,7 +165,7 @@ class _JobRun:
 
     @property
     def owner(self) -> "JobRunner | None":
-        """Requesting object, unless it was told that this job is cancelled."""
+        """Requesting object, unless it already knows that this job is cancelled."""
         return None if self.is_released else self.requester
 
     def __call__(self) -> None:

@@ -231,10 +231,10 @@ class ModelChooser(base.Form):
     def _fill_list(self) -> None:
         """List models and methods below their headings, keeping the choice."""
         before, (models_title, methods_title) = self.box.value, _HEADINGS
-        asked: list[tuple[str, str | None]] = [(_ASKS, None)] if self._is_asking else []
+        first: list[tuple[str, str | None]] = [(_ASKS, None)] if self._is_asking else []
         known = [*list_installed_models(), *((Path(f).name, f) for f in self._files)]
         methods = (core.get_display(_METHOD).choices or {}).items()
-        rows = [*asked, models_title, *known, methods_title]
+        rows = [*first, models_title, *known, methods_title]
         rows += [(label, f"{_CLASSICAL}{method}") for label, method in methods]
         nothing: Any = ()
         with self.box.changed.blocked():

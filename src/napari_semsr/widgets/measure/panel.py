@@ -38,7 +38,7 @@ class Measurement:
 
     report: Any  # of the command
     opened: base.OpenedImage | None = None
-    more: Any = None  # what a panel measures beside its command
+    more: Any = None  # what a panel measures in addition
     images: Sequence[core.Micrograph] = ()
     parts: Sequence[core.Micrograph] = ()
     areas: Sequence[regions.Region] = ()
@@ -100,7 +100,7 @@ class MeasurePanel(base.VerbPanel):
         self.input_layers.follow_active_layer(boxes[self.input_image])
 
     def add_controls(self) -> None:
-        """Add what stands between the options and the results."""
+        """Add controls between the options and the results."""
 
     def create_boxes(self) -> list[ComboBox]:
         """Create the lists of the layers that the command reads."""
@@ -252,7 +252,7 @@ class MeasurePanel(base.VerbPanel):
         return core.get_plots(outcome.report, self.verb.curves)
 
     def list_curves(self, outcome: Measurement) -> dict[str, base.Columns]:
-        """Return what is saved with the numbers beside plotted curves."""
+        """Return the tables that are saved with numbers and curves."""
         del outcome
         return {}
 

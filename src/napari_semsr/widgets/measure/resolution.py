@@ -45,7 +45,7 @@ REASON_COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class WholeField:
-    """FRC of the whole field, beside the map of its blocks.
+    """FRC of the whole field, next to the map of its blocks.
 
     If gaps were cropped, it is that of a part; without a report, `why` is the reason.
     The note concerns a mosaic's halves.
