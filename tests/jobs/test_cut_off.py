@@ -1,5 +1,7 @@
 """Maps and rings tell where they read finer than the light that made the image."""
 
+from dataclasses import replace
+
 import pytest
 from scipy import ndimage
 
@@ -37,3 +39,10 @@ def test_a_resolution_beyond_the_light_is_told(rng, aperture, tells):
         assert warnings == ([found.note] if tells else [])
         figure = next(f for f in get_figures(found).values() if f.large)
         assert ("finer than the optical cut-off" in figure.verdict) == tells
+
+
+def test_a_median_of_few_blocks_says_that_most_are_finer(rng):
+    found = run(FRC_MAP.job(*seen(rng, 15.0)))
+    finer = {**found.reasons, "beyond-nyquist": found.blocks // 2 + 1}
+    assert "most blocks" not in found.verdict
+    assert f"{finer['beyond-nyquist']} of" in replace(found, reasons=finer).verdict

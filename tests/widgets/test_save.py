@@ -74,6 +74,7 @@ def layer(model, tmp_path, rng):
     return image, add_opened_image(model, run(open_store(store)))
 
 
+@pytest.mark.usefixtures("qapp")
 def test_a_store_is_replaced_after_a_question(layer, tmp_path, monkeypatch):
     image, shown = layer
     button, asked = QMessageBox.StandardButton, []

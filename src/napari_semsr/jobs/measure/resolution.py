@@ -236,6 +236,10 @@ class FrcMapReport(_CorrelationReport):
     @property
     def verdict(self) -> str:
         """Assessment of the median resolution."""
+        finer = self.reasons.get("beyond-nyquist", 0)
+        if self.median_px is not None and 2 * finer > self.blocks:
+            text = analysis.REASON_TEXTS["beyond-nyquist"]
+            return f"not of most blocks: {finer} of {self.blocks} are {text}"
         beyond = analysis.format_cut_off_note(self.median_nm, self.cut_off_nm)
         return beyond or analysis.describe_nyquist_ratio(self.median_px)
 
