@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size
-from napari_semsr.restoration import RestoreOptions, prepare_restoration
+from napari_semsr import restoration
+from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size, run
+from napari_semsr.restoration import RestoreOptions
 from napari_semsr.restoration.method import LARGEST_HALO
 from tests.refusals import refused
+
+
+def prepare_restoration(*args) -> restoration.Restorer:
+    return run(restoration.prepare_restoration(*args))
+
 
 METHODS = ["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 EXAMPLES = ["wiener", "blind"]  # one linear, one iterative
