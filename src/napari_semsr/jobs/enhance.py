@@ -58,12 +58,19 @@ class EnhancedFile(verb.ImageResult):
         str | None, core.Quantity("Map of distance from the training area")
     ] = None  # its path
 
-    @core.create_property(
-        *("Misfit", "% of the input's contrast", ".0f"),
-        verdict="misfit_verdict",
-        large=True,
-    )
-    def misfit_percent(self) -> float | None:
+    @property
+    def misfit_percent(
+        self,
+    ) -> Annotated[
+        float | None,
+        core.Quantity(
+            "Misfit",
+            "% of the input's contrast",
+            ".0f",
+            verdict="misfit_verdict",
+            large=True,
+        ),
+    ]:
         """Misfit of the result."""
         return None if self.misfit is None else 100 * self.misfit.share
 

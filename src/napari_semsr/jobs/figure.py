@@ -99,8 +99,8 @@ class CreatedFigure(Result):
     networks: tuple[str, ...]  # that made images
     caption_file: Annotated[str | None, core.Quantity("Caption file")] = None
 
-    @core.create_property("Pixel of the first image")
-    def first_pixel(self) -> str:
+    @property
+    def first_pixel(self) -> Annotated[str, core.Quantity("Pixel of the first image")]:
         """Pixel size of the first image as text."""
         return core.format_pixel_size(self.pixel_size_nm)
 

@@ -138,10 +138,14 @@ class Registered(Result):
         return f"{self.error_px:.2g} pixels of the coarser image: check the overlay"
 
     no_error: ClassVar = "not known"
-    pixel_size = verb.create_pixel_size_property()
 
-    @core.create_property("Map")
-    def map_text(self) -> str:
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+    @property
+    def map_text(self) -> Annotated[str, core.Quantity("Map")]:
         """Model of the map, and how it was found."""
         return f"{self.model}, by {_SEARCHES[self.searched]}"
 
@@ -163,18 +167,20 @@ class Registered(Result):
             f"{'anticlockwise' if turn_degrees < 0 else 'clockwise'}"
         )
 
-    @core.create_property("Scale", form=".4f")
-    def scale(self) -> float:
+    @property
+    def scale(self) -> Annotated[float, core.Quantity("Scale", form=".4f")]:
         """Factor by which the map magnifies."""
         return float(self.transform["scale"])
 
-    @core.create_property("Mirrored")
-    def is_mirrored(self) -> bool:
+    @property
+    def is_mirrored(self) -> Annotated[bool, core.Quantity("Mirrored")]:
         """Whether the map mirrors."""
         return bool(self.transform["mirrored"])
 
-    @core.create_property("Bends by", "nm", ".3g")
-    def bending(self) -> float | None:
+    @property
+    def bending(
+        self,
+    ) -> Annotated[float | None, core.Quantity("Bends by", "nm", ".3g")]:
         """Largest displacement by an elastic map."""
         return self.transform.get("largest_nm")
 

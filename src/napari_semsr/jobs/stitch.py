@@ -246,10 +246,13 @@ class StitchedFile(images.Result):
             for item in self.positions
         }
 
-    pixel_size = verb.create_pixel_size_property()
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
 
-    @core.create_property("Pixel size from stage")
-    def by_stage(self) -> str | None:
+    @property
+    def by_stage(self) -> Annotated[str | None, core.Quantity("Pixel size from stage")]:
         """Pixel size that the stage's positions imply, as text."""
         size = self.stage_pixel_size_nm
         return None if size is None else core.format_pixel_size(size)
@@ -282,13 +285,15 @@ class StitchedFile(images.Result):
         """Number of placed frames, out of all frames."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
-    @core.create_property("Overlaps")
-    def joints(self) -> str:
+    @property
+    def joints(self) -> Annotated[str, core.Quantity("Overlaps")]:
         """Numbers of overlaps used and rejected."""
         return f"{self.pairs_used} used, {self.pairs_rejected} rejected"
 
-    @core.create_property("RMS residual", "nm", ".3g")
-    def residual_nm(self) -> float | None:
+    @property
+    def residual_nm(
+        self,
+    ) -> Annotated[float | None, core.Quantity("RMS residual", "nm", ".3g")]:
         """Residual in nm."""
         return _convert_to_nm(self.residual_px, self.pixel_size_nm)
 
@@ -304,8 +309,10 @@ class StitchedFile(images.Result):
         has_both = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and has_both else None
 
-    @core.create_property("RMS stage error", "nm", ".3g")
-    def stage_error_nm(self) -> float | None:
+    @property
+    def stage_error_nm(
+        self,
+    ) -> Annotated[float | None, core.Quantity("RMS stage error", "nm", ".3g")]:
         """Error of the stage in nm."""
         return _convert_to_nm(self.stage_error_px, self.pixel_size_nm)
 

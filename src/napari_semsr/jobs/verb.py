@@ -31,16 +31,6 @@ O = TypeVar("O", bound=core.Options)  # noqa: E741
 R = TypeVar("R", bound=images.Result)
 
 
-def create_pixel_size_property(**more: object) -> property:
-    """Create a result property that shows the pixel size with its uncertainty."""
-
-    def format_size(result: Any) -> str:
-        error = getattr(result, "pixel_size_sd_nm", None)
-        return core.describe_pixel_size(result.pixel_size_nm, error)
-
-    return core.create_property("Pixel size", **more)(format_size)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSizeResult(images.Result):
     """Measurements of one or more images with the same pixel size."""
@@ -50,7 +40,10 @@ class PixelSizeResult(images.Result):
     ]
     pixel_size_sd_nm: core.FloatPair | None
 
-    pixel_size = create_pixel_size_property(tabled=False)
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size", tabled=False)]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
 
     @property
     def pixel_size_basis(
@@ -95,10 +88,13 @@ class ImageResult(images.Result):
     clipped: int = 0  # pixels clipped to the data type
     image: core.Micrograph | None = field(default=None, metadata={"json": False})
 
-    pixel_size = create_pixel_size_property()
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
 
-    @core.create_property("Clipped pixels")
-    def clipped_pixels(self) -> int | None:
+    @property
+    def clipped_pixels(self) -> Annotated[int | None, core.Quantity("Clipped pixels")]:
         """Clipped pixels, if any."""
         return self.clipped or None
 

@@ -191,8 +191,10 @@ class ProfileReport(MeasuredCurve):
         "edge_10_90", "interval"
     )
 
-    @core.create_property("Lines averaged", shown=False, tabled=False)
-    def lines_averaged(self) -> int:
+    @property
+    def lines_averaged(
+        self,
+    ) -> Annotated[int, core.Quantity("Lines averaged", shown=False, tabled=False)]:
         """Parallel lines whose mean was measured."""
         return self.profile.lines
 
@@ -265,8 +267,8 @@ class ProfileReport(MeasuredCurve):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    @core.create_property("Height", core.LEVELS)
-    def height(self) -> float | None:
+    @property
+    def height(self) -> Annotated[float | None, core.Quantity("Height", core.LEVELS)]:
         """Height of the highest line."""
         line = self.readings.highest_line
         return None if line is None else line.height
@@ -278,8 +280,8 @@ class ProfileReport(MeasuredCurve):
         return dips[0].value if dips and dips[0] else None
 
     # why there is neither line nor edge
-    @core.create_property("No reading")
-    def reason(self) -> str | None:
+    @property
+    def reason(self) -> Annotated[str | None, core.Quantity("No reading")]:
         """Reason why nothing was read."""
         return self.readings.reason
 

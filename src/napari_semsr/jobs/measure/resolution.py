@@ -548,7 +548,7 @@ def decorrelation(
 # The power spectrum of an image or file: radial curve and centred plane.
 
 
-def _create_frequency_property(share: float, unit: str, **more: str) -> property:
+def _create_frequency_property(share: float, unit: str, also: str = "") -> property:
     """Create a property for the frequency below which a power fraction lies."""
 
     def get_frequency(report: "SpectrumReport") -> float | None:
@@ -563,8 +563,9 @@ def _create_frequency_property(share: float, unit: str, **more: str) -> property
 
     part = "Half" if share == 0.5 else f"{100 * share:.0f} %"
     per = "µm⁻¹" if unit == "um" else "px⁻¹"
-    create = core.create_property(f"{part} of the power below", per, **more)
-    return create(get_frequency)
+    quantity = core.Quantity(f"{part} of the power below", per, also=also)
+    get_frequency.__annotations__["return"] = Annotated[float | None, quantity]
+    return property(get_frequency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -583,7 +584,7 @@ class SpectrumReport(verb.PixelSizeResult):
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property("Measured in")(core.describe_measured_box)
+    measured_in = property(core.describe_measured_box)
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"
     )
