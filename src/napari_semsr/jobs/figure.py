@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,9 +155,11 @@ def figure(
         first, ends = greys[0], np.array([image.limits for image in greys])
         same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in greys)
         gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
-        how: Any = {"limits": (float(ends[:, 0].min()), float(ends[:, 1].max()))}
+        limits = float(ends[:, 0].min()), float(ends[:, 1].max())
         images_shown = [
-            replace(i, gamma=gamma, colours=colours, **how) if i.unit is None else i
+            replace(i, gamma=gamma, colours=colours, limits=limits)
+            if i.unit is None
+            else i
             for i in images_shown
         ]
     yield core.Progress(count, count + 1, "drawing")
