@@ -13,7 +13,7 @@ from pathlib import Path
 import napari_semsr
 from napari_semsr.cli.command import build_parser
 from napari_semsr.jobs import get_check_figures
-from napari_semsr.jobs.former import FORMER, LAST_COMMIT
+from napari_semsr.jobs.index import FORMER, LAST_COMMIT
 from napari_semsr.models.cards import list_bundled_models, read_card, resolve_model_path
 
 PACKAGE = Path(napari_semsr.__file__).parent

@@ -42,7 +42,7 @@ from qtpy.QtWidgets import (  # noqa: E402
 import napari_semsr  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
 from napari_semsr.io.formats import write  # noqa: E402
-from napari_semsr.jobs import SIMULATE, STITCH, samples  # noqa: E402
+from napari_semsr.jobs import SIMULATE, STITCH, degrade  # noqa: E402
 from napari_semsr.jobs.simulate import SimulateOptions  # noqa: E402
 from napari_semsr.widgets import base  # noqa: E402
 from napari_semsr.widgets.base import open_panel  # noqa: E402
@@ -140,7 +140,7 @@ def photograph(viewer: napari.Viewer, name: str, *, fit: bool = True) -> None:
 def photograph_open_mosaic() -> None:
     """Show a file with its calibration."""
     path = Path(_SCRATCH.name) / "wafer.tif"
-    write(samples.simulate_specimen().replace(name="wafer"), path)
+    write(degrade.simulate_specimen().replace(name="wafer"), path)
     viewer = new_viewer()
     panel = dock(viewer, OPEN)
     panel.path.value = path
@@ -413,7 +413,7 @@ def every_name() -> list[str]:
 def photograph_every(folder: Path, only: list[str]) -> None:
     """Take screenshots of every panel, or of some."""
     specimen = Path(_SCRATCH.name) / "wafer.tif"
-    write(samples.simulate_specimen().replace(name="wafer"), specimen)
+    write(degrade.simulate_specimen().replace(name="wafer"), specimen)
     for theme in THEMES:
         get_settings().appearance.theme = theme
         for name in only or every_name():

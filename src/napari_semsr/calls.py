@@ -165,7 +165,7 @@ def _find_further_types(verb: Verb[Options, Result]) -> dict[str, Any]:
     return found
 
 
-def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
+def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, object, object]]:
     """Yield name, type and default of each input and output file of a command."""
     further_types = _find_further_types(verb)
     for item in verb.inputs:
@@ -183,14 +183,16 @@ def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
         yield output.name, kind, None if optional else _NO_DEFAULT
 
 
-def _list_settings(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
+def _list_settings(
+    verb: Verb[Options, Result],
+) -> Iterator[tuple[str, object, object]]:
     """Yield name, type and default of each of a command's own and common options."""
     for model in (one.options for one in verb.option_groups if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden_options:
                 continue
             kind: Any = info.annotation
-            default: Any = _NO_DEFAULT
+            default: object = _NO_DEFAULT
             if not info.is_required():
                 default = info.get_default(call_default_factory=True)
             # one number may be given for both axes, as in the options

@@ -20,11 +20,10 @@ from napari_semsr.jobs.adapt.job import Adapted
 from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
 from napari_semsr.jobs.convert import ConvertedFile
 from napari_semsr.jobs.crop import Cropped
-from napari_semsr.jobs.doctor import DoctorReport
 from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import CreatedFigure
-from napari_semsr.jobs.info import Description
-from napari_semsr.jobs.measure.error_map import ErrorMapReport
+from napari_semsr.jobs.info import Description, DoctorReport
+from napari_semsr.jobs.measure.compare import ErrorMapReport
 from napari_semsr.jobs.measure.profile import ProfileReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
 from napari_semsr.jobs.models import ModelFile, ModelList

@@ -37,8 +37,8 @@ class Result:
     count: Annotated[int, core.Quantity("Count", column="n", note="of all")] = 3
     inner: Inner = field(default=Inner(), metadata=core.FLAT)
 
-    @core.create_property("Twice", form=".1f")
-    def twice(self):
+    @property
+    def twice(self) -> Annotated[float, core.Quantity("Twice", form=".1f")]:
         return 2 * self.count
 
     span_nm, span_px = core.create_length_properties(

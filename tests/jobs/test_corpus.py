@@ -23,7 +23,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs import REPLAY
-from napari_semsr.jobs.former import LAST_COMMIT
+from napari_semsr.jobs.index import LAST_COMMIT
 from napari_semsr.models import load_model
 from napari_semsr.pairing import open_pairs
 from tests.refusals import refused

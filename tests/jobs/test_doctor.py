@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_semsr.core import get_error_code, run
-from napari_semsr.jobs import doctor
+from napari_semsr.jobs import info as doctor
 
 WINDOW = "Qt: 6.11.0\n  - GL version:  4.5 Mesa\n  - screen 1: resolution 800x600\n"
 

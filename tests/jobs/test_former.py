@@ -8,8 +8,8 @@ import napari_semsr as semsr
 from napari_semsr.cli import main
 from napari_semsr.core import InputRecord, OptionError, Provenance, ReadError
 from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
-from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.jobs.history import read_history
+from napari_semsr.jobs.index import FORMER, LAST_COMMIT
 from tests.refusals import refused
 
 

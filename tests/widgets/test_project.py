@@ -20,7 +20,7 @@ from napari_semsr.core import Micrograph, run
 from napari_semsr.io import STORE_KEY, get_reader, read, write
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs import SIMULATE, SimulateOptions, StitchFolderOptions, save_image
-from napari_semsr.jobs.former import FORMER, LAST_COMMIT
+from napari_semsr.jobs.index import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     JobResult,

@@ -148,7 +148,7 @@ class Decorrelation:
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property("Measured in")(core.describe_measured_box)
+    measured_in = property(core.describe_measured_box)
 
     @property
     def verdict(self) -> str:
@@ -160,8 +160,10 @@ class Decorrelation:
         """Reason for the missing cut-off, as text."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 
-    @core.create_property("10 to 90 %", tabled=False)
-    def spread(self) -> str | None:
+    @property
+    def spread(
+        self,
+    ) -> Annotated[str | None, core.Quantity("10 to 90 %", tabled=False)]:
         """10th and 90th percentiles of the cut-off over the blocks, as text."""
         for unit in ("nm", "px"):
             ends = getattr(self, f"p10_{unit}"), getattr(self, f"p90_{unit}")
@@ -169,8 +171,10 @@ class Decorrelation:
                 return f"{ends[0]:.4g} to {ends[1]:.4g} {unit}"
         return None
 
-    @core.create_property("Blocks", tabled=False)
-    def blocks_text(self) -> str | None:
+    @property
+    def blocks_text(
+        self,
+    ) -> Annotated[str | None, core.Quantity("Blocks", tabled=False)]:
         """Describe the number and size of the blocks, and the failed ones."""
         if self.block is None:
             return None

@@ -444,7 +444,7 @@ class Gaps:
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property("Measured in")(core.describe_measured_box)
+    measured_in = property(core.describe_measured_box)
 
     (
         mean_diameter_nm,
@@ -504,8 +504,10 @@ class Gaps:
             f"{100 * self.covered:.0f} % of its area"
         )
 
-    @core.create_property("Gaps", form="d", verdict="verdict", large=True)
-    def gaps(self) -> int:
+    @property
+    def gaps(
+        self,
+    ) -> Annotated[int, core.Quantity("Gaps", form="d", verdict="verdict", large=True)]:
         """Count the gaps in the reference or, without a reference, in the image."""
         return len(self.found_gaps)
 
@@ -529,30 +531,49 @@ class Gaps:
             return "of this image only: errors need a reference image"
         return f"{self.detection_text} seen, {len(self.invented_gaps)} invented"
 
-    @core.create_property("Not seen", form=".1%", interval="undetected_interval")
-    def undetected_fraction(self) -> float | None:
+    @property
+    def undetected_fraction(
+        self,
+    ) -> Annotated[
+        float | None,
+        core.Quantity("Not seen", form=".1%", interval="undetected_interval"),
+    ]:
         """Fraction of reference gaps that the image does not show."""
         if self.reference_background is None or not self.found_gaps:
             return None
         return 1 - self.detected / len(self.found_gaps)
 
-    @core.create_property("Its interval", shown=False, column="undetected")
-    def undetected_interval(self) -> core.FloatPair | None:
+    @property
+    def undetected_interval(
+        self,
+    ) -> Annotated[
+        core.FloatPair | None,
+        core.Quantity("Its interval", shown=False, column="undetected"),
+    ]:
         """95 % Wilson interval of the undetected fraction."""
         if self.reference_background is None:
             return None
         count = len(self.found_gaps)
         return compute_fraction_interval(count - self.detected, count)
 
-    @core.create_property(
-        "Invented share of its gaps", form=".1%", interval="invented_interval"
-    )
-    def invented_fraction(self) -> float | None:
+    @property
+    def invented_fraction(
+        self,
+    ) -> Annotated[
+        float | None,
+        core.Quantity(
+            "Invented share of its gaps", form=".1%", interval="invented_interval"
+        ),
+    ]:
         """Fraction of image gaps that the reference does not show."""
         return len(self.invented_gaps) / self.own if self.own else None
 
-    @core.create_property("Its interval", shown=False, tabled=False)
-    def invented_interval(self) -> core.FloatPair | None:
+    @property
+    def invented_interval(
+        self,
+    ) -> Annotated[
+        core.FloatPair | None, core.Quantity("Its interval", shown=False, tabled=False)
+    ]:
         """95 % Wilson interval of the undetected fraction."""
         return compute_fraction_interval(len(self.invented_gaps), self.own or 0)
 

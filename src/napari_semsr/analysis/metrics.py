@@ -241,10 +241,12 @@ class Metrics:
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property("Measured in")(core.describe_measured_box)
+    measured_in = property(core.describe_measured_box)
 
-    @core.create_property("Matched", tabled=False)
-    def match_text(self) -> str | None:
+    @property
+    def match_text(
+        self,
+    ) -> Annotated[str | None, core.Quantity("Matched", tabled=False)]:
         """Gain and offset fitted before the comparison, as text."""
         if self.match is None:
             return None
@@ -286,13 +288,21 @@ class Metrics:
             parts.append(f"optical cut-off {self.cut_off_nm:.4g} nm")
         return "; ".join(parts)
 
-    @core.create_property("Why PSNR is missing", shown=False, tabled=False)
-    def missing_psnr_reason(self) -> str | None:
+    @property
+    def missing_psnr_reason(
+        self,
+    ) -> Annotated[
+        str | None, core.Quantity("Why PSNR is missing", shown=False, tabled=False)
+    ]:
         """Reason for a missing value despite a reference."""
         return "infinite: all pixels are equal" if self.identical else None
 
-    @core.create_property("Why SSIM is missing", shown=False, tabled=False)
-    def missing_ssim_reason(self) -> str | None:
+    @property
+    def missing_ssim_reason(
+        self,
+    ) -> Annotated[
+        str | None, core.Quantity("Why SSIM is missing", shown=False, tabled=False)
+    ]:
         """Reason for a missing value despite a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None

@@ -60,13 +60,17 @@ class ObjectCount:
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return ObjectCount(diameter_px=self.diameter_px, **sums)
 
-    @core.create_property("Shown, 95 % interval")
-    def shown_interval(self) -> core.FloatPair | None:
+    @property
+    def shown_interval(
+        self,
+    ) -> Annotated[core.FloatPair | None, core.Quantity("Shown, 95 % interval")]:
         """95 % Wilson interval of the percentage of objects shown."""
         return compute_percent_interval(self.shown, self.objects)
 
-    @core.create_property("Invented, 95 % interval")
-    def invented_interval(self) -> core.FloatPair | None:
+    @property
+    def invented_interval(
+        self,
+    ) -> Annotated[core.FloatPair | None, core.Quantity("Invented, 95 % interval")]:
         """95 % Wilson interval of the percentage of objects drawn but not there."""
         return compute_percent_interval(self.invented, self.drawn)
 

@@ -116,16 +116,15 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
+def _add_parser(
+    place: "argparse._SubParsersAction[_Parser]", name: str, text: str
+) -> _Parser:
     """Add the parser of a command, or of one of its actions."""
     about = f"{text[0].upper()}{text[1:]}."
-    parser: argparse.ArgumentParser = place.add_parser(
-        name, help=text, description=about, allow_abbrev=False
-    )
-    return parser
+    return place.add_parser(name, help=text, description=about, allow_abbrev=False)
 
 
-def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+def _add_arguments(parser: _Parser, name: str) -> None:
     """Add the arguments of a command, or its actions with their arguments."""
     actions = _get_actions(name)
     if actions:

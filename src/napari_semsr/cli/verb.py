@@ -2,7 +2,7 @@
 
 import argparse
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -37,8 +37,12 @@ def add_options(parser: argparse.ArgumentParser, options: "jobs.OptionGroup") ->
         if isinstance(item, FieldInfo):
             _add_option(group, dest, dest.removeprefix(options.before), item)
         else:
-            how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
-            group.add_argument(_format_flag(dest), default=argparse.SUPPRESS, **how)
+            group.add_argument(
+                _format_flag(dest),
+                default=argparse.SUPPRESS,
+                metavar=item.metavar,
+                help=item.help,
+            )
 
 
 def _format_flag(dest: str) -> str:
@@ -144,9 +148,13 @@ class _OutputAction(argparse.Action):
 
 
 def _add_output_argument(
-    parser: Any, group: Any, item: "jobs.Output", default: object
+    parser: argparse.ArgumentParser,
+    group: argparse._ArgumentGroup,
+    item: "jobs.Output",
+    default: object,
 ) -> None:
-    how = {"metavar": item.metavar, "type": check_path, "help": item.help}
+    how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
+    how["type"] = check_path
     if not item.flag:
         how["metavar"] = item.name.upper() if item.metavar == "OUT" else item.metavar
         if isinstance(default, Path):
@@ -156,7 +164,9 @@ def _add_output_argument(
             how["action"] = _OutputAction
         place = parser.add_argument(item.name, **how)
         if item.name == "output":
-            parser.add_argument("-o", "--output", **how).place = place
+            action = parser.add_argument("-o", "--output", **how)
+            assert isinstance(action, _OutputAction)  # noqa: S101 - as asked for
+            action.place = place
     elif item.flag == "-o":
         flags = ("-o", "--output")
         parser.add_argument(*flags, required=item.is_required, **how)
@@ -246,7 +256,7 @@ class Command:
         """Whether the command also writes a table for a single image."""
         return any(item.name == "table" for item in self.verb.all_outputs)
 
-    def start(self, arguments: argparse.Namespace) -> Job[Any]:
+    def start(self, arguments: argparse.Namespace) -> "Job[jobs.Result]":
         """Return the job for parsed arguments, without running it."""
         verb, values = self.verb, {**vars(arguments)}
         how = {k: values.pop(k) for k in ("overwrite", "resume") if k in values}
@@ -281,7 +291,9 @@ class Command:
             values |= {name: images[0], "output": output}
         return verb.start(values, **how)
 
-    def _wants_table(self, images: Sequence[Any], values: dict[str, Any]) -> bool:
+    def _wants_table(
+        self, images: Sequence[object], values: Mapping[str, object]
+    ) -> bool:
         """Return whether a table is to be made, which excludes other outputs."""
         many = any(image and jobs.is_image_collection(image) for image in images)
         if not many and (self._has_table or values["table"] is None):
@@ -299,7 +311,7 @@ class Command:
     def _check_single_image(
         self,
         images: Sequence[str | None],
-        values: dict[str, Any],
+        values: Mapping[str, object],
         existing: jobs.OverwritePolicy,
     ) -> None:
         """Raise an `OptionError` for options that are invalid for a single image."""
@@ -347,7 +359,7 @@ class Command:
             raise OptionError(msg, code="missing-value")
         return output, several
 
-    def summarise(self, result: Any) -> str:
+    def summarise(self, result: "jobs.Result") -> str:
         """Return the summary of a result, starting with its output file."""
         if self.verb.makes_table and isinstance(result, jobs.MeasuredTable):
             return _format_summary(result)

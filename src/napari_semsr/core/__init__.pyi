@@ -171,7 +171,6 @@ from .quantities import (
     Plot as Plot,
     Quantity as Quantity,
     create_length_properties as create_length_properties,
-    create_property as create_property,
     declare_length as declare_length,
     declare_quantity as declare_quantity,
     describe_measured_box as describe_measured_box,

@@ -66,23 +66,9 @@ def declare_quantity(
     return Quantity(label, unit, form, shown=False, tabled=False, **more)
 
 
-def create_property(
-    *settings: Any, **more: Any
-) -> Callable[[Callable[[Any], object]], property]:
-    """Turn a method of a result into a property, annotated with a `Quantity`."""
-    annotation = Annotated[float | None, Quantity(*settings, **more)]
-
-    def create(get: Callable[[Any], object]) -> property:
-        def get_result_value(self: object) -> object:
-            return get(self)
-
-        get_result_value.__annotations__["return"] = annotation
-        return property(get_result_value, doc=get.__doc__)
-
-    return create
-
-
-def describe_measured_box(result: Any) -> str | None:
+def describe_measured_box(
+    result: Any,
+) -> Annotated[str | None, Quantity("Measured in")]:
     """Describe the `box` of a result; None if the whole image was measured."""
     if result.box is None:
         return None
@@ -93,7 +79,7 @@ def describe_measured_box(result: Any) -> str | None:
 def create_length_properties(
     get: Callable[[Any, str], object], key: str, label: str, **more: Any
 ) -> tuple[property, property]:
-    """Create properties for a length in nm and px, as with `create_property`.
+    """Create properties for a length in nm and px, each with its `Quantity`.
 
     `get` receives the result and the unit; ``{unit}`` in `more` is replaced by it.
     """
@@ -101,8 +87,13 @@ def create_length_properties(
     def create_length_property(unit: str, also: str = "") -> property:
         texts = {n: one for n, one in more.items() if isinstance(one, str)}
         settings = more | {n: text.format(unit=unit) for n, text in texts.items()}
-        create = create_property(label, unit, also=also, **settings)
-        return create(lambda result: get(result, unit))
+        quantity = Quantity(label, unit, also=also, **settings)
+
+        def get_length(result: object) -> object:
+            return get(result, unit)
+
+        get_length.__annotations__["return"] = Annotated[float | None, quantity]
+        return property(get_length)
 
     return create_length_property("nm", f"{key}_px"), create_length_property("px")
 

@@ -6,7 +6,6 @@ A command has its name in capitals here, as its module has that of its function.
 import ast
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 _PLACES = {}
 for _node in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).body:
@@ -18,7 +17,7 @@ for _node in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).bo
 __all__ = sorted(_PLACES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _PLACES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

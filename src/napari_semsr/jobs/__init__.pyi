@@ -12,11 +12,6 @@ from .adapt.train import (
     AdaptOptions as AdaptOptions,
     AdaptProgress as AdaptProgress,
 )
-from .blend import (
-    blend_levels as blend_levels,
-    resample_levels as resample_levels,
-    subtract_images as subtract_images,
-)
 from .calibrate import (
     CalibrationReport as CalibrationReport,
     ScaleBarReport as ScaleBarReport,
@@ -24,8 +19,11 @@ from .calibrate import (
 )
 from .convert import (
     ConvertedFile as ConvertedFile,
+    blend_levels as blend_levels,
+    resample_levels as resample_levels,
     save_image as save_image,
     save_images as save_images,
+    subtract_images as subtract_images,
 )
 from .crop import (
     CropOptions as CropOptions,
@@ -35,6 +33,9 @@ from .crop import (
 )
 from .degrade import (
     degrade as _degrade,
+    simulate_exposure as simulate_exposure,
+    simulate_gold_pair as simulate_gold_pair,
+    simulate_specimen as simulate_specimen,
 )
 from .enhance import (
     MISFIT as MISFIT,
@@ -55,7 +56,6 @@ from .follow import (
     follow_scan as follow_scan,
     open_frame_folder as open_frame_folder,
 )
-from .former import describe_former_name as describe_former_name
 from .images import (
     REPLACING as REPLACING,
     OverwritePolicy as OverwritePolicy,
@@ -74,6 +74,7 @@ from .index import (
     ACTIONS as ACTIONS,
     FUNCTIONS as FUNCTIONS,
     VERBS as VERBS,
+    describe_former_name as describe_former_name,
 )
 from .info import info as _info
 from .leakage import (
@@ -84,26 +85,21 @@ from .many import (
     ManyImages as ManyImages,
     apply_to_images as apply_to_images,
 )
-from .measure.error_map import (
+from .measure.compare import (
     ErrorMapReport as ErrorMapReport,
     error_map as _error_map,
+    metrics as _metrics,
 )
 from .measure.gaps import (
-    GapReport as GapReport,
     gaps as _gaps,
-)
-from .measure.grey import (
-    metrics as _metrics,
 )
 from .measure.profile import (
     MeasuredCurve as MeasuredCurve,
     profile as _profile,
 )
 from .measure.resolution import (
-    DecorrelationReport as DecorrelationReport,
     FrcJobOptions as FrcJobOptions,
     FrcMapJobOptions as FrcMapJobOptions,
-    FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,
     SpectrumReport as SpectrumReport,
     create_spectrum_display as create_spectrum_display,
@@ -155,11 +151,6 @@ from .resume import (
     StepRecord as StepRecord,
     run_step as run_step,
 )
-from .samples import (
-    simulate_exposure as simulate_exposure,
-    simulate_gold_pair as simulate_gold_pair,
-    simulate_specimen as simulate_specimen,
-)
 from .simulate import (
     SimulateOptions as SimulateOptions,
     simulate as _simulate,
@@ -171,14 +162,11 @@ from .stitch import (
     stitch as _stitch,
 )
 from .train import (
-    HELD_OUT as HELD_OUT,
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,
     Trained as Trained,
     TrainingEnvironment as TrainingEnvironment,
     TrainOptions as TrainOptions,
-    create_comparison_figures as create_comparison_figures,
-    create_validation_figures as create_validation_figures,
     list_bundled_recipes as list_bundled_recipes,
     read_recipe_info as read_recipe_info,
     train as _train,

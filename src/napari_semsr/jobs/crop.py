@@ -15,6 +15,7 @@ from napari_semsr.analysis import split_into_blocks
 from napari_semsr.io import TypedSize
 from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
+    ImageResult,
     compose_provenance,
     create_databar_note,
     get_image_name,
@@ -100,7 +101,7 @@ class CropOptions(core.Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cropped(verb.ImageResult):
+class Cropped(ImageResult):
     """Result of a crop.
 
     `area` is ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without a
@@ -541,7 +542,7 @@ def _format_extent(grid: core.Grid) -> str:
     return f"y {y0:.5g} to {y1:.5g}, x {x0:.5g} to {x1:.5g} nm"
 
 
-def _format_side_lengths(values: Any) -> str:
+def _format_side_lengths(values: core.FloatPair) -> str:
     """Format two numbers, or one if they are equal."""
     y, x = values
     return f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"

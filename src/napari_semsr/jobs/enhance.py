@@ -1,9 +1,10 @@
 """Enhance an image, or a stack plane by plane.
 
-`enhance` opens the image. Without an output it returns the enhanced image; otherwise
-`_enhance_plane` loads the model, compares the image with what the model was trained on,
-records the input, plans the output, fills the store tile by tile, compares the result
-with the input, and writes the requested maps. Below, functions stand in this order.
+`enhance` opens the image, loads the model, compares the image with what the model was
+trained on, and records the input. Without an output it returns the enhanced image;
+otherwise `_write_enhanced` plans the output, fills the store tile by tile and compares
+the result with the input, and the requested maps are written. Below, functions stand in
+this order.
 
 A new store is filled in place. Other formats are written from a hidden store next to
 the output; an existing store is kept until the hidden one is complete. A stopped run
@@ -17,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,6 @@ from napari_semsr import analysis, core, inference, io, models
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.leakage import TRAINED_ON
-from napari_semsr.jobs.planes import run_on_planes
 
 MISFIT = "misfit"
 """Output name of the misfit map."""
@@ -38,7 +37,7 @@ _VALUES = "values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnhancedFile(verb.ImageResult):
+class EnhancedFile(images.ImageResult):
     """Result of an enhancement, with its computational cost.
 
     `misfit`, the residual of the image, is known for models trained on a simulated
@@ -58,12 +57,19 @@ class EnhancedFile(verb.ImageResult):
         str | None, core.Quantity("Map of distance from the training area")
     ] = None  # its path
 
-    @core.create_property(
-        *("Misfit", "% of the input's contrast", ".0f"),
-        verdict="misfit_verdict",
-        large=True,
-    )
-    def misfit_percent(self) -> float | None:
+    @property
+    def misfit_percent(
+        self,
+    ) -> Annotated[
+        float | None,
+        core.Quantity(
+            "Misfit",
+            "% of the input's contrast",
+            ".0f",
+            verdict="misfit_verdict",
+            large=True,
+        ),
+    ]:
         """Misfit of the result."""
         return None if self.misfit is None else 100 * self.misfit.share
 
@@ -132,7 +138,7 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
     result=EnhancedFile,
     opens=False,
     resumes=True,
-    planes=partial(run_on_planes, sum_up=_summarise_planes),
+    sum_up=_summarise_planes,
 )
 def enhance(
     run: verb.Run[EnhanceOptions],
@@ -184,132 +190,67 @@ def enhance(
     ((96, 64), dtype('float32'), 'enhance')
     """
     source = run.open_image()
-    if (output, residual_map, unfamiliar_map) != (None, None, None):
-        return (
-            yield from _enhance_plane(
-                run,
-                image,
-                source,
-                model,
-                map_path=residual_map,
-                distance_path=unfamiliar_map,
-                cluster=cluster,
-                live=live,
-            )
-        )
-    # without maps or a cluster
+    memory_before, start = psutil.Process().memory_info().rss, time.perf_counter()
+    if output is None and (residual_map, unfamiliar_map) != (None, None):
+        msg = f"{run.verb} requires an output."
+        raise core.OptionError(msg, code="missing-value")
     path, notes = _find_model(model, source)
-    network = models.load_model(path)
-    yield from compare_with_training_area(source, network, options)
-    provenance = yield from _create_provenance(run, network, path)
-    result = yield from inference.enhance_in_memory(
-        source, network, options, provenance=provenance
-    )
-    report = result.metadata["enhance"]
-    report = {**report, "notes": (*report["notes"], *notes)}
-    return result.replace(metadata={**result.metadata, "enhance": report})
-
-
-def _enhance_plane(
-    run: verb.Run[EnhanceOptions],
-    image: images.Image,
-    source: core.Micrograph,
-    model_named: str | Path | None,
-    *,
-    map_path: Path | None,
-    distance_path: Path | None,
-    cluster: ClusterOptions | None,
-    live: "inference.LiveField | None",
-) -> core.Job[EnhancedFile]:
-    """Enhance a plane into a store or a file."""
-    memory_before, begun = psutil.Process().memory_info().rss, time.perf_counter()
-    target, settings, existing = run.required_target, run.options, run.existing
-    path, notes = _find_model(model_named, source)
     yield core.Progress(0, 0, f"loading the model {path.stem}")
-    model = models.load_model(path)
+    network = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
-        source, model, settings, wants_map=distance_path is not None
+        source, network, options, wants_map=unfamiliar_map is not None
     )
     yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
-    provenance = yield from _create_provenance(run, model, path)
-    place = io.get_output_store_path(target, resume=existing.resume)
-    if existing.resume:
+    provenance = yield from _create_provenance(run, network, path)
+    if output is None:
+        result = yield from inference.enhance_in_memory(
+            source, network, options, provenance=provenance
+        )
+        record = result.metadata["enhance"]
+        record = {**record, "notes": (*record["notes"], *notes)}
+        return result.replace(metadata={**result.metadata, "enhance": record})
+    if run.existing.resume:
+        place = io.get_output_store_path(output, resume=True)
         source, provenance = yield from _get_recorded_input(
             place, image, source, provenance
         )
-    output_plan = (
-        inference.plan_output(source, model.card.model_dump(), settings)
-        if live is None
-        else live.output
+    scheduler = None if cluster is None else cluster.scheduler
+    written_file = yield from _write_enhanced(
+        run,
+        source,
+        output,
+        network,
+        provenance,
+        wants_map=residual_map is not None,
+        scheduler=scheduler,
+        live=live,
     )
-
-    def create_store(place: Path) -> io.OmeZarrStore:
-        return inference.create_output_store(
-            place,
-            output_plan,
-            name=source.name,
-            provenance=provenance,
-            **existing.get_write_options(place, target),
-        )
-
-    def fill_store(
-        store: io.OmeZarrStore,
-    ) -> core.Job[tuple[EnhanceReport, _Comparison]]:
-        if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
-            store.write_note(_VALUES, (yield from images.digest_values(source)))
-        scheduler = None if cluster is None else cluster.scheduler
-        if scheduler is not None:
-            yield core.WaitingProgress(
-                0, 0, f"connecting to the dask scheduler at {scheduler}"
-            )
-        enhance_run = yield from inference.plan_run(
-            source, output_plan, model, settings, store=store, scheduler=scheduler
-        )
-        report = yield from inference.enhance_to_store(enhance_run, store, live=live)
-        limits = None if scheduler else settings
-        report = _add_notes(report, notes, limits, memory_before)
-        about = store.record
-        result = core.Micrograph(
-            store.level0,
-            *(about.pixel_size_nm, about.name, about.provenance, about.origin),
-            about.spacing_px,
-        )
-        evaluation = yield from _compare_result(
-            source, result, model, wants_map=map_path is not None
-        )
-        _notify_display(live, place, target, is_renamed=False)
-        return report, evaluation
-
-    written_file = yield from io.write_blocks(
-        target, create_store, fill_store, kept_store=place
-    )
-    _notify_display(live, place, target, is_renamed=True)
     report, (misfit, misfit_map) = written_file.result
-    seconds = time.perf_counter() - begun
+    report = _add_notes(report, notes, None if scheduler else options, memory_before)
+    seconds = time.perf_counter() - start
     speed = report.megapixels_per_second * report.seconds / seconds
     report = replace(report, seconds=seconds, megapixels_per_second=speed)
     # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
-    if map_path is not None and misfit_map is None:
+    if residual_map is not None and misfit_map is None:
         core.warn(
             f"No misfit map was written: {source.name} shows little more than noise, "
             "or has too many gaps.",
             "nothing-to-measure",
         )
+    sized_image = source.with_pixel_size(written_file.pixel_size_nm)
     return EnhancedFile(
-        output=str(target),
+        output=str(output),
         shape=written_file.shape,
         dtype=written_file.dtype,
-        **verb.get_pixel_size_fields(
-            source.with_pixel_size(written_file.pixel_size_nm)
-        ),
+        **verb.get_pixel_size_fields(sized_image),
         clipped=report.clipped,
         report=report,
         provenance=provenance,
         misfit=misfit,
-        misfit_map=_write_map(misfit_map, provenance, MISFIT, map_path),
+        misfit_map=_write_map(misfit_map, provenance, MISFIT, residual_map),
         unfamiliar_percent=unlike,
-        unfamiliar_map=_write_map(distances, provenance, UNFAMILIAR, distance_path),
+        unfamiliar_map=_write_map(distances, provenance, UNFAMILIAR, unfamiliar_map),
     )
 
 
@@ -476,27 +417,72 @@ def _get_recorded_input(
     return source.replace(name=record.name), same
 
 
-def _add_notes(
-    report: EnhanceReport,
-    notes: tuple[core.Message, ...],
-    options: EnhanceOptions | None,
-    memory_before: int,
-) -> EnhanceReport:
-    """Add notes to the report, also if a run exceeded the memory limit of `options`."""
-    limit = None if options is None else options.memory_gb
-    taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
-    if limit is not None and report.device == "cpu" and taken > limit:
-        note = core.Message(
-            f"The run used {taken:.2g} GB, including libraries, which exceeds the "
-            f"limit of {limit:g} GB: set memory_gb to at least {taken:.2g} GB.",
-            "memory",
-        )
-        notes = (*notes, note)
-    return replace(report, notes=(*report.notes, *notes))
-
-
 _Comparison = tuple[analysis.Misfit | None, core.Micrograph | None]
 """Misfit of the result, and misfit map."""
+
+
+def _write_enhanced(
+    run: verb.Run[EnhanceOptions],
+    source: core.Micrograph,
+    target: Path,
+    model: "models.LoadedModel",
+    provenance: core.Provenance,
+    *,
+    wants_map: bool,
+    scheduler: str | None,
+    live: "inference.LiveField | None",
+) -> core.Job[io.WrittenOutput[tuple[EnhanceReport, _Comparison]]]:
+    """Fill the store of the output tile by tile, and compare it with the input."""
+    options, existing = run.options, run.existing
+    place = io.get_output_store_path(target, resume=existing.resume)
+    output_plan = (
+        inference.plan_output(source, model.card.model_dump(), options)
+        if live is None
+        else live.output
+    )
+
+    def create_store(place: Path) -> io.OmeZarrStore:
+        return inference.create_output_store(
+            place,
+            output_plan,
+            name=source.name,
+            provenance=provenance,
+            **existing.get_write_options(place, target),
+        )
+
+    def fill_store(
+        store: io.OmeZarrStore,
+    ) -> core.Job[tuple[EnhanceReport, _Comparison]]:
+        from_file = not isinstance(run.image_inputs["image"], core.Micrograph)
+        if from_file and _VALUES not in store.read_notes():
+            store.write_note(_VALUES, (yield from images.digest_values(source)))
+        if scheduler is not None:
+            yield core.WaitingProgress(
+                0, 0, f"connecting to the dask scheduler at {scheduler}"
+            )
+        plan = yield from inference.plan_run(
+            source, output_plan, model, options, store=store, scheduler=scheduler
+        )
+        report = yield from inference.enhance_to_store(plan, store, live=live)
+        about = store.record
+        result = core.Micrograph(
+            store.level0,
+            *(about.pixel_size_nm, about.name, about.provenance, about.origin),
+            about.spacing_px,
+        )
+        comparison = yield from _compare_result(
+            source, result, model, wants_map=wants_map
+        )
+        if live is not None and place != target:  # until the store is renamed
+            live.set_output(None)
+        return report, comparison
+
+    written_file = yield from io.write_blocks(
+        target, create_store, fill_store, kept_store=place
+    )
+    if live is not None and place != target:
+        live.set_output(io.read(target).data)
+    return written_file
 
 
 def _compare_result(
@@ -538,12 +524,23 @@ def is_instrument_model(card: dict[str, Any]) -> bool:
     return isinstance(sources, dict) and "images" not in sources
 
 
-def _notify_display(
-    live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
-) -> None:
-    """Notify the display when the store is renamed to its final name."""
-    if live is not None and place != target:
-        live.set_output(io.read(target).data if is_renamed else None)
+def _add_notes(
+    report: EnhanceReport,
+    notes: tuple[core.Message, ...],
+    options: EnhanceOptions | None,
+    memory_before: int,
+) -> EnhanceReport:
+    """Add notes to the report, also if a run exceeded the memory limit of `options`."""
+    limit = None if options is None else options.memory_gb
+    taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
+    if limit is not None and report.device == "cpu" and taken > limit:
+        note = core.Message(
+            f"The run used {taken:.2g} GB, including libraries, which exceeds the "
+            f"limit of {limit:g} GB: set memory_gb to at least {taken:.2g} GB.",
+            "memory",
+        )
+        notes = (*notes, note)
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def _write_map(

@@ -27,8 +27,8 @@ from pydantic import FiniteFloat, ValidationError
 
 from napari_semsr import core, inference, models
 from napari_semsr.io import ReadOptions, replace_atomically
+from napari_semsr.jobs.degrade import simulate_exposure, simulate_specimen
 from napari_semsr.jobs.images import Image, get_image_name, open_image
-from napari_semsr.jobs.samples import simulate_exposure, simulate_specimen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -442,7 +442,7 @@ def _describe_scaling(card: "models.ModelCard") -> list[dict[str, object]]:
         gain = 1 / (one - zero)
         linear = {"gain": gain, "offset": -zero * gain}
         return [{"id": "scale_linear", "kwargs": linear}]
-    name, kwargs = "zero_mean_unit_variance", dict[str, Any]()
+    name, kwargs = "zero_mean_unit_variance", dict[str, object]()
     if card.input_scaling == "percentiles":
         low, high = card.input_percentiles
         name, kwargs = "scale_range", {"min_percentile": low, "max_percentile": high}

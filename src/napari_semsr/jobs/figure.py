@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +99,8 @@ class CreatedFigure(Result):
     networks: tuple[str, ...]  # that made images
     caption_file: Annotated[str | None, core.Quantity("Caption file")] = None
 
-    @core.create_property("Pixel of the first image")
-    def first_pixel(self) -> str:
+    @property
+    def first_pixel(self) -> Annotated[str, core.Quantity("Pixel of the first image")]:
         """Pixel size of the first image as text."""
         return core.format_pixel_size(self.pixel_size_nm)
 
@@ -155,9 +155,11 @@ def figure(
         first, ends = greys[0], np.array([image.limits for image in greys])
         same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in greys)
         gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
-        how: Any = {"limits": (float(ends[:, 0].min()), float(ends[:, 1].max()))}
+        limits = float(ends[:, 0].min()), float(ends[:, 1].max())
         images_shown = [
-            replace(i, gamma=gamma, colours=colours, **how) if i.unit is None else i
+            replace(i, gamma=gamma, colours=colours, limits=limits)
+            if i.unit is None
+            else i
             for i in images_shown
         ]
     yield core.Progress(count, count + 1, "drawing")

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from napari_semsr import core, io, stitching
 from napari_semsr.stitching import StitchOptions
+
+T = TypeVar("T")
 
 _CHUNK = 256  # px; chosen: a frame of 256 px touches four chunks
 _CHUNK_STEP = 16  # px; levels down to 1/16 share chunk borders
@@ -357,11 +360,17 @@ class ScanFollower:
             return
         folder = self.folder
         size = folder.layout_values.get("pixel_size_nm") or frame.pixel_size_nm
-        how: dict[str, Any] = {"unit": folder.unit, "pixel_size_nm": size}
         corner = folder.frame_corner(frame.name)
         if corner is None:
             self._unlisted_frames.add(frame.name)
-        take = partial(self.scan.add_frame, frame.name, frame.pixels, corner, **how)
+        take = partial(
+            self.scan.add_frame,
+            frame.name,
+            frame.pixels,
+            corner,
+            unit=folder.unit,
+            pixel_size_nm=size,
+        )
         for doubt in (yield from self._retry_file_access(take)) or ():
             yield core.WaitingProgress(0, 0, doubt)
         yield from self._retry_file_access(partial(self.scan.fuse_frame, frame.name))
@@ -373,7 +382,7 @@ class ScanFollower:
     def _run_deferred_step(self) -> core.Job[bool]:
         return bool((yield from self._retry_file_access(self.scan.run_step)))
 
-    def _retry_file_access(self, work: Callable[[], object]) -> core.Job[Any]:
+    def _retry_file_access(self, work: Callable[[], T]) -> core.Job[T | None]:
         """Retry reading and writing while the disk is full or frames are missing."""
         while True:
             try:
@@ -399,7 +408,7 @@ def _handle_interrupts() -> Iterator[Callable[[], bool]]:
         return
     before, interrupt_event = signal.getsignal(signal.SIGINT), threading.Event()
 
-    def handle_interrupt(number: int, frame: Any) -> None:
+    def handle_interrupt(number: int, frame: FrameType | None) -> None:
         if interrupt_event.is_set() and callable(before):
             before(number, frame)
         interrupt_event.set()

@@ -15,9 +15,8 @@ import numpy as np
 from napari_semsr import core
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_errors
 from napari_semsr.jobs.enhance import MISFIT
-from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.index import JOBS
+from napari_semsr.jobs.index import PLACES, describe_former_name
 from napari_semsr.jobs.stitch import HALF
 from napari_semsr.jobs.verb import FileInput, Verb, get_verb
 from napari_semsr.simulation import SemViewOptions
@@ -99,7 +98,7 @@ def read_history(
             raise core.ReadError(former)
     verb = _get_job_command(history.job)
     if verb is None:
-        repeatable = ", ".join(filter(_get_job_command, JOBS))
+        repeatable = ", ".join(filter(_get_job_command, PLACES))
         msg = (
             f"{file.name} was made by {history.job!r}, which cannot be run again; jobs "
             f"that can be run again: {repeatable}."
@@ -119,7 +118,7 @@ def read_history(
 
 def _get_job_command(job: str) -> Verb[core.Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
-    verb = get_verb(job) if job in JOBS else None
+    verb = get_verb(job) if job in PLACES else None
     makes = verb is not None and (verb.makes_image or job in _OTHERS)
     return verb if makes else None
 

@@ -5,15 +5,18 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 
 from napari_semsr import core, io
 from napari_semsr.analysis import Falloff, split_into_blocks
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 T = TypeVar("T")
 
@@ -457,6 +460,74 @@ class Result:
         return record
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelSizeResult(Result):
+    """Measurements of one or more images with the same pixel size."""
+
+    pixel_size_nm: Annotated[
+        core.FloatPair | None, core.Quantity("Pixel size", shown=False)
+    ]
+    pixel_size_sd_nm: core.FloatPair | None
+
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size", tabled=False)]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+    @property
+    def pixel_size_basis(
+        self,
+    ) -> Annotated[str, core.declare_quantity("Basis of the pixel size")]:
+        """Basis of the pixel size (recorded or calibrated), or None if unknown."""
+        return core.get_size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMeasurement(PixelSizeResult):
+    """Measurements of images."""
+
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapResult(ImageMeasurement):
+    """Map, written to a file or kept in memory, with its measurements."""
+
+    output: str | None  # path, if it was written
+    unit: str
+    shape: core.IntPair
+    map: core.Micrograph | None = field(default=None, metadata={"json": False})
+
+    @property
+    def map_in(self) -> Annotated[str, core.Quantity("Map in", tabled=False)]:
+        """Quantity shown in the map."""
+        words = {"grey": core.LEVELS, "percent": "% of the range"}
+        return words.get(self.unit, self.unit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageResult(Result):
+    """Output image: its path, or the image itself if it was not written."""
+
+    output: str | None
+    shape: tuple[int, ...]  # rows and columns; planes before them for a stack
+    dtype: Annotated[str, core.Quantity("Type")]
+    pixel_size_nm: core.FloatPair | None
+    pixel_size_sd_nm: core.FloatPair | None
+    clipped: int = 0  # pixels clipped to the data type
+    image: core.Micrograph | None = field(default=None, metadata={"json": False})
+
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+    @property
+    def clipped_pixels(self) -> Annotated[int | None, core.Quantity("Clipped pixels")]:
+        """Clipped pixels, if any."""
+        return self.clipped or None
+
+
 SIZES = ("pixel_size_nm", "pixel_size_sd_nm", "pixel_size_basis")
 """Keys of the pixel-size fields in a record."""
 
@@ -486,6 +557,13 @@ def check_image_target(
     return path
 
 
+class WriteOptions(TypedDict):
+    """Options of a writer."""
+
+    overwrite: bool
+    resume: bool
+
+
 @dataclass(frozen=True, slots=True)
 class OverwritePolicy:
     """Policy for existing and unfinished outputs."""
@@ -499,7 +577,7 @@ class OverwritePolicy:
         keeps = self.keep or self.resume
         return io.get_output_store_path(target, resume=self.resume) if keeps else None
 
-    def get_write_options(self, place: Path, target: Path) -> dict[str, Any]:
+    def get_write_options(self, place: Path, target: Path) -> WriteOptions:
         """Return the options for a writer; a hidden path can always be overwritten."""
         return {"overwrite": self.overwrite or place != target, "resume": self.resume}
 
@@ -614,9 +692,11 @@ def _check_parent_folder(path: Path) -> None:
         raise core.WriteError(msg, code="no-permission")
 
 
-def overwrite_image(image: core.Micrograph, path: Path, **how: Any) -> None:
+def overwrite_image(
+    image: core.Micrograph, path: Path, dtype: str | None = None
+) -> None:
     """Write an image, overwriting an existing one."""
-    io.write(image, path, overwrite=True, **how)
+    io.write(image, path, dtype=dtype, overwrite=True)
 
 
 def write_positions(
@@ -674,14 +754,14 @@ class _PixelView:
         return self._read(core.Box(*spans[0], *spans[1]))
 
 
-def create_lazy_array(pixels: PixelSource, chunk: int) -> Any:
+def create_lazy_array(pixels: PixelSource, chunk: int) -> "da.Array":
     """Create a dask array of pixels that are computed on demand."""
     import dask.array as da
 
     meta = np.empty((0, 0), pixels.dtype)
-    return da.from_array(
-        _PixelView(pixels), chunk, name=False, asarray=False, meta=meta
-    )
+    view, how = _PixelView(pixels), {"name": False, "asarray": False}
+    array: da.Array = da.from_array(view, chunk, meta=meta, **how)
+    return array
 
 
 def write_pixels(

@@ -1,77 +1,157 @@
-"""Commands of ``semsr``: summary and module of each command."""
+"""Names of commands and jobs: where each function is, and what names left.
 
-VERBS = {
-    "info": "describe a file: size, type, pixel size, vendor, metadata",
-    "convert": "write any readable image in any writable format",
-    "crop": "crop a box, or the area of another image, on the grid of that image",
-    "register": "register an image to another of the same area, whatever its contrast",
-    "simulate": "simulate a folder of superlens frames with ground truth",
-    "stitch": "stitch a folder of frames into one calibrated mosaic",
-    "calibrate": "measure pixel size, skew and distortion with a known grating",
-    "degrade": "add blur, haze, noise and drift to an image, as in published test sets",
-    "pairs": "cut aligned patches into disjoint training, validation and test sets",
-    "adapt": "train a small network on one SEM image of a mosaic, and enhance with it",
-    "train": "train a model from a recipe",
-    "enhance": "sharpen and clean an image tile by tile with a model",
-    "restore": "deblur by a classical method: Wiener, Richardson-Lucy and others",
-    "frc": "measure resolution by Fourier ring correlation",
-    "frc-map": "map the resolution block by block",
-    "decorrelation": "measure the cut-off of one image by decorrelation analysis",
-    "spectrum": "compute the radially averaged and the 2-D power spectrum",
-    "metrics": "compute PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
-    "error-map": "map where an enhanced image differs from its reference",
-    "gaps": "count and measure particles, and the gaps between them",
-    "profile": "measure line widths, edges and distances along a line",
-    "figure": "make a figure of images, maps and overlays with scale bars and caption",
-    "replay": "reproduce an output from its provenance, and compare the two",
-    "models": "list, describe, export and import models",
-    "demo": "run all steps on simulated samples, from frames to a report",
-    "doctor": "check this installation: versions, devices, memory, Qt, OpenGL",
-}
-"""Summary of each command, in the order of the help."""
+The summary of a command is the first line of its function's docstring. It is read from
+the source, so that ``semsr --help`` imports no command.
+"""
 
-ACTIONS = {
-    "models list": "list bundled and imported models",
-    "models info": "show the model card of a model",
-    "models export": "export a model, for this program or for others",
-    "models import": "add a model to the library, and show its model card",
-}
-"""Help summary of each action, for commands with several actions."""
+from pathlib import Path
 
-PLACES = {
+from napari_semsr.core import Message
+
+_COMMANDS = {
+    "info": "info.info",
+    "convert": "convert.convert",
+    "crop": "crop.crop",
+    "register": "register.register",
+    "simulate": "simulate.simulate",
+    "stitch": "stitch.stitch",
+    "calibrate": "calibrate.calibrate",
+    "degrade": "degrade.degrade",
+    "pairs": "pairs.pairs",
     "adapt": "adapt.job.adapt",
-    "blend": "blend.blend",
-    "decorrelation": "measure.resolution.decorrelation",
-    "demo": ".demonstration.job.demo",
-    "difference": "blend.difference",
-    "error-map": "measure.error_map.error_map",
-    "exposure": "samples.exposure",
+    "train": "train.train",
+    "enhance": "enhance.enhance",
+    "restore": "restore.restore",
     "frc": "measure.resolution.frc",
     "frc-map": "measure.resolution.frc_map",
+    "decorrelation": "measure.resolution.decorrelation",
+    "spectrum": "measure.resolution.spectrum",
+    "metrics": "measure.compare.metrics",
+    "error-map": "measure.compare.error_map",
     "gaps": "measure.gaps.gaps",
-    "gold": "samples.gold",
-    "look-here": "adapt.job.look_here",
-    "metrics": "measure.grey.metrics",
+    "profile": "measure.profile.profile",
+    "figure": "figure.figure",
+    "replay": "replay.replay",
+    "models": "models.",  # no function, but actions
+    "demo": ".demonstration.job.demo",
+    "doctor": "info.doctor",
+    "models list": "models.list_models",
+    "models info": "models.model_info",
     "models export": "models.export_model",
     "models import": "models.import_model",
-    "models info": "models.model_info",
-    "models list": "models.list_models",
-    "profile": "measure.profile.profile",
+}
+"""Module in ``napari_semsr.jobs`` and function of each command, in the help's order."""
+PLACES = _COMMANDS | {
+    "blend": "convert.blend",
+    "difference": "convert.difference",
+    "exposure": "degrade.exposure",
+    "gold": "degrade.gold",
+    "look-here": "adapt.job.look_here",
     "register-sem": "adapt.areas.register_sem",
-    "specimen": "samples.specimen",
-    "spectrum": "measure.resolution.spectrum",
+    "specimen": "degrade.specimen",
     "train-on-sem": "adapt.train.train_on_sem",
 }
-"""Functions in ``napari_semsr.jobs`` of commands, and of the jobs that run only from
-panels, `adapt` and `demo`; others are in a module of the same name.
-"""
-MEASURES = tuple(name for name in VERBS if "measure." in PLACES.get(name, ""))
+"""The same of each job that a history names: some run only from panels."""
+
+
+def _read_summary(place: str) -> str:
+    """Read the first line of a docstring, as a phrase, without importing its module."""
+    module, _, function = place.rpartition(".")
+    parts = (part or ".." for part in module.split("."))
+    source = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    text = source.read_text("utf-8")
+    own = text[text.index(f"\ndef {function}(") :] if function else text
+    line = own.split('"""', 2)[1].partition("\n")[0].removesuffix(".")
+    return line[0].lower() + line[1:]
+
+
+_SUMMARIES = {name: _read_summary(place) for name, place in _COMMANDS.items()}
+VERBS = {name: text for name, text in _SUMMARIES.items() if " " not in name}
+"""Summary of each command, in the order of the help."""
+ACTIONS = {name: text for name, text in _SUMMARIES.items() if " " in name}
+"""Summary of each action, for commands with several actions."""
+MEASURES = tuple(name for name in VERBS if PLACES[name].startswith("measure."))
 """Commands that measure one or many images."""
-JOBS = tuple(dict.fromkeys((*VERBS, *PLACES)))
-"""Jobs named in histories: commands, and jobs that are none."""
 FUNCTIONS = {
-    PLACES.get(name, name).rpartition(".")[2]: name
-    for name in (*VERBS, *ACTIONS)
-    if name != "models"
+    function: name
+    for name, place in _COMMANDS.items()
+    if (function := place.rpartition(".")[2])
 }
 """Commands, keyed by function name."""
+
+LAST_COMMIT = "77bd7f5d"
+FORMER: dict[str, str] = {
+    "particles": (
+        "`gaps()` measures particles too: their diameters, how many the border cuts, a "
+        "row for each with `gaps(table=…)`, and label images with `gaps(labels=True)`"
+    ),
+    "models check": "`model_info()` shows what the card of a model records; "
+    "benchmarks/check_model.py checks another model",
+    "models architectures": "the page Architectures of the manual lists the networks "
+    "and their options",
+    "panel Demonstration": "run `semsr demo`, or open a sample on the first page",
+    "judge": "use `register()`, then `metrics()` and `frc_map()`",
+    "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
+    "report": (
+        "`figure()` draws images with their caption, and `info(methods=True)` writes a "
+        "paragraph for a Methods section"
+    ),
+    "noise": (
+        "no command measures it; `decorrelation()` and `frc()` measure how far the "
+        "detail exceeds it"
+    ),
+    "panel Noise": (
+        "no panel measures it; `decorrelation()` and `frc()` measure how far the "
+        "detail exceeds it"
+    ),
+    "error-map --scans": "compare two scans with `metrics()` and `frc()`",
+    "repeatability": "compare two scans with `metrics()` and `frc()`",
+    "histogram": "`metrics()` returns the grey-level distribution",
+    "trust": "`error_map()` shows where an enhanced image differs from its reference",
+    "batch": (
+        "use several images with -o FOLDER (enhance, restore, degrade, convert, crop), "
+        "`metrics(table=…)` for a table, and a shell script for several steps; in "
+        "Python, a loop and measure_table()"
+    ),
+}
+"""What to use instead of a command, option, panel or part that left.
+
+Keys are commands and actions as they are typed (``models check``), options with their
+command (``error-map --scans``), parts of an output as the option that made them
+(``enhance --change-map``) and panels (``panel Noise``); values complete the sentence
+"NAME is gone: …".
+"""
+_FUNCTIONS = {
+    "check-model": "models check",
+    "list-architectures": "models architectures",
+}
+"""Keys of functions and menu entries whose name is not that of their command."""
+_EARLIER = {
+    "histogram": "f50b9466",
+    "trust": "b537c11d",
+}  # commits before `LAST_COMMIT`
+
+
+def describe_former_name(name: str, shown: str = "") -> Message | None:
+    """Return the sentence on a name that left, or None if it is not such a name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FORMER`; an underscore means a hyphen.
+    shown : str, optional
+        The name as the user knows it; by default, `name`.
+
+    Returns
+    -------
+    Message or None
+        What to do instead, and the last commit with the name; its code is
+        ``former-name``.
+    """
+    key = name.replace("_", "-")
+    key = _FUNCTIONS.get(key, key)
+    if key not in FORMER:
+        return None
+    commit = _EARLIER.get(key, LAST_COMMIT)
+    sentence = f"{shown or name} is gone: {FORMER[key]} (last in commit {commit})."
+    return Message(sentence, "former-name")

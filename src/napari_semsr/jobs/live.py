@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -117,14 +117,12 @@ class LiveMosaic:
         self._stated_corners: dict[str, core.FloatPair | None] = {}
         self._has_table = False  # whether it has the positions of all frames
         # frames of an interrupted scan; complete if unchanged the second time
-        old_frames: list[Any] = [
-            frame for _ in range(2) for frame in self._files.poll()
-        ]
-        whole = (frame for frame in old_frames if frame.pixels is not None)
-        for frame in sorted(whole, key=lambda frame: str(frame.name)):
-            corner = self._files.frame_corner(frame.name)
-            self._stated_corners[frame.name] = corner
-            self._add_frame(frame.name, frame.pixels, corner)
+        old_frames = [frame for _ in range(2) for frame in self._files.poll()]
+        for frame in sorted(old_frames, key=lambda frame: frame.name):
+            if frame.pixels is not None:
+                corner = self._files.frame_corner(frame.name)
+                self._stated_corners[frame.name] = corner
+                self._add_frame(frame.name, frame.pixels, corner)
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +182,7 @@ class LiveMosaic:
         """
         stem = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif")
         pixels = np.asarray(frame)
-        kind: tuple[tuple[int, ...], np.dtype[Any]] = pixels.shape, pixels.dtype
+        kind = pixels.shape, pixels.dtype
         if pixels.ndim != 2 or pixels.dtype.kind not in "uif":
             msg = (
                 "A frame must be a 2-D array (Y, X) of grey values, got shape "
@@ -227,8 +225,9 @@ class LiveMosaic:
         self, name: str, pixels: core.RealArray, corner: core.FloatPair | None
     ) -> tuple[str, ...]:
         size = self.options.pixel_size_nm
-        how: dict[str, Any] = {"unit": "nm", "pixel_size_nm": size}
-        doubts = self._scan.add_frame(name, pixels, corner, **how)
+        doubts = self._scan.add_frame(
+            name, pixels, corner, unit="nm", pixel_size_nm=core.parse_pixel_size(size)
+        )
         self._scan.fuse_frame(name)
         for _ in range(_STEPS):
             if not self._scan.run_step():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 from unicodedata import normalize
 
 from napari_semsr import core
@@ -89,10 +89,10 @@ class ManyImages(Result):
 
 
 def apply_to_images(
-    verb: Verb[Any, Result],
+    verb: Verb[core.Options, Result],
     images: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     *,
     suffix: str | None = None,
     existing: OverwritePolicy | None = None,
@@ -201,10 +201,10 @@ def _name_outputs(
 
 
 def _start_step(
-    verb: Verb[Any, Result],
+    verb: Verb[core.Options, Result],
     path: Path,
     target: Path,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     sets: Mapping[str, core.Options],
     existing: OverwritePolicy,
 ) -> core.Job[tuple[StepRecord, Result | None]]:
@@ -214,7 +214,7 @@ def _start_step(
         value = values.get(item.name, getattr(item, "default", None))
         if value is not None:
             named = getattr(item, "takes_name", False)
-            inputs[item.name] = find_model(value) if named else value
+            inputs[item.name] = find_model(str(value)) if named else value
     options = {
         name: value
         for group in ("opening", "options")

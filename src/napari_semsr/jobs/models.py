@@ -1,4 +1,4 @@
-"""Model library."""
+"""List, describe, export and import models."""
 
 import os
 import shutil

@@ -2,11 +2,11 @@
 
 import fnmatch
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 from unicodedata import normalize
 
 import numpy as np
@@ -160,10 +160,7 @@ def pairs(
     if stored_transform is not None:  # if it is one of these images
         sides = ((image, record) for ((record, image, _),) in images_opened)
         register.check_transform_images(stored_transform, *sides)
-        found = stored_transform.transform
-        off = register.read_residuals(stored_transform)
-        pair_map = PairTransform(found, off.places_nm, off.reliable, off.side_nm)
-        transform_record = register.create_transform_record(found, off.places_nm)
+        pair_map, transform_record = _create_pair_map(stored_transform)
     settings, scale_note = _choose_scale(options, images, is_paired=is_paired)
     refusals: list[dict[str, object]] = []
     if settings.align:
@@ -175,13 +172,7 @@ def pairs(
         images[0], images[1], settings, is_paired=is_paired, pair_map=pair_map
     )
     if not choice.sets["train"]:
-        why = ", ".join(f"{reason} {n}" for reason, n in choice.rejections.items())
-        show = "images show one field" if is_paired else "sets have equal structure"
-        msg = (
-            f"None of the {choice.candidates} patches are usable ({why or 'no fit'}): "
-            f"check that both {show}, or reduce `patch`."
-        )
-        raise core.OptionError(msg, code="nothing-to-train")
+        raise _create_refusal(choice.candidates, choice.rejections, is_paired=is_paired)
     if is_paired and settings.min_correlation != 0:  # with 0, copies are allowed
         _check_images_differ(*images)
     provenance = yield from run.compose_history(
@@ -233,6 +224,29 @@ def _read_transform(
         )
         raise core.OptionError(msg, code="options-contradict")
     return transform
+
+
+def _create_pair_map(
+    stored_transform: io.StoredTransform,
+) -> tuple[PairTransform, register.TransformRecord]:
+    """Return the transform with its residuals, and its record."""
+    found = stored_transform.transform
+    off = register.read_residuals(stored_transform)
+    pair_map = PairTransform(found, off.places_nm, off.reliable, off.side_nm)
+    return pair_map, register.create_transform_record(found, off.places_nm)
+
+
+def _create_refusal(
+    candidates: int, rejections: Mapping[str, int], *, is_paired: bool
+) -> core.OptionError:
+    """Return the error for images without a usable patch."""
+    why = ", ".join(f"{reason} {n}" for reason, n in rejections.items()) or "no fit"
+    show = "images show one field" if is_paired else "sets have equal structure"
+    msg = (
+        f"None of the {candidates} patches are usable ({why}): check that both {show}, "
+        "or reduce `patch`."
+    )
+    return core.OptionError(msg, code="nothing-to-train")
 
 
 def _check_images_differ(
@@ -479,26 +493,29 @@ def _compute_stated_scale(low: core.Micrograph, high: core.Micrograph) -> int | 
     return whole if fits else None
 
 
-def _list_images(low: object, high: object) -> tuple[list[Image], list[Image], bool]:
+def _list_images(
+    low: Image | Sequence[core.Micrograph], high: Image | Sequence[core.Micrograph]
+) -> tuple[list[Image], list[Image], bool]:
     """Return the LOW and HIGH images, and whether they come from folders."""
     first, second = _list_side_images(low), _list_side_images(high)
-    many = isinstance(first, list)
-    if many != isinstance(second, list):
+    if isinstance(first, list) and isinstance(second, list):
+        return first, second, True
+    if isinstance(first, list) or isinstance(second, list):
         msg = (
             "Pairs require two images or two folders, got an image and a folder: pass "
             "two folders or two images."
         )
         raise core.ReadError(msg, code="wrong-type")
-    return (first, second, True) if many else ([first], [second], False)
+    return [first], [second], False
 
 
-def _list_side_images(side: Any) -> Any:
+def _list_side_images(side: Image | Sequence[core.Micrograph]) -> Image | list[Image]:
     """List the files of a folder, sorted by name."""
-    if isinstance(side, (list, tuple)):
-        return list(side)
-    pattern = Path(side).name if _is_pattern(side) else _ANY
     if isinstance(side, core.Micrograph):
         return side
+    if not isinstance(side, (str, os.PathLike)):
+        return list(side)
+    pattern = Path(side).name if _is_pattern(side) else _ANY
     folder = Path(side) if pattern == _ANY else Path(side).parent
     if not folder.is_dir() or folder.name.lower().endswith(".zarr"):
         return side
@@ -514,7 +531,8 @@ def _list_side_images(side: Any) -> Any:
         pattern_text = "" if pattern == _ANY else f" named {pattern}"
         msg = f"The folder {folder} must contain images{pattern_text}, got none."
         raise core.ReadError(msg, code="no-image")
-    return paths
+    images: list[Image] = [*paths]
+    return images
 
 
 def _match_images_by_name(
@@ -566,7 +584,7 @@ def _match_images_by_name(
     return [names[0][name] for name in both], [names[1][name] for name in both]
 
 
-def _get_match_keys(side: Any, images: list[Image]) -> list[str]:
+def _get_match_keys(side: object, images: list[Image]) -> list[str]:
     """Return match keys: names without suffixes, text matched by *, or numbers."""
     names = [get_image_name(image) for image in images]
     composed_names = [normalize("NFC", name) for name in names]
@@ -584,7 +602,7 @@ def _get_match_keys(side: Any, images: list[Image]) -> list[str]:
 _ANY = "*"
 
 
-def _is_pattern(side: object) -> bool:
+def _is_pattern(side: object) -> TypeGuard[str | os.PathLike[str]]:
     """Return whether an input is a file name pattern with one *."""
     if not isinstance(side, (str, os.PathLike)):
         return False

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -63,6 +63,17 @@ _SEARCHES = {
 }
 
 
+class TransformRecord(TypedDict):
+    """Parameters of a transform in nm; the last two only of an elastic one."""
+
+    matrix: list[list[float]]
+    degrees: float
+    scale: float
+    mirrored: bool
+    spacing_nm: NotRequired[list[float]]
+    largest_nm: NotRequired[float | None]
+
+
 _ERROR = core.Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 
@@ -100,7 +111,7 @@ class Registered(Result):
     pixel_size_sd_nm: core.FloatPair | None
     origin: Annotated[core.FloatPair, core.declare_quantity("Origin", "nm")]
     model: Annotated[str, core.declare_quantity("Model")]
-    transform: Annotated[dict[str, Any], core.declare_quantity("Transform")]
+    transform: Annotated[TransformRecord, core.declare_quantity("Transform")]
     error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
         float | None,
@@ -116,7 +127,8 @@ class Registered(Result):
     searched: Annotated[str, core.declare_quantity("Searched")]
     score: Annotated[float | None, core.declare_quantity("Score")]
     rivals: Annotated[
-        list[dict[str, Any]], core.declare_quantity("Rivals", keys=AlternativeTransform)
+        list[dict[str, object]],
+        core.declare_quantity("Rivals", keys=AlternativeTransform),
     ]
     residual_median_nm: Annotated[float | None, core.Quantity("Residual", "nm", ".3g")]
     residual_p95_nm: Annotated[float | None, core.Quantity("95 % under", "nm", ".3g")]
@@ -138,10 +150,14 @@ class Registered(Result):
         return f"{self.error_px:.2g} pixels of the coarser image: check the overlay"
 
     no_error: ClassVar = "not known"
-    pixel_size = verb.create_pixel_size_property()
 
-    @core.create_property("Map")
-    def map_text(self) -> str:
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+    @property
+    def map_text(self) -> Annotated[str, core.Quantity("Map")]:
         """Model of the map, and how it was found."""
         return f"{self.model}, by {_SEARCHES[self.searched]}"
 
@@ -163,18 +179,20 @@ class Registered(Result):
             f"{'anticlockwise' if turn_degrees < 0 else 'clockwise'}"
         )
 
-    @core.create_property("Scale", form=".4f")
-    def scale(self) -> float:
+    @property
+    def scale(self) -> Annotated[float, core.Quantity("Scale", form=".4f")]:
         """Factor by which the map magnifies."""
-        return float(self.transform["scale"])
+        return self.transform["scale"]
 
-    @core.create_property("Mirrored")
-    def is_mirrored(self) -> bool:
+    @property
+    def is_mirrored(self) -> Annotated[bool, core.Quantity("Mirrored")]:
         """Whether the map mirrors."""
-        return bool(self.transform["mirrored"])
+        return self.transform["mirrored"]
 
-    @core.create_property("Bends by", "nm", ".3g")
-    def bending(self) -> float | None:
+    @property
+    def bending(
+        self,
+    ) -> Annotated[float | None, core.Quantity("Bends by", "nm", ".3g")]:
         """Largest displacement by an elastic map."""
         return self.transform.get("largest_nm")
 
@@ -265,7 +283,7 @@ def _create_metadata(
     run: verb.Run[RegisterOptions],
     moving: core.Micrograph,
     fixed_image: core.Micrograph,
-    facts: Mapping[str, Any],
+    facts: Mapping[str, object],
     files: Mapping[str, object],
 ) -> core.Job[core.Micrograph]:
     """Return the name, calibration and history of the result, without reading data."""
@@ -518,7 +536,7 @@ def _compute_unreliable_fraction(registration: Registration) -> float | None:
 
 def create_transform_record(
     transform: core.Affine | core.Elastic, residuals: core.FloatArray
-) -> dict[str, object]:
+) -> TransformRecord:
     """Return the parameters of a transform (incomplete for an elastic one).
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
@@ -526,7 +544,7 @@ def create_transform_record(
     """
     affine = transform.affine if isinstance(transform, core.Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
-    record: dict[str, object] = {
+    record: TransformRecord = {
         "matrix": [[*row, move] for row, move in pairs],
         "degrees": affine.degrees,
         "scale": affine.scale,
@@ -629,7 +647,7 @@ def register(
     *,
     options: RegisterOptions,
     landmarks: Annotated[
-        Landmarks | Mapping[str, Any] | str | Path | None, LANDMARKS_IN
+        Landmarks | Mapping[str, object] | str | Path | None, LANDMARKS_IN
     ] = None,
     transform: Annotated[io.StoredTransform | str | Path | None, TRANSFORM_IN] = None,
     transform_out: Annotated[
@@ -702,8 +720,10 @@ def register(
             metadata={**about.metadata, "register": to_json_value(facts)},
         )
     else:
-        how: dict[str, Any] = {"message": "writing", "existing": run.existing}
-        dtype = (yield from write_pixels(warped_image, about, output, **how)).dtype
+        written_file = yield from write_pixels(
+            warped_image, about, output, message="writing", existing=run.existing
+        )
+        dtype = written_file.dtype
     sized_image = {None: None, "moving": moving, "fixed": fixed}[unsized_role]
     return Registered(
         found_size_of=None if sized_image is None else sized_image.name,

@@ -93,7 +93,7 @@ class StepRecord(core.Options):
     format: Literal["napari-semsr record"] = "napari-semsr record"
     version: Literal[1] = 1
     step: str
-    options: dict[str, Any]
+    options: dict[str, object]
     versions: dict[str, str]
     inputs: dict[str, str]  # digest of each
     outputs: dict[str, str]  # digest of each, by name

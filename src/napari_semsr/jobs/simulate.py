@@ -139,18 +139,18 @@ class SimulatedScan(images.Result):
         size = core.format_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-    @core.create_property("Pixel size")
-    def pixel(self) -> str:
+    @property
+    def pixel(self) -> Annotated[str, core.Quantity("Pixel size")]:
         """Pixel size as text."""
         return core.format_pixel_size(self.pixel_size_nm)
 
-    @core.create_property("Also")
-    def also(self) -> str | None:
+    @property
+    def also(self) -> Annotated[str | None, core.Quantity("Also")]:
         """Further images that were simulated, if any."""
         return ", ".join(self.extra) or None
 
-    @core.create_property("Bad frames")
-    def bad(self) -> str | None:
+    @property
+    def bad(self) -> Annotated[str | None, core.Quantity("Bad frames")]:
         """Bad frames with their faults, if any."""
         return ", ".join(f"{n}: {k}" for n, k in self.bad_frames.items()) or None
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 from unicodedata import normalize
 
 import numpy as np
@@ -153,6 +153,31 @@ class StitchFolderOptions(StitchOptions):
         return rows, columns
 
 
+class HalfRecord(TypedDict):
+    """A mosaic of half of the frames."""
+
+    output: str
+    frames: list[str]
+
+
+class HeightRecord(TypedDict):
+    """A height with its shift from the solved one, null if it was excluded."""
+
+    folder: str
+    z_nm: float
+    y_px: float | None
+    x_px: float | None
+    scatter_px: float | None
+
+
+class FramePosition(TypedDict):
+    """Corner of a frame, null if it was not placed."""
+
+    frame: str
+    y_px: float | None
+    x_px: float | None
+
+
 _OF_USED = "(overlaps used)"
 
 
@@ -191,8 +216,8 @@ class StitchedFile(images.Result):
     output: str
     coverage: Annotated[str, core.Quantity("Coverage")]
     height: Annotated[str | None, core.Quantity("Heights")]
-    halves: tuple[dict[str, Any], ...]
-    heights: tuple[dict[str, Any], ...]
+    halves: tuple[HalfRecord, ...]
+    heights: tuple[HeightRecord, ...]
     shape: core.IntPair
     dtype: Annotated[str, core.Quantity("Type")]
     pixel_size_nm: core.FloatPair | None
@@ -221,11 +246,11 @@ class StitchedFile(images.Result):
     ]
     stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
-    positions: tuple[dict[str, Any], ...]
+    positions: tuple[FramePosition, ...]
     position_sd_px: tuple[list[float] | None, ...]
     left_out: tuple[core.UnusedFrame, ...]
-    likely_grids: tuple[dict[str, Any], ...]
-    pairs: tuple[dict[str, Any], ...]
+    likely_grids: tuple[dict[str, object], ...]
+    pairs: tuple[dict[str, object], ...]
     score_threshold: float
     seconds: Annotated[float, core.Quantity("Time", "s", ".3g")]
     frame_shape: core.IntPair = field(metadata={"json": False})
@@ -240,16 +265,18 @@ class StitchedFile(images.Result):
     def corners(self) -> dict[str, core.FloatPair | None]:
         """Frame corners ``(y, x)`` in px by frame name; None for unplaced frames."""
         return {
-            item["frame"]: None
-            if item["y_px"] is None
-            else (item["y_px"], item["x_px"])
+            item["frame"]: None if y is None or x is None else (y, x)
             for item in self.positions
+            for y, x in [(item["y_px"], item["x_px"])]
         }
 
-    pixel_size = verb.create_pixel_size_property()
+    @property
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
+        """Pixel size with its uncertainty, as text."""
+        return core.describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
 
-    @core.create_property("Pixel size from stage")
-    def by_stage(self) -> str | None:
+    @property
+    def by_stage(self) -> Annotated[str | None, core.Quantity("Pixel size from stage")]:
         """Pixel size that the stage's positions imply, as text."""
         size = self.stage_pixel_size_nm
         return None if size is None else core.format_pixel_size(size)
@@ -282,13 +309,15 @@ class StitchedFile(images.Result):
         """Number of placed frames, out of all frames."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
-    @core.create_property("Overlaps")
-    def joints(self) -> str:
+    @property
+    def joints(self) -> Annotated[str, core.Quantity("Overlaps")]:
         """Numbers of overlaps used and rejected."""
         return f"{self.pairs_used} used, {self.pairs_rejected} rejected"
 
-    @core.create_property("RMS residual", "nm", ".3g")
-    def residual_nm(self) -> float | None:
+    @property
+    def residual_nm(
+        self,
+    ) -> Annotated[float | None, core.Quantity("RMS residual", "nm", ".3g")]:
         """Residual in nm."""
         return _convert_to_nm(self.residual_px, self.pixel_size_nm)
 
@@ -304,8 +333,10 @@ class StitchedFile(images.Result):
         has_both = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and has_both else None
 
-    @core.create_property("RMS stage error", "nm", ".3g")
-    def stage_error_nm(self) -> float | None:
+    @property
+    def stage_error_nm(
+        self,
+    ) -> Annotated[float | None, core.Quantity("RMS stage error", "nm", ".3g")]:
         """Error of the stage in nm."""
         return _convert_to_nm(self.stage_error_px, self.pixel_size_nm)
 
@@ -339,11 +370,11 @@ class StitchedFile(images.Result):
                 f"{half['output']} ({len(half['frames'])} frames)"
             )
         for item in self.heights:
-            lies = "left out"
+            note = "left out"
             if item["y_px"] is not None:
-                lies = f"shifted by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
+                note = f"shifted by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
             rows[f"Height {item['folder']}"] = core.Figure(
-                item["z_nm"], "nm", note=lies
+                item["z_nm"], "nm", note=note
             )
         for fault in self.left_out:
             rows[f"Left out: {fault.frame}"] = core.Figure(fault.reason)
@@ -355,32 +386,6 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
     if px is None or size is None or not np.isfinite(px):
         return None
     return px * float(np.mean(size))
-
-
-def digest_folder(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
-    """Compute the digest of the scan in a folder, or of the scans at its heights."""
-    options = StitchFolderOptions.from_history(values)
-    table = values.get("positions")
-    positions, digests = table and Path(table), []
-    scans = {folder: positions}
-    if options.focus == "max":
-        digests.append(core.digest_path(folder / io.HEIGHTS))
-        scans = {
-            place: choose_height_table(place, folder, positions)
-            for place, _ in io.read_heights(folder)
-        }
-    for place, table in scans.items():
-        scan = yield from open_scan(place, positions=table, options=options)
-        digests.append((yield from digest_scan(place, scan)))
-    return core.combine_digests(digests)
-
-
-def get_part_paths(mosaic: Path) -> dict[str, Path]:
-    """Return the paths of a mosaic's companion images, keyed by part."""
-    halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
-    height = io.get_companion_path(mosaic, "height")
-    coverage = io.get_label_path(mosaic, io.COVERAGE)
-    return {**halves, HEIGHT: height, io.COVERAGE: coverage}
 
 
 @verb.command(title="frames, overlaps and blending", reads=False, resumes=True)
@@ -1174,7 +1179,7 @@ def _index_corners(
 
 def _create_height_rows(
     scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
-) -> tuple[dict[str, object], ...]:
+) -> tuple[HeightRecord, ...]:
     """Return each height with its shift, or null if the height was excluded."""
     return tuple(
         {
@@ -1250,3 +1255,32 @@ _OF_SOLUTION = (
     *("distortion", "distortion_sd", "distortion_centre_px"),
     "remaining_shading_percent",
 )
+
+
+# What a replay needs to know of a scan and its mosaic.
+
+
+def digest_folder(folder: Path, values: Mapping[str, object]) -> core.Job[str]:
+    """Compute the digest of the scan in a folder, or of the scans at its heights."""
+    options = StitchFolderOptions.from_history(values)
+    path = values.get("positions")
+    positions, digests = Path(str(path)) if path else None, []
+    scans = {folder: positions}
+    if options.focus == "max":
+        digests.append(core.digest_path(folder / io.HEIGHTS))
+        scans = {
+            place: choose_height_table(place, folder, positions)
+            for place, _ in io.read_heights(folder)
+        }
+    for place, table in scans.items():
+        scan = yield from open_scan(place, positions=table, options=options)
+        digests.append((yield from digest_scan(place, scan)))
+    return core.combine_digests(digests)
+
+
+def get_part_paths(mosaic: Path) -> dict[str, Path]:
+    """Return the paths of a mosaic's companion images, keyed by part."""
+    halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
+    height = io.get_companion_path(mosaic, "height")
+    coverage = io.get_label_path(mosaic, io.COVERAGE)
+    return {**halves, HEIGHT: height, io.COVERAGE: coverage}

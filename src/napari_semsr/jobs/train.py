@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from pydantic import field_validator
@@ -225,7 +225,9 @@ _ROW = {"psnr_db": f"{{:.2f}} {core.DB}", "ssim": "SSIM {:.3f}"}
 _ROW["frc_per_px"] = "FRC to {:.3f} per px"
 
 
-def create_validation_figures(validation: Mapping[str, Any]) -> dict[str, core.Figure]:
+def create_validation_figures(
+    validation: Mapping[str, float | None],
+) -> dict[str, core.Figure]:
     """Return validation metrics as figures."""
     quantities = {key: HELD_OUT.get(key, core.Quantity(key)) for key in validation}
     return {
@@ -234,8 +236,20 @@ def create_validation_figures(validation: Mapping[str, Any]) -> dict[str, core.F
     }
 
 
+class Comparison(TypedDict, total=False):
+    """Comparison of models on held-out pairs, as in `Trained`."""
+
+    rows: dict[str, dict[str, float]]
+    set: str
+    pairs: int
+    begun_with: str | None
+    kept: bool
+    map_error_nm: float | None
+    map_error_px: float | None
+
+
 def create_comparison_figures(
-    comparison: Mapping[str, Any] | None,
+    comparison: Comparison | None,
 ) -> dict[str, core.Figure]:
     """Return figures comparing models on held-out pairs, as in `Trained`."""
     if comparison is None:
@@ -276,10 +290,10 @@ class Trained(images.Result):
 
     # including those before a resume
     steps: Annotated[int, core.Quantity("Steps", form="d")]
-    validation: Any
+    validation: dict[str, float | None] | None
     model: Annotated[str, core.Quantity("Model")]
     run_dir: str
-    comparison: Any = None
+    comparison: Comparison | None = None
     kept: bool = True
 
     def figures(self) -> dict[str, core.Figure]:
@@ -293,7 +307,7 @@ class Trained(images.Result):
 
     def compute_gain(self, which: str) -> float | None:
         """Return the held-out PSNR gain of the trained model over another model."""
-        rows = (self.comparison or {}).get("rows", {})
+        rows = {} if self.comparison is None else self.comparison["rows"]
         if which not in rows:
             return None
         return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
@@ -478,7 +492,7 @@ def _override_recipe(
     from_scratch = changes_given.pop("from_scratch")
     if "steps" in changes_given:
         plan = plan.scale_to_steps(changes_given.pop("steps"))
-    data: dict[str, Any] = {}
+    data: dict[str, object] = {}
     if "pairs" in changes_given:
         path = Path(changes_given.pop("pairs")).resolve()
         most = int(open_pairs(path).record["patch"])

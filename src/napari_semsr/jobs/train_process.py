@@ -102,7 +102,7 @@ def train_and_import(
 
 
 def train_in_subprocess(
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     existing: OverwritePolicy = KEEP_PARTS,
     *,
     patience_s: float = 60.0,
@@ -258,7 +258,7 @@ _PARENT = "napari_semsr"
 _REQUEST = "SEMSR_TRAIN_REQUEST"
 _RANK = "LOCAL_RANK"
 
-Say = Callable[[str, Any], None]
+Say = Callable[[str, object], None]
 
 
 def serve_training_request(
@@ -309,7 +309,7 @@ def serve_training_request(
     return 0
 
 
-def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
+def _run_training(request: dict[str, Any], send: Say) -> dict[str, object]:
     """Run the training, reporting its steps at a limited rate."""
     last_report = float("-inf")
 

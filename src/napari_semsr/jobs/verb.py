@@ -1,106 +1,41 @@
-"""Command definitions, and the runs that execute them.
+"""Declare commands by functions, and run them.
 
-One `Verb` defines the command with its help, summary and JSON, the Python function with
-its signature, the form and values of a panel, a step of a replay, a row of a
-table, and a page of the reference.
+`command` turns a function into a `Verb`: its parameters, docstring and result are the
+only declaration, from which the parser, the panel's form, the Python function, a step
+of a replay, a row of a table and a page of the reference are made. A call passes
+through, in this order:
+
+1. `Verb.parse` or `parse_options`: option groups, from values by name;
+2. `Verb.job`: checks the device and the outputs, and opens the images;
+3. the function, with its arguments and the `Run`, which records the images, composes
+   the history and writes the result; `_run_on_planes`, around it, for a stack.
+
+Below, the kinds of arguments come first, then these in the same order.
 """
 
 import inspect
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import partial
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypedDict, TypeVar, get_args, get_type_hints
 
 from pydantic.fields import FieldInfo
 
 from napari_semsr import core, io, models
-from napari_semsr.jobs import images
-from napari_semsr.jobs.former import describe_former_name
+from napari_semsr.jobs import images, index
 from napari_semsr.jobs.images import Image, OverwritePolicy
-from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, PLACES, VERBS
 from napari_semsr.jobs.leakage import warn_if_trained_on
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=core.Options)  # noqa: E741
 R = TypeVar("R", bound=images.Result)
-
-
-def create_pixel_size_property(**more: object) -> property:
-    """Create a result property that shows the pixel size with its uncertainty."""
-
-    def format_size(result: Any) -> str:
-        error = getattr(result, "pixel_size_sd_nm", None)
-        return core.describe_pixel_size(result.pixel_size_nm, error)
-
-    return core.create_property("Pixel size", **more)(format_size)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelSizeResult(images.Result):
-    """Measurements of one or more images with the same pixel size."""
-
-    pixel_size_nm: Annotated[
-        core.FloatPair | None, core.Quantity("Pixel size", shown=False)
-    ]
-    pixel_size_sd_nm: core.FloatPair | None
-
-    pixel_size = create_pixel_size_property(tabled=False)
-
-    @property
-    def pixel_size_basis(
-        self,
-    ) -> Annotated[str, core.declare_quantity("Basis of the pixel size")]:
-        """Basis of the pixel size (recorded or calibrated), or None if unknown."""
-        return core.get_size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageMeasurement(PixelSizeResult):
-    """Measurements of images."""
-
-    images: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapResult(ImageMeasurement):
-    """Map, written to a file or kept in memory, with its measurements."""
-
-    output: str | None  # path, if it was written
-    unit: str
-    shape: core.IntPair
-    map: core.Micrograph | None = field(default=None, metadata={"json": False})
-
-    @property
-    def map_in(self) -> Annotated[str, core.Quantity("Map in", tabled=False)]:
-        """Quantity shown in the map."""
-        words = {"grey": core.LEVELS, "percent": "% of the range"}
-        return words.get(self.unit, self.unit)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageResult(images.Result):
-    """Output image: its path, or the image itself if it was not written."""
-
-    output: str | None
-    shape: tuple[int, ...]  # rows and columns; planes before them for a stack
-    dtype: Annotated[str, core.Quantity("Type")]
-    pixel_size_nm: core.FloatPair | None
-    pixel_size_sd_nm: core.FloatPair | None
-    clipped: int = 0  # pixels clipped to the data type
-    image: core.Micrograph | None = field(default=None, metadata={"json": False})
-
-    pixel_size = create_pixel_size_property()
-
-    @core.create_property("Clipped pixels")
-    def clipped_pixels(self) -> int | None:
-        """Clipped pixels, if any."""
-        return self.clipped or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,22 +108,28 @@ class Output:
     ) -> Path:
         """Raise an error if the output cannot or must not be written to a path."""
         path = Path(place)
-        replaces = existing.overwrite or (existing.resume and self.remade)
-        how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
+        overwrite = existing.overwrite or (existing.resume and self.remade)
         if self.ending == "":
             images.check_output_not_input(path, inputs)
             # the command checks what the folder contains
             return images.check_target_folder(path, empty=False, parents=True)
         if self.is_image and path.suffix.lower() not in self.also:
-            how |= {"resume": existing.resume, "also": self.also}
-            return images.check_image_target(path, **how)
+            return images.check_image_target(
+                path,
+                inputs=inputs,
+                overwrite=overwrite,
+                resume=existing.resume,
+                also=self.also,
+            )
         if self.ending != _PAIRS:
             endings = self.also if self.is_image else (self.ending or "", *self.also)
-            return images.check_target_file(path, suffixes=endings, **how)
+            return images.check_target_file(
+                path, suffixes=endings, inputs=inputs, overwrite=overwrite
+            )
         if not path.name.lower().endswith(_PAIRS):
             msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
             raise core.WriteError(msg, code="suffix-unknown")
-        return images.check_image_target(path, **how)
+        return images.check_image_target(path, inputs=inputs, overwrite=overwrite)
 
 
 CALIBRATION = FileInput(
@@ -246,6 +187,429 @@ class OptionGroup:
         return found
 
 
+_EXAMPLES = "Examples\n--------\n"
+
+
+def command(
+    name: str = "", **facts: Any
+) -> "Callable[[Callable[..., core.Job[R]]], Verb[Any, R]]":
+    """Declare a command by a function: its parameters, docstring and result.
+
+    The function takes the run, then images, files and outputs in the order of the
+    command line, annotated with `ImageInput`, `FileInput` or `Output`, and its sets of
+    options; what follows ``*`` has a flag. The docstring ends with the example.
+
+    Parameters
+    ----------
+    name : str, optional
+        Name of the command; by default that of the function.
+    **facts : object
+        Further fields of the `Verb`.
+
+    Returns
+    -------
+    callable
+        Turns the function into the `Verb`.
+    """
+
+    def declare(function: Callable[..., core.Job[R]]) -> Verb[Any, R]:
+        hints = get_type_hints(function, include_extras=True)
+        _, *parameters = inspect.signature(function).parameters.values()
+        *_, result = get_args(hints["return"])
+        items = [_declare_item(one, hints[one.name]) for one in parameters]
+        outputs = [one for one in items if isinstance(one, Output)]
+        groups = [one for one in items if isinstance(one, OptionGroup)]
+        own = next((one for one in groups if one.name == "options"), OptionGroup())
+        named = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
+        main = next((one for one in outputs if one.name not in named), None)
+        return Verb(
+            name or function.__name__.replace("_", "-"),
+            tuple(one for one in items if isinstance(one, ImageInput)),
+            own.options,
+            facts.pop("result", None) or next(iter(get_args(result)), result),
+            function,
+            files=tuple(one for one in items if isinstance(one, FileInput)),
+            output=main,
+            outputs=tuple(one for one in outputs if one is not main),
+            groups=tuple(one for one in groups if one is not own),
+            **facts,
+        )
+
+    return declare
+
+
+def _declare_item(
+    parameter: inspect.Parameter, hint: object
+) -> ImageInput | FileInput | Output | OptionGroup | None:
+    """Complete the declaration of an argument by its name, default and place."""
+    more: dict[str, Any] = {"name": parameter.name}
+    for kind in (hint, *get_args(hint)):
+        if inspect.isclass(kind) and issubclass(kind, core.Options):
+            return OptionGroup(title=parameter.name, options=kind, **more)
+    item: object = next(iter(getattr(hint, "__metadata__", ())), None)
+    if not isinstance(item, ImageInput | FileInput | Output):
+        return None
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        flag = f"--{parameter.name.replace('_', '-')}"
+        more["flag"] = flag if item.flag in ("", "-o") else item.flag
+    if isinstance(item, Output):
+        is_required = item.may_stay_in_memory or parameter.default is not None
+        return replace(item, is_required=is_required, **more)
+    has_default = parameter.default is not parameter.empty
+    has_default = has_default or getattr(item, "default", None) is not None
+    return replace(item, optional=has_default, **more)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verb(Generic[O, R]):
+    """A command: its inputs, options, outputs, result and job."""
+
+    name: str
+    images: tuple[ImageInput, ...]
+    options: type[O]
+    result: type[R]
+    function: Callable[..., core.Job[R]]  # that declares it
+    title: str = "options"  # order of the options in the help
+    files: tuple[FileInput, ...] = ()
+    output: Output | None = None
+    outputs: tuple[Output, ...] = ()  # further outputs
+    groups: tuple[OptionGroup, ...] = ()
+    reads: bool = True  # has reading options
+    opens: bool = True  # opens its images before it runs; otherwise its job opens them
+    not_read: tuple[str, ...] = ()  # reading options that the command line lacks
+    resumes: bool = False
+    makes_table: bool = False  # also accepts many images, with a row for each
+    # plots of its result in panels and reports
+    curves: tuple[core.CurveDeclaration, ...] = ()
+    gives: object = None  # return type of its function, if not the result
+    value: str = ""  # attribute of the result that is returned
+    # sums up the results of the planes of a stack, on each of which the function runs
+    sum_up: Callable[[Sequence[R]], dict[str, object]] | None = None
+
+    @property
+    def summary(self) -> str:
+        """One-sentence description of the command."""
+        return (index.VERBS | index.ACTIONS)[self.name]
+
+    @property
+    def function_name(self) -> str:
+        """Name of the command's function."""
+        functions = index.FUNCTIONS.items()
+        return next(name for name, verb in functions if verb == self.name)
+
+    @property
+    def example(self) -> str:
+        """Doctest of the command's function."""
+        return (inspect.getdoc(self.function) or "").partition(_EXAMPLES)[2]
+
+    @property
+    def reading_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of the per-image reading options."""
+        return tuple(item.side for item in self.images if item.side)
+
+    @property
+    def inputs(self) -> tuple[ImageInput | FileInput, ...]:
+        """Image and file inputs, positional ones first."""
+        all_inputs: tuple[ImageInput | FileInput, ...] = (*self.images, *self.files)
+        return tuple(sorted(all_inputs, key=lambda item: bool(item.flag)))
+
+    @property
+    def all_outputs(self) -> tuple[Output, ...]:
+        """All outputs of the command."""
+        return (*(() if self.output is None else (self.output,)), *self.outputs)
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether it may overwrite files: its outputs, or those it checks itself."""
+        return bool(self.all_outputs) or "existing" in self.parameters
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of the function that declares the command."""
+        return inspect.signature(self.function).parameters
+
+    @property
+    def option_groups(self) -> tuple[OptionGroup, ...]:
+        """Option groups of the command, with per-image groups last."""
+        own = OptionGroup("options", self.title, self.options, _IN_FILE)
+        groups = [own, *self.groups]
+        if self.reads:
+            not_read = () if self.reading_prefixes else self.not_read
+            groups.append(OptionGroup("opening", "reading", io.ReadOptions, not_read))
+        for side, image in zip(self.reading_prefixes, self.images, strict=False):
+            name = image.name.upper()
+            title = f"reading options for {name} only, overriding those for both images"
+            groups.append(OptionGroup("", title, io.ReadOptions, before=f"{side}_"))
+        return tuple(groups)
+
+    @property
+    def arguments(self) -> "dict[str, ImageInput | FileInput | Output | FieldInfo]":
+        """All arguments of the command, keyed by name."""
+        options = {
+            name: item
+            for group in reversed(self.option_groups)  # own ones before reading
+            for name, item in group.arguments(group.exclude).items()
+        }
+        items = (*self.inputs, *self.all_outputs)
+        return {**options, **{item.name: item for item in items}}
+
+    @property
+    def makes_image(self) -> bool:
+        """Whether the output is a reproducible image."""
+        out = self.output
+        return out is not None and out.is_image
+
+    @property
+    def return_type(self) -> Any:
+        """Return type of the command's function, possibly a union."""
+        if self.output is not None and self.output.may_stay_in_memory:
+            return self.gives or core.Micrograph | self.result
+        return self.gives or self.result
+
+    @property
+    def hidden_options(self) -> dict[str, None]:
+        """Reading options replaced by command options, all set to None."""
+        own = self.options.model_fields
+        return {name: None for name in io.ReadOptions.model_fields if name in own}
+
+    def get_read_options(
+        self, image: str, options: O, opening: io.ReadOptions
+    ) -> io.ReadOptions:
+        """Return how an image is read: the command may have options for it alone."""
+        names = {name: f"{image}_{name}" for name in io.ReadOptions.model_fields}
+        own = {
+            name: getattr(options, long)
+            for name, long in names.items()
+            if long in self.options.model_fields
+        }
+        return io.ReadOptions(**own) if own else opening
+
+    def get_return_value(self, result: R) -> object:
+        """Return the function's return value for a result: its image, if any."""
+        if self.value:
+            return getattr(result, self.value)
+        image = getattr(result, "image", None)
+        is_image = isinstance(image, core.Micrograph)
+        return image if is_image and self.return_type is not self.result else result
+
+    def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
+        """Create the option groups from named values, ignoring unknown names."""
+        sets = {one.name: one.options for one in self.option_groups if not one.before}
+        values_given = dict(values)
+        if values.get(CALIBRATION.name) is not None:
+            values_given = io.apply_calibration(values, sets.values())
+        parts = {}
+        for name, model in sets.items():
+            own = {k: values_given[k] for k in model.model_fields if k in values_given}
+            hidden = self.hidden_options if name == "opening" else {}
+            parts[name] = model.parse(own | hidden)
+        if self.reading_prefixes:
+            names = (*io.ReadOptions.model_fields, CALIBRATION.name)
+            both, *alone = (
+                io.apply_calibration(
+                    {n: values[side + n] for n in names if side + n in values},
+                    [io.ReadOptions],
+                )
+                for side in ("", *(f"{side}_" for side in self.reading_prefixes))
+            )
+            groups = ("opening", f"{self.reading_prefixes[1]}_opening")
+            for group, own in zip(groups, alone, strict=True):
+                if "pixel_size_nm" in own:  # another one, to which no error applies
+                    own.setdefault("pixel_size_sd_nm", None)
+                parts[group] = io.ReadOptions.parse({**both, **own})
+        return parts
+
+    def list_values(self, **sets: core.Options | None) -> dict[str, object]:
+        """Return the values, as JSON, that `parse` converts to these option groups.
+
+        Defaults, and options that the command lacks, are left out.
+        """
+        first, *others = self.reading_prefixes or ("",)
+        prefixes = {f"{side}_opening": f"{side}_" for side in others}
+        prefixes["opening"] = f"{first}_" if first else ""
+        if (other := sets.get("options")) is not None:  # may be of another command
+            own = other.model_dump(include={*self.options.model_fields})
+            sets["options"] = self.options.parse(own)
+        return {
+            prefixes.get(group, "") + name: value
+            for group, one in sets.items()
+            if one is not None
+            for name, value in one.model_dump(
+                mode="json", exclude_defaults=True
+            ).items()
+        }
+
+    def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
+        """Create the option groups from named options, rejecting unknown names.
+
+        Raises
+        ------
+        OptionError
+            If a name is not an option of the command, its groups or reading.
+        """
+        prefixes = {
+            name: one.before for one in self.option_groups for name in one.arguments()
+        }
+        unknown = sorted(set(options) - {*prefixes})
+        for name in unknown:
+            shown = f"The option {name} of {self.function_name}"
+            if former := index.describe_former_name(f"{self.name} --{name}", shown):
+                raise core.OptionError(former)
+        if not unknown:
+            return self.parse(options)
+        names = ", ".join(sorted(name for name, side in prefixes.items() if not side))
+        if self.reading_prefixes:
+            sides = "_ or ".join(self.reading_prefixes)
+            names += f"; reading options may also be prefixed with {sides}_"
+        near = get_close_matches(unknown[0], prefixes, 1)
+        start = "Unknown option" + "s" * (len(unknown) > 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        msg = (
+            f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
+            f"options are {names}."
+        )
+        raise core.OptionError(msg, code="unknown-option")
+
+    def start(self, values: Mapping[str, object], **how: object) -> core.Job[R]:
+        """Create the job from named values, including options."""
+        items = (*self.inputs, *self.all_outputs)
+        files = {one.name: values[one.name] for one in items if one.name in values}
+        return self.job(**files, **self.parse(values), **how)
+
+    def call(
+        self, values: Mapping[str, object], existing: OverwritePolicy
+    ) -> core.Job[R]:
+        """Create the job from named values, also those that only its function takes."""
+        more = {name: one for name, one in values.items() if name not in self.arguments}
+        if self.resumes:
+            more["keep"] = existing.keep
+        how = {"overwrite": existing.overwrite, "resume": existing.resume}
+        return self.start(values, **how, **more)
+
+    def job(
+        self,
+        *inputs: object,
+        options: O | Any = None,
+        opening: io.ReadOptions | Any = None,
+        overwrite: bool | Any = False,
+        resume: bool | Any = False,
+        **values: Any,
+    ) -> core.Job[R]:
+        """Check the outputs, open the images, and run.
+
+        It yields `Progress` and returns the result. In `inputs`, the output comes last.
+        A resumable command keeps finished parts, unless `keep` is False.
+        """
+        yield core.Progress(0, 0, "reading")
+        first = [item.name for item in self.inputs if not item.flag]
+        first += [] if self.output is None else [self.output.name]
+        if len(inputs) > len(first):
+            msg = (
+                f"{self.name} takes only {', '.join(first)} as positional arguments; "
+                "pass others by name"
+            )
+            raise TypeError(msg)
+        values |= dict(zip(first, inputs, strict=False))
+        usual = {item.name: item.default for item in self.files}
+        values = usual | {k: v for k, v in values.items() if v is not None}
+        keeps = self.resumes and values.pop("keep", True)
+        run = Run(
+            self.name,
+            self._take_images(values),
+            (options or self.options.parse({})).reset_unused_options(),
+            opening or io.ReadOptions(),
+            existing=OverwritePolicy(overwrite, resume, keeps),
+            parameters=values,
+        )
+        check_devices((run.options, *values.values()))
+        for item in self.images:  # those that are read unlike the others
+            reading = self.get_read_options(item.name, run.options, run.opening)
+            if reading is not run.opening:
+                run.readings[item.name] = reading
+        for side in self.reading_prefixes[1:]:
+            run.readings[side] = values.pop(f"{side}_opening", None) or io.ReadOptions()
+        files = [values.get(item.name) for item in self.files]
+        run.inputs = [
+            Path(one)
+            for one in (*_iterate_images(run.image_inputs.values()), *files)
+            if isinstance(one, (str, os.PathLike))
+        ]
+        self._set_targets(run, values)
+        if self.opens:
+            run.open_images()
+        if self.sum_up is not None:
+            return (yield from _run_on_planes(run, self._call_function, self.sum_up))
+        return (yield from self._call_function(run))
+
+    def _set_targets(self, run: "Run[O]", values: dict[str, Any]) -> None:
+        """Remove the outputs from named values, and check them."""
+        for output in self.all_outputs:
+            place = values.pop(output.name, None)
+            if place is not None:
+                target = output.check_path(place, run.inputs, run.existing)
+                run.targets[output.name] = target
+                io.remove_leftovers(target.parent, target.name)
+        if self.output is not None:
+            run.target = run.targets.get(self.output.name)
+        for one, other in combinations(run.targets.values(), 2):
+            images.check_outputs_differ(one, other)
+
+    def _call_function(self, run: "Run[O]") -> core.Job[R]:
+        """Call the function with the values of a run as its arguments."""
+        given = {**run.parameters, **run.targets, **run.image_inputs, **run.images}
+        given |= {"options": run.options, "existing": run.existing}
+        if self.output is not None:
+            given[self.output.name] = run.target
+        _, *names = self.parameters
+        return self.function(run, **{name: given.get(name) for name in names})
+
+    def rerun(self, *inputs: object, **how: object) -> core.Job[R]:
+        """Run the command, overwriting existing outputs."""
+        return self.job(*inputs, overwrite=True, **how)
+
+    def _take_images(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Remove the images from named values, and return them."""
+        images = {}
+        for item in self.images:
+            image = values.pop(item.name, None)
+            if item.many and isinstance(image, (core.Micrograph, str, os.PathLike)):
+                image = [image]
+            if image is not None:
+                images[item.name] = image
+        return images
+
+
+def get_verb(name: str) -> Verb[core.Options, images.Result] | None:
+    """Import a command; return None if unknown or if it has several actions."""
+    module, _, function = index.PLACES.get(name, "").rpartition(".")
+    if not function:
+        return None
+    verb: Verb[core.Options, images.Result] = getattr(
+        import_module(f".{module}", "napari_semsr.jobs"), function
+    )
+    return verb
+
+
+def check_devices(sets: Iterable[object]) -> None:
+    """Raise an error for an unavailable device, before anything is read.
+
+    Training checks its own device, as the recipe may set it.
+    """
+    for one in sets:
+        name = getattr(one, "device", "auto")
+        if name not in ("auto", "cpu") and not hasattr(one, "devices"):
+            models.find_device(name)
+
+
+def _iterate_images(images: Iterable[object]) -> Iterator[object]:
+    """Yield images, including those in lists."""
+    for image in images:
+        if isinstance(image, (list, tuple)):
+            yield from _iterate_images(image)
+        else:
+            yield image
+
+
 _WITH_BARS = "crop", "calibrate"  # commands that may omit the bar
 
 
@@ -261,7 +625,7 @@ class Run(Generic[O]):
     target: Path | None = None
     existing: OverwritePolicy = field(default_factory=OverwritePolicy)
     inputs: list[Path] = field(default_factory=list)  # images to read
-    parameters: dict[str, Any] = field(default_factory=dict)  # files, groups
+    parameters: dict[str, object] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, core.Micrograph] = field(default_factory=dict)  # opened
     sources: dict[str, io.Source] = field(default_factory=dict)  # their source files
@@ -275,25 +639,29 @@ class Run(Generic[O]):
         return tuple(map(images.get_image_name, self.image_inputs.values()))
 
     @property
-    def required_target(self) -> Path:
-        """Path of a required output."""
-        if self.target is None:
-            msg = f"{self.verb} requires an output."
-            raise core.OptionError(msg, code="missing-value")
-        return self.target
-
-    @property
     def output(self) -> str | None:
         """Output path, or None if the output is not written."""
         return None if self.target is None else str(self.target)
 
-    def copy_for_image(self, image: Image, target: Path | None, **how: Any) -> "Run[O]":
-        """Return a copy of the run for one image, such as a plane, and one output."""
+    def copy_for_plane(
+        self,
+        image: Image,
+        target: Path | None,
+        opening: io.ReadOptions,
+        existing: OverwritePolicy,
+    ) -> "Run[O]":
+        """Return a copy of the run for one plane, or one image, and its output."""
         name, before = next(iter(self.image_inputs.items()))
-        fresh: dict[str, Any] = {"images": {}, "records": {}}
-        if image is not before:
-            fresh["sources"] = {}
-        return replace(self, image_inputs={name: image}, target=target, **fresh, **how)
+        return replace(
+            self,
+            image_inputs={name: image},
+            target=target,
+            opening=opening,
+            existing=existing,
+            images={},
+            records={},
+            sources=self.sources if image is before else {},
+        )
 
     def get_image_name(self, role: str) -> str:
         """Return the name of an image that its user knows."""
@@ -418,10 +786,6 @@ class Run(Generic[O]):
         about = about.replace(provenance=history, look=about.look)
         return (yield from images.write_map(blocks, about, self.target))
 
-    def get_result_fields(self, image: core.Micrograph) -> dict[str, Any]:
-        """Return the image names and the pixel size as result fields."""
-        return {"images": self.image_names, **get_pixel_size_fields(image)}
-
 
 def get_size_record(image: core.Micrograph) -> dict[str, object]:
     """Return the pixel-size error and source of an image, as histories record them."""
@@ -429,7 +793,14 @@ def get_size_record(image: core.Micrograph) -> dict[str, object]:
     return {key: image.metadata[key] for key in keys if key in image.metadata}
 
 
-def get_pixel_size_fields(image: core.Micrograph) -> dict[str, Any]:
+class PixelSizeFields(TypedDict):
+    """Fields of a result with a pixel size."""
+
+    pixel_size_nm: core.FloatPair | None
+    pixel_size_sd_nm: core.FloatPair | None
+
+
+def get_pixel_size_fields(image: core.Micrograph) -> PixelSizeFields:
     """Return the pixel size of an image as result fields."""
     return {
         "pixel_size_nm": image.pixel_size_nm,
@@ -437,427 +808,92 @@ def get_pixel_size_fields(image: core.Micrograph) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Verb(Generic[O, R]):
-    """A command: its inputs, options, outputs, result and job."""
+# Run on each plane of a stack.
 
-    name: str
-    images: tuple[ImageInput, ...]
-    options: type[O]
-    result: type[R]
-    run: Callable[[Run[Any]], core.Job[R]]
-    function: Callable[..., core.Job[R]]  # that declares it
-    title: str = "options"  # order of the options in the help
-    files: tuple[FileInput, ...] = ()
-    output: Output | None = None
-    outputs: tuple[Output, ...] = ()  # further outputs
-    groups: tuple[OptionGroup, ...] = ()
-    reads: bool = True  # has reading options
-    opens: bool = True  # opens its images before it runs; otherwise its job opens them
-    not_read: tuple[str, ...] = ()  # reading options that the command line lacks
-    resumes: bool = False
-    makes_table: bool = False  # also accepts many images, with a row for each
-    # plots of its result in panels and reports
-    curves: tuple[core.CurveDeclaration, ...] = ()
-    gives: Any = None  # return type of its function, if not the result
-    value: str = ""  # attribute of the result that is returned
-    example: str = ""  # doctest of the function
 
-    @property
-    def summary(self) -> str:
-        """One-sentence description of the command."""
-        return (VERBS | ACTIONS)[self.name]
+def _run_on_planes(
+    run: Run[O],
+    job: Callable[[Run[O]], core.Job[R]],
+    sum_up: Callable[[Sequence[R]], dict[str, object]],
+) -> core.Job[R]:
+    """Run a job on an image, or on every plane of a stack; `sum_up` adds the results.
 
-    @property
-    def function_name(self) -> str:
-        """Name of the command's function."""
-        return next(name for name, verb in FUNCTIONS.items() if verb == self.name)
-
-    @property
-    def reading_prefixes(self) -> tuple[str, ...]:
-        """Prefixes of the per-image reading options."""
-        return tuple(item.side for item in self.images if item.side)
-
-    @property
-    def inputs(self) -> tuple[ImageInput | FileInput, ...]:
-        """Image and file inputs, positional ones first."""
-        all_inputs: tuple[ImageInput | FileInput, ...] = (*self.images, *self.files)
-        return tuple(sorted(all_inputs, key=lambda item: bool(item.flag)))
-
-    @property
-    def all_outputs(self) -> tuple[Output, ...]:
-        """All outputs of the command."""
-        return (*(() if self.output is None else (self.output,)), *self.outputs)
-
-    @property
-    def overwrites(self) -> bool:
-        """Whether it may overwrite files: its outputs, or those it checks itself."""
-        return bool(self.all_outputs) or "existing" in self.parameters
-
-    @property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """Parameters of the function that declares the command."""
-        return inspect.signature(self.function).parameters
-
-    @property
-    def option_groups(self) -> tuple[OptionGroup, ...]:
-        """Option groups of the command, with per-image groups last."""
-        own = OptionGroup("options", self.title, self.options, _IN_FILE)
-        groups = [own, *self.groups]
-        if self.reads:
-            not_read = () if self.reading_prefixes else self.not_read
-            groups.append(OptionGroup("opening", "reading", io.ReadOptions, not_read))
-        for side, image in zip(self.reading_prefixes, self.images, strict=False):
-            name = image.name.upper()
-            title = f"reading options for {name} only, overriding those for both images"
-            groups.append(OptionGroup("", title, io.ReadOptions, before=f"{side}_"))
-        return tuple(groups)
-
-    @property
-    def arguments(self) -> "dict[str, ImageInput | FileInput | Output | FieldInfo]":
-        """All arguments of the command, keyed by name."""
-        all_arguments: dict[str, Any] = {}
-        # own options before those of reading
-        for group in reversed(self.option_groups):
-            all_arguments |= group.arguments(group.exclude)
-        return all_arguments | {
-            item.name: item for item in (*self.inputs, *self.all_outputs)
-        }
-
-    @property
-    def makes_image(self) -> bool:
-        """Whether the output is a reproducible image."""
-        out = self.output
-        return out is not None and out.is_image
-
-    @property
-    def return_type(self) -> Any:
-        """Return type of the command's function, possibly a union."""
-        if self.output is not None and self.output.may_stay_in_memory:
-            return self.gives or core.Micrograph | self.result
-        return self.gives or self.result
-
-    @property
-    def hidden_options(self) -> dict[str, None]:
-        """Reading options replaced by command options, all set to None."""
-        own = self.options.model_fields
-        return {name: None for name in io.ReadOptions.model_fields if name in own}
-
-    def get_read_options(
-        self, image: str, options: O, opening: io.ReadOptions
-    ) -> io.ReadOptions:
-        """Return how an image is read: the command may have options for it alone."""
-        names = {name: f"{image}_{name}" for name in io.ReadOptions.model_fields}
-        own = {
-            name: getattr(options, long)
-            for name, long in names.items()
-            if long in self.options.model_fields
-        }
-        return io.ReadOptions(**own) if own else opening
-
-    def get_return_value(self, result: R) -> object:
-        """Return the function's return value for a result: its image, if any."""
-        if self.value:
-            return getattr(result, self.value)
-        image = getattr(result, "image", None)
-        is_image = isinstance(image, core.Micrograph)
-        return image if is_image and self.return_type is not self.result else result
-
-    def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """Create the option groups from named values, ignoring unknown names."""
-        sets = {one.name: one.options for one in self.option_groups if not one.before}
-        values_given = dict(values)
-        if values.get(CALIBRATION.name) is not None:
-            values_given = io.apply_calibration(values, sets.values())
-        parts = {}
-        for name, model in sets.items():
-            own = {k: values_given[k] for k in model.model_fields if k in values_given}
-            hidden = self.hidden_options if name == "opening" else {}
-            parts[name] = model.parse(own | hidden)
-        if self.reading_prefixes:
-            names = (*io.ReadOptions.model_fields, CALIBRATION.name)
-            both, *alone = (
-                io.apply_calibration(
-                    {n: values[side + n] for n in names if side + n in values},
-                    [io.ReadOptions],
-                )
-                for side in ("", *(f"{side}_" for side in self.reading_prefixes))
-            )
-            groups = ("opening", f"{self.reading_prefixes[1]}_opening")
-            for group, own in zip(groups, alone, strict=True):
-                if "pixel_size_nm" in own:  # another one, to which no error applies
-                    own.setdefault("pixel_size_sd_nm", None)
-                parts[group] = io.ReadOptions.parse({**both, **own})
-        return parts
-
-    def list_values(self, **sets: core.Options | None) -> dict[str, object]:
-        """Return the values, as JSON, that `parse` converts to these option groups.
-
-        Defaults, and options that the command lacks, are left out.
-        """
-        first, *others = self.reading_prefixes or ("",)
-        prefixes = {f"{side}_opening": f"{side}_" for side in others}
-        prefixes["opening"] = f"{first}_" if first else ""
-        if (other := sets.get("options")) is not None:  # may be of another command
-            own = other.model_dump(include={*self.options.model_fields})
-            sets["options"] = self.options.parse(own)
-        return {
-            prefixes.get(group, "") + name: value
-            for group, one in sets.items()
-            if one is not None
-            for name, value in one.model_dump(
-                mode="json", exclude_defaults=True
-            ).items()
-        }
-
-    def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
-        """Create the option groups from named options, rejecting unknown names.
-
-        Raises
-        ------
-        OptionError
-            If a name is not an option of the command, its groups or reading.
-        """
-        prefixes = {
-            name: one.before for one in self.option_groups for name in one.arguments()
-        }
-        unknown = sorted(set(options) - {*prefixes})
-        for name in unknown:
-            shown = f"The option {name} of {self.function_name}"
-            if former := describe_former_name(f"{self.name} --{name}", shown):
-                raise core.OptionError(former)
-        if not unknown:
-            return self.parse(options)
-        names = ", ".join(sorted(name for name, side in prefixes.items() if not side))
-        if self.reading_prefixes:
-            sides = "_ or ".join(self.reading_prefixes)
-            names += f"; reading options may also be prefixed with {sides}_"
-        near = get_close_matches(unknown[0], prefixes, 1)
-        start = "Unknown option" + "s" * (len(unknown) > 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        msg = (
-            f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
-            f"options are {names}."
+    Each plane of a stack has its own scaling and goes to a hidden store next to the
+    output, so that an interrupted run can be resumed; the stores are removed once the
+    stack is complete.
+    """
+    if run.target is None:
+        return (yield from job(run))
+    target, image = run.target, run.image_inputs["image"]
+    is_stack = isinstance(image, Sequence) and not isinstance(image, str)
+    axes = {"plane": len(image)} if is_stack else _read_axis_sizes(run)
+    planes = math.prod(axes.values())
+    if planes == 1:
+        if is_stack:
+            run = run.copy_for_plane(image[0], target, run.opening, run.existing)
+        return (yield from job(run))
+    _check_stack_outputs(run, target, axes)
+    existing = OverwritePolicy(not run.existing.resume, run.existing.resume)
+    results: list[Any] = []
+    for plane in range(planes):
+        one = run.copy_for_plane(
+            image[plane] if is_stack else image,
+            target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
+            run.opening if is_stack else run.opening.replace(plane=plane),
+            existing,
         )
-        raise core.OptionError(msg, code="unknown-option")
+        prefix = f"plane {plane + 1} of {planes}"
 
-    def start(self, values: Mapping[str, object], **how: object) -> core.Job[R]:
-        """Create the job from named values, including options."""
-        items = (*self.inputs, *self.all_outputs)
-        files = {one.name: values[one.name] for one in items if one.name in values}
-        return self.job(**files, **self.parse(values), **how)
+        def prefix_message(step: core.Progress, prefix: str = prefix) -> core.Progress:
+            return replace(step, message=f"{prefix}: {step.message}")
 
-    def call(
-        self, values: Mapping[str, object], existing: OverwritePolicy
-    ) -> core.Job[R]:
-        """Create the job from named values, also those that only its function takes."""
-        more = {name: one for name, one in values.items() if name not in self.arguments}
-        if self.resumes:
-            more["keep"] = existing.keep
-        how = {"overwrite": existing.overwrite, "resume": existing.resume}
-        return self.start(values, **how, **more)
-
-    def job(
-        self,
-        *inputs: object,
-        options: O | Any = None,
-        opening: io.ReadOptions | Any = None,
-        overwrite: bool | Any = False,
-        resume: bool | Any = False,
-        **values: Any,
-    ) -> core.Job[R]:
-        """Check the outputs, open the images, and run.
-
-        It yields `Progress` and returns the result. In `inputs`, the output comes last.
-        A resumable command keeps finished parts, unless `keep` is False.
-        """
-        yield core.Progress(0, 0, "reading")
-        first = [item.name for item in self.inputs if not item.flag]
-        first += [] if self.output is None else [self.output.name]
-        if len(inputs) > len(first):
-            msg = (
-                f"{self.name} takes only {', '.join(first)} as positional arguments; "
-                "pass others by name"
-            )
-            raise TypeError(msg)
-        values |= dict(zip(first, inputs, strict=False))
-        usual = {item.name: item.default for item in self.files}
-        values = usual | {k: v for k, v in values.items() if v is not None}
-        run = Run(
-            self.name,
-            self._take_images(values),
-            (options or self.options.parse({})).reset_unused_options(),
-            opening or io.ReadOptions(),
-            parameters=values,
-        )
-        self._set_readings(run)
-        keeps = self.resumes and values.pop("keep", True)
-        run.existing = OverwritePolicy(overwrite, resume, keeps)
-        check_devices((run.options, *values.values()))
-        files = [values.get(item.name) for item in self.files]
-        run.inputs = [
-            Path(one)
-            for one in (*_iterate_images(run.image_inputs.values()), *files)
-            if isinstance(one, (str, os.PathLike))
-        ]
-        for output in self.all_outputs:
-            place = values.pop(output.name, None)
-            if place is not None:
-                place_checked = output.check_path(place, run.inputs, run.existing)
-                run.targets[output.name] = place_checked
-                io.remove_leftovers(place_checked.parent, place_checked.name)
-        if self.output is not None:
-            run.target = run.targets.get(self.output.name)
-        for one, other in combinations(run.targets.values(), 2):
-            images.check_outputs_differ(one, other)
-        if self.opens:
-            run.open_images()
-        return (yield from self.run(run))
-
-    def rerun(self, *inputs: object, **how: object) -> core.Job[R]:
-        """Run the command, overwriting existing outputs."""
-        return self.job(*inputs, overwrite=True, **how)
-
-    def _take_images(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Remove the images from named values, and return them."""
-        images = {}
-        for item in self.images:
-            image = values.pop(item.name, None)
-            if item.many and isinstance(image, (core.Micrograph, str, os.PathLike)):
-                image = [image]
-            if image is not None:
-                images[item.name] = image
-        return images
-
-    def _set_readings(self, run: Run[O]) -> None:
-        """Set the reading options of images that are read unlike the others."""
-        for item in self.images:
-            reading = self.get_read_options(item.name, run.options, run.opening)
-            if reading is not run.opening:
-                run.readings[item.name] = reading
-        for side in self.reading_prefixes[1:]:
-            own = run.parameters.pop(f"{side}_opening", None)
-            run.readings[side] = own or io.ReadOptions()
-
-
-def get_verb(name: str) -> Verb[core.Options, images.Result] | None:
-    """Import a command; return None if unknown or if it has several actions."""
-    if name not in (*FUNCTIONS.values(), *PLACES):
-        return None
-    module, _, function = PLACES.get(name, f"{name}.{name}").rpartition(".")
-    verb: Verb[core.Options, images.Result] = getattr(
-        import_module(f".{module}", "napari_semsr.jobs"), function
+        results.append((yield from core.map_progress(job(one), prefix_message)))
+    yield core.Progress(0, 0, f"writing {target.name}")
+    history = results[0].provenance
+    inputs = tuple(record for item in results for record in item.provenance.inputs)
+    if not is_stack:  # the records of planes include their index
+        inputs = (images.create_stack_record(inputs[0], run.opening),)
+    reading = {"reading": run.opening.model_dump(mode="json")}
+    update = {"options": {**history.options, **reading}, "inputs": inputs}
+    history = history.model_copy(update=update)
+    # `open_image` would name it after the temporary file
+    first = io.read(results[0].output).replace(provenance=history)
+    pages = (images.open_image(item.output).array() for item in results)
+    io.write_pages(first, axes, pages, target)
+    for item in results:
+        shutil.rmtree(item.output)
+    combined_result: R = replace(
+        results[0],
+        output=str(target),
+        shape=(*io.get_page_axes(axes).values(), *first.shape),
+        provenance=history,
+        **sum_up(results),
     )
-    return verb
+    return combined_result
 
 
-_EXAMPLES = "Examples\n--------\n"
+def _read_axis_sizes(run: Run[O]) -> dict[str, int]:
+    """Return the axis sizes of a stack by name; none for a single plane."""
+    image, has_plane = run.image_inputs["image"], run.opening.plane is not None
+    if isinstance(image, core.Micrograph) or has_plane or not Path(image).exists():
+        return {}
+    return run.get_source("image").read_axes(run.opening)
 
 
-def command(
-    name: str = "",
-    *,
-    planes: Callable[..., core.Job[Any]] | None = None,
-    **facts: Any,
-) -> Callable[[Callable[..., core.Job[R]]], Verb[Any, R]]:
-    """Declare a command by a function: its parameters, docstring and result.
-
-    The function takes the run, then images, files and outputs in the order of the
-    command line, annotated with `ImageInput`, `FileInput` or `Output`, and its sets of
-    options; what follows ``*`` has a flag. The docstring ends with the example.
-
-    Parameters
-    ----------
-    name : str, optional
-        Name of the command; by default that of the function.
-    planes : callable, optional
-        Runs the function, its argument `job`, on each plane of a stack; the function
-        opens the image itself.
-    **facts : object
-        Further fields of the `Verb`.
-
-    Returns
-    -------
-    callable
-        Turns the function into the `Verb`.
-    """
-
-    def declare(function: Callable[..., core.Job[R]]) -> Verb[Any, R]:
-        hints = get_type_hints(function, include_extras=True)
-        _, *parameters = inspect.signature(function).parameters.values()
-        *_, result = get_args(hints["return"])
-        items: list[Any] = [_declare_item(one, hints[one.name]) for one in parameters]
-        images = [one for one in items if isinstance(one, ImageInput)]
-        files = [one for one in items if isinstance(one, FileInput)]
-        outputs = [one for one in items if isinstance(one, Output)]
-        groups = [one for one in items if isinstance(one, OptionGroup)]
-        own = next((one for one in groups if one.name == "options"), OptionGroup())
-        named = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
-        main = next((one for one in outputs if one.name not in named), None)
-
-        def start(run: Run[Any]) -> core.Job[R]:
-            given = {**run.parameters, **run.targets, **run.image_inputs, **run.images}
-            given |= {"options": run.options, "existing": run.existing}
-            given |= {} if main is None else {main.name: run.target}
-            return function(
-                run, **{one.name: given.get(one.name) for one in parameters}
+def _check_stack_outputs(run: Run[O], target: Path, axes: dict[str, int]) -> None:
+    """Raise an error for outputs that a stack cannot be written to."""
+    planes = math.prod(axes.values())
+    for name, place in run.targets.items():
+        if place != target:
+            msg = (
+                f"A {name.replace('_', ' ')} requires a single plane, got a stack of "
+                f"{planes} planes: choose one plane (`plane`)."
             )
-
-        return Verb(
-            name or function.__name__.replace("_", "-"),
-            tuple(images),
-            own.options,
-            facts.pop("result", None) or next(iter(get_args(result)), result),
-            start if planes is None else partial(planes, job=start),
-            files=tuple(files),
-            output=main,
-            outputs=tuple(one for one in outputs if one is not main),
-            groups=tuple(one for one in groups if one is not own),
-            example=(inspect.getdoc(function) or "").partition(_EXAMPLES)[2],
-            function=function,
-            **facts,
+            raise core.OptionError(msg, code="several-planes")
+    if io.get_output_format(target) not in ("ome-tiff", "tiff"):
+        msg = (
+            f"A stack of {planes} planes can only be written as .ome.tif or .tif, got "
+            f"{target.name}: change the suffix, or choose one plane (`plane`)."
         )
-
-    return declare
-
-
-def _declare_item(parameter: inspect.Parameter, hint: Any) -> Any:
-    """Complete the declaration of an argument by its name, default and place."""
-    more: dict[str, Any] = {"name": parameter.name}
-    for kind in (hint, *get_args(hint)):
-        if inspect.isclass(kind) and issubclass(kind, core.Options):
-            return OptionGroup(title=parameter.name, options=kind, **more)
-    item = next(iter(getattr(hint, "__metadata__", ())), None)
-    if item is None:
-        return None
-    has_default = parameter.default is not parameter.empty
-    if parameter.kind is parameter.KEYWORD_ONLY:
-        flag = f"--{parameter.name.replace('_', '-')}"
-        more["flag"] = flag if item.flag in ("", "-o") else item.flag
-    if isinstance(item, Output):
-        is_required = item.may_stay_in_memory or parameter.default is not None
-        more["is_required"] = is_required
-        return replace(item, **more)
-    if isinstance(item, FileInput):
-        has_default = has_default or item.default is not None
-    return replace(item, optional=has_default, **more)
-
-
-def check_devices(sets: Iterable[object]) -> None:
-    """Raise an error for an unavailable device, before anything is read.
-
-    Training checks its own device, as the recipe may set it.
-    """
-    for one in sets:
-        name = getattr(one, "device", "auto")
-        if name not in ("auto", "cpu") and not hasattr(one, "devices"):
-            models.find_device(name)
-
-
-def _iterate_images(images: Iterable[object]) -> Iterator[Any]:
-    """Yield images, including those in lists."""
-    for image in images:
-        if isinstance(image, (list, tuple)):
-            yield from _iterate_images(image)
-        else:
-            yield image
+        raise core.WriteError(msg, code="format-unsupported")
+    io.check_page_axes(axes, target)

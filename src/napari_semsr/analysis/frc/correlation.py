@@ -179,7 +179,7 @@ class FrcResult:
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property("Measured in")(core.describe_measured_box)
+    measured_in = property(core.describe_measured_box)
 
     @property
     def why(self) -> Annotated[str | None, core.declare_quantity("Why")]:

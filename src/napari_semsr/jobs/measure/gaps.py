@@ -39,11 +39,10 @@ _OF_PARTICLE = {
 # Share of the diameters that clear particles have: 0.47 and more of 9 of 10 real
 # powders, balls and carbides, 0.31 and less of 25 of 29 surfaces and tissues; chosen
 _MIN_CLEAR, _MIN_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
-_PLOT_ONLY: dict[str, Any] = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True)
-class GapReport(verb.ImageMeasurement):
+class GapReport(images.ImageMeasurement):
     """Particles and gaps in an image, and the histograms of the widths of the gaps.
 
     These are of the image's gaps and, if there is one, of the reference's, in `unit`.
@@ -63,19 +62,22 @@ class GapReport(verb.ImageMeasurement):
             getattr(gap, f"width_{unit}") for gap in result.result.found_gaps
         ],
         *("widths", "Widths"),
-        **_PLOT_ONLY,
+        shown=False,
+        tabled=False,
     )
     reference_widths_nm, reference_widths_px = core.create_length_properties(
         lambda result, unit: [
             getattr(gap, f"reference_{unit}") for gap in result.result.found_gaps
         ],
         *("reference_widths", "Widths, reference"),
-        **_PLOT_ONLY,
+        shown=False,
+        tabled=False,
     )
     diameters_nm, diameters_px = core.create_length_properties(
         lambda result, unit: list(result.result.get_diameters(unit)),
         *("diameters", "Diameters"),
-        **_PLOT_ONLY,
+        shown=False,
+        tabled=False,
     )
 
     @property
@@ -89,7 +91,7 @@ class GapReport(verb.ImageMeasurement):
     def rows(
         self,
     ) -> Annotated[
-        list[dict[str, Any]], core.declare_quantity("Each gap", keys=_OF_GAP)
+        list[dict[str, object]], core.declare_quantity("Each gap", keys=_OF_GAP)
     ]:
         """Measured values of each gap."""
         columns = self.result.create_table()
@@ -161,7 +163,7 @@ class GapReport(verb.ImageMeasurement):
     @property
     def histogram(
         self,
-    ) -> Annotated[dict[str, Any], core.declare_quantity("Histograms of widths")]:
+    ) -> Annotated[dict[str, object], core.declare_quantity("Histograms of widths")]:
         """Counts and fitted Gaussians of image and reference, with bin edges."""
         image, reference = images.to_json_value(self.histograms)
         edges = image.pop("edges")
@@ -306,15 +308,7 @@ def gaps(
     gaps = yield from measure_gaps(*parts, options=options)
     if box is not None:
         gaps = gaps.move_to_image(box, image.shape)
-    is_unclear = gaps.clear is not None and gaps.clear < _MIN_CLEAR
-    if is_unclear and gaps.particles - gaps.cut >= _MIN_COUNT:
-        core.warn(
-            f"Only {100 * (gaps.clear or 0):.0f} % of the particles found in "
-            f"{sized_image.name}, weighted by diameter, are round or convex and "
-            "isolated: check the outlines. The image may contain no particles, or only "
-            "dark ones (`dark`).",
-            "particles-doubtful",
-        )
+    _warn_if_unclear(gaps, sized_image.name)
     in_png = labels_out is not None and labels_out.suffix.lower() == ".png"
     largest = int(np.asarray(gaps.labels).max()) if in_png and gaps.particles else 0
     if largest > np.iinfo(np.uint8).max:  # they would be stretched
@@ -324,7 +318,8 @@ def gaps(
         )
         raise core.WriteError(msg, code="out-of-range")
     report = GapReport(
-        **run.get_result_fields(sized_image),
+        images=run.image_names,
+        **verb.get_pixel_size_fields(sized_image),
         result=gaps,
         histograms=gaps.compute_histograms(
             "px" if size is None else "nm", options.bin_width
@@ -333,17 +328,8 @@ def gaps(
         table=None if table is None else str(table),
         labels_out=None if labels_out is None else str(labels_out),
     )
-    # one row per gap; unknown values are empty
     if table is not None and particles is not None:
-        columns = gaps.create_table()
-        rows = (
-            [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
-            for row in zip(*columns.values(), strict=True)
-        )
-        write_csv(table, [list(columns), *rows])
-        each = report.particle_rows
-        columns_of_particles = {key: [row[key] for row in each] for key in _OF_PARTICLE}
-        write_sheet(particles, columns_of_particles)
+        _write_tables(report, table, particles)
     if labels_out is not None:
         history = yield from run.compose_history()
         labelled = image if reference is None else reference
@@ -356,3 +342,27 @@ def gaps(
             labels_out,
         )
     return report
+
+
+def _warn_if_unclear(gaps: Gaps, name: str) -> None:
+    """Warn if most of what was found does not look like particles."""
+    is_unclear = gaps.clear is not None and gaps.clear < _MIN_CLEAR
+    if is_unclear and gaps.particles - gaps.cut >= _MIN_COUNT:
+        core.warn(
+            f"Only {100 * (gaps.clear or 0):.0f} % of the particles found in {name}, "
+            "weighted by diameter, are round or convex and isolated: check the "
+            "outlines. The image may contain no particles, or only dark ones (`dark`).",
+            "particles-doubtful",
+        )
+
+
+def _write_tables(report: GapReport, table: Path, particles: Path) -> None:
+    """Write a row for each gap, and one for each particle; unknown cells are empty."""
+    columns = report.result.create_table()
+    rows = (
+        [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
+        for row in zip(*columns.values(), strict=True)
+    )
+    write_csv(table, [list(columns), *rows])
+    each = report.particle_rows
+    write_sheet(particles, {key: [row[key] for row in each] for key in _OF_PARTICLE})

@@ -4,20 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from napari_semsr import analysis, core
-from napari_semsr.jobs import verb
-from napari_semsr.jobs.images import SIZES, get_calibrated_image, to_json_value
+from napari_semsr.jobs import images, verb
 
 _SEVERAL = 2  # fewest lines that are listed in a table
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MeasuredCurve(verb.PixelSizeResult):
+class MeasuredCurve(images.PixelSizeResult):
     """Profile along a line, with its measurements."""
 
     profile: analysis.Profile
@@ -191,8 +190,10 @@ class ProfileReport(MeasuredCurve):
         "edge_10_90", "interval"
     )
 
-    @core.create_property("Lines averaged", shown=False, tabled=False)
-    def lines_averaged(self) -> int:
+    @property
+    def lines_averaged(
+        self,
+    ) -> Annotated[int, core.Quantity("Lines averaged", shown=False, tabled=False)]:
         """Parallel lines whose mean was measured."""
         return self.profile.lines
 
@@ -219,7 +220,9 @@ class ProfileReport(MeasuredCurve):
     @property
     def lines(
         self,
-    ) -> Annotated[list[Any], core.declare_quantity("Lines", keys=_OF_LINE)]:
+    ) -> Annotated[
+        list[dict[str, object]], core.declare_quantity("Lines", keys=_OF_LINE)
+    ]:
         """Measurements of each line."""
         length = partial(_create_length_record, self.profile)
         return [
@@ -235,7 +238,9 @@ class ProfileReport(MeasuredCurve):
     @property
     def pairs(
         self,
-    ) -> Annotated[list[Any], core.declare_quantity("Neighbours", keys=_OF_PAIR)]:
+    ) -> Annotated[
+        list[dict[str, object]], core.declare_quantity("Neighbours", keys=_OF_PAIR)
+    ]:
         """Measurements of each pair of neighbouring lines."""
         length = partial(_create_length_record, self.profile)
         return [
@@ -254,7 +259,9 @@ class ProfileReport(MeasuredCurve):
     @property
     def edge(
         self,
-    ) -> Annotated[dict[str, Any] | None, core.declare_quantity("Edge", keys=_OF_EDGE)]:
+    ) -> Annotated[
+        dict[str, object] | None, core.declare_quantity("Edge", keys=_OF_EDGE)
+    ]:
         """Measurements of the edge, if there is one."""
         edge, length = self.readings.edge, partial(_create_length_record, self.profile)
         if edge is None:
@@ -265,8 +272,8 @@ class ProfileReport(MeasuredCurve):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    @core.create_property("Height", core.LEVELS)
-    def height(self) -> float | None:
+    @property
+    def height(self) -> Annotated[float | None, core.Quantity("Height", core.LEVELS)]:
         """Height of the highest line."""
         line = self.readings.highest_line
         return None if line is None else line.height
@@ -278,8 +285,8 @@ class ProfileReport(MeasuredCurve):
         return dips[0].value if dips and dips[0] else None
 
     # why there is neither line nor edge
-    @core.create_property("No reading")
-    def reason(self) -> str | None:
+    @property
+    def reason(self) -> Annotated[str | None, core.Quantity("No reading")]:
         """Reason why nothing was read."""
         return self.readings.reason
 
@@ -306,10 +313,10 @@ class ProfileReport(MeasuredCurve):
 
     def to_json(self) -> dict[str, object]:
         """Return the curve and its measurements as one record."""
-        record: dict[str, object] = to_json_value(
+        record: dict[str, object] = images.to_json_value(
             {
                 "image": self.image,
-                **{name: core.get_value(self, name) for name in SIZES},
+                **{name: core.get_value(self, name) for name in images.SIZES},
                 **self.options.model_dump(),
                 **self.lengths("fwhm"),
                 **{name: core.get_value(self, name) for name in _RECORD_NAMES},
@@ -399,7 +406,7 @@ def profile(
     >>> round(found["fwhm_nm"], 1), round(found["peaks_nm"][0], 1)
     (40.0, 150.0)
     """
-    sized_image = get_calibrated_image(image, None)
+    sized_image = images.get_calibrated_image(image, None)
     analysis.check_line_bounds(sized_image, options.line)
     profile = analysis.read_profile(sized_image, options.line, width_px=options.width)
     yield core.Progress(1, 2, "measuring")

@@ -8,7 +8,7 @@ their shift, correlate, and report. What they share stands below them in this or
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -47,7 +47,7 @@ with warnings.catch_warnings():  # shadows an attribute of `type`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CorrelationReport(verb.ImageMeasurement):
+class _CorrelationReport(images.ImageMeasurement):
     """Correlation of a single image, or of two images of one area.
 
     `found_shift_px` is the measured shift of the second image, if requested; the result
@@ -164,7 +164,8 @@ def frc(
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
     beyond = replace(result, cut_off_nm=end_nm).cut_off_warning
     return FrcReport(
-        **run.get_result_fields(sized_image),
+        images=run.image_names,
+        **verb.get_pixel_size_fields(sized_image),
         halves=None if halves is None else (one.name, other.name),
         result=result,
         note=_compose_note(offset, note, beyond),
@@ -321,18 +322,22 @@ def frc_map(
     found_nm = (result.median_nm, interval_nm)
     what = f"median of the map of {run.image_names[0]}"
     beyond = analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
-    pixel, in_px = sized_image.mean_pixel_size_nm or 1.0, dict[str, Any]()
-    for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
-        value = result.percentile(share)
-        in_px[name] = None if value is None else value / pixel
+    pixel = sized_image.mean_pixel_size_nm or 1.0
+    p10_px, median_px, p90_px = (
+        None if value is None else value / pixel
+        for value in map(result.percentile, (10, 50, 90))
+    )
     ends = replace(result, size_error=0.0).median_interval  # no error in px
     return FrcMapReport(
-        **run.get_result_fields(sized_image),
+        images=run.image_names,
+        **verb.get_pixel_size_fields(sized_image),
         output=run.output,
         unit=result.unit,
         shape=result.map.shape,
         **{name: getattr(result, name) for name in _OF_MAP},
-        **in_px,
+        p10_px=p10_px,
+        median_px=median_px,
+        p90_px=p90_px,
         median_interval_nm=interval_nm,
         median_interval_px=ends and (ends[0] / pixel, ends[1] / pixel),
         reasons=dict(result.reason_counts),
@@ -353,7 +358,11 @@ _OF_MAP = (
 
 
 def _get_mosaic_halves(
-    run: verb.Run[Any], first: core.Micrograph, halves: Halves | None, *, alone: bool
+    run: verb.Run[FrcJobOptions] | verb.Run[FrcMapJobOptions],
+    first: core.Micrograph,
+    halves: Halves | None,
+    *,
+    alone: bool,
 ) -> tuple[Halves | None, str | None]:
     """Return the halves of a single mosaic, or the reason why they are missing."""
     image = run.image_inputs["a"]
@@ -486,7 +495,7 @@ def _compose_note(offset: Offset, note: str | None, beyond: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecorrelationReport(verb.PixelSizeResult):
+class DecorrelationReport(images.PixelSizeResult):
     """Cut-off of an image by decorrelation analysis."""
 
     image: str
@@ -548,7 +557,7 @@ def decorrelation(
 # The power spectrum of an image or file: radial curve and centred plane.
 
 
-def _create_frequency_property(share: float, unit: str, **more: str) -> property:
+def _create_frequency_property(share: float, unit: str, also: str = "") -> property:
     """Create a property for the frequency below which a power fraction lies."""
 
     def get_frequency(report: "SpectrumReport") -> float | None:
@@ -563,12 +572,13 @@ def _create_frequency_property(share: float, unit: str, **more: str) -> property
 
     part = "Half" if share == 0.5 else f"{100 * share:.0f} %"
     per = "µm⁻¹" if unit == "um" else "px⁻¹"
-    create = core.create_property(f"{part} of the power below", per, **more)
-    return create(get_frequency)
+    quantity = core.Quantity(f"{part} of the power below", per, also=also)
+    get_frequency.__annotations__["return"] = Annotated[float | None, quantity]
+    return property(get_frequency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpectrumReport(verb.PixelSizeResult):
+class SpectrumReport(images.PixelSizeResult):
     """Power spectrum of an image: its radial mean over spatial frequency."""
 
     image: Annotated[str, core.Quantity("Image", tabled=False)]
@@ -583,7 +593,7 @@ class SpectrumReport(verb.PixelSizeResult):
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property("Measured in")(core.describe_measured_box)
+    measured_in = property(core.describe_measured_box)
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"
     )

@@ -20,14 +20,13 @@ from unicodedata import normalize
 import numpy as np
 
 from napari_semsr import core, io
-from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import (
     REPLACING,
     OverwritePolicy,
     Result,
     to_json_value,
 )
-from napari_semsr.jobs.index import MEASURES
+from napari_semsr.jobs.index import MEASURES, describe_former_name
 from napari_semsr.jobs.many import Outcome, run_each
 from napari_semsr.jobs.resume import read_file_state
 from napari_semsr.jobs.verb import Output, Verb, check_devices, get_verb

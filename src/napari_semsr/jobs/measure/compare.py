@@ -1,23 +1,87 @@
-"""Map where an enhanced image differs from its reference."""
+"""Compare an image with its reference: in numbers, or as a map of differences."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
 from napari_semsr import analysis, core
-from napari_semsr.jobs import verb
-from napari_semsr.jobs.measure.offset import Offset, find_offset
+from napari_semsr.jobs import images, verb
+from napari_semsr.jobs.crop import crop_to_gap_free_box
+from napari_semsr.jobs.measure.offset import Offset, find_offset, warn_about_offset
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsReport(images.Result):
+    """Metrics of an image against a reference, with its grey-level distribution."""
+
+    images: tuple[str, ...]
+    result: analysis.Metrics = field(metadata=core.FLAT)
+
+
+@verb.command(
+    title="comparison",
+    makes_table=True,
+    curves=(
+        core.CurveDeclaration(
+            "Grey levels",
+            "bins",
+            ("counts", "reference_counts"),
+            "grey level",
+            "share of pixels",
+            shares=True,
+        ),
+    ),
+    value="result",
+    gives=analysis.Metrics,
+)
+def metrics(
+    run: verb.Run[analysis.MetricsOptions],
+    image: Annotated[core.Micrograph, verb.ImageInput(help="the image to measure")],
+    reference: Annotated[
+        core.Micrograph | None,
+        verb.ImageInput(
+            help="the ground truth, of the same shape; without it, only sharpness "
+            "and greys are measured"
+        ),
+    ] = None,
+    *,
+    options: analysis.MetricsOptions,
+) -> core.Job[MetricsReport]:
+    """Compute PSNR, SSIM, NRMSE against a reference, sharpness, grey levels.
+
+    Examples
+    --------
+    >>> truth = np.tile(np.linspace(0, 1, 64), (64, 1))
+    >>> found = semsr.metrics(truth + 0.01, truth, data_range=1, bins=4)
+    >>> round(found.psnr_db, 2), round(found.ssim, 3)
+    (40.0, 0.999)
+    >>> found.levels.reference_counts.sum(), round(found.levels.emd, 3)
+    (4096, 0.01)
+    """
+    if reference is not None:
+        run.warn_if_trained_on()
+        warn_about_offset(image, reference)
+    yield core.Progress(1, 2, "comparing")
+    how = options.model_dump()
+    bins = how.pop("bins")
+    levels, box = analysis.measure_histogram(image, reference, bins=bins), None
+    if reference is not None and how["cut_off_nm"] and image.shape == reference.shape:
+        (image, reference), box = yield from crop_to_gap_free_box(image, reference)
+    result = analysis.measure_metrics(image, reference, **how)
+    result = replace(result, levels=levels, box=None if box is None else box.ends)
+    return MetricsReport(run.image_names, result)
+
 
 _PERCENT = "% of the range"
 _BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorMapReport(verb.MapResult):
+class ErrorMapReport(images.MapResult):
     """Agreement of an enhanced image with its reference, and a map of differences.
 
     `scale` is the number of pixels of the enhanced image per reference pixel and side,
@@ -109,18 +173,18 @@ def error_map(
     (1.0, (128, 128))
     """
     run.warn_if_trained_on()
-    lying = analysis.AlignedPair.from_images(reference, enhanced)
-    offset, share = Offset(), math.prod(lying.shape) / math.prod(reference.shape)
+    pair = analysis.AlignedPair.from_images(reference, enhanced)
+    share = math.prod(pair.shape) / math.prod(reference.shape)
     if share < 0.99:
         core.warn(
             "The enhanced image, and therefore the map, covers only "
             f"{100 * share:.0f} % of {reference.name}.",
             "partly-covered",
         )
-
+    offset = Offset()
     if options.align:
         yield core.Progress(0, 0, "looking for a shift")
-        offset = _find_offset(lying, options.search_radius_px)
+        offset = _find_offset(pair, options.search_radius_px)
     shift = offset.shift or (0.0, 0.0)
     pair = analysis.AlignedPair.from_images(reference, enhanced, shift)
     fit = yield from analysis.fit_blur_and_gain(pair)
@@ -130,39 +194,36 @@ def error_map(
     low, high = core.measure_percentiles(reference.data)
     percent = 100 / (high - low) if high > low else float("nan")  # per grey level
     factor = percent if options.unit == "percent" else 1.0
-    tally = analysis.ErrorSums()
+    errors_summed = analysis.ErrorSums()
 
     def compute_blocks(boxes: list[core.Box]) -> Iterator[core.Float32Array]:
         for fixed_block, errors in core.map_parallel(
             analysis.FittedPair(pair, fit).read, boxes
         ):
-            tally.add(fixed_block, errors)  # in order
+            errors_summed.add(fixed_block, errors)  # in order
             errors -= fixed_block
             np.abs(errors, out=errors)
             if factor != 1:
                 errors *= np.float32(factor)
             yield errors
 
-    grid, top = pair.reference.grid, _BRIGHTEST * fit.residual * factor
-    about = reference.replace(
-        data=np.broadcast_to(np.float32(0), grid.shape),
-        name=f"error map of {enhanced.name} "
-        f"({core.LEVELS if options.unit == 'grey' else _PERCENT})",
-        origin=grid.box_origin(core.Box.from_shape(grid.shape)),
-        metadata={},
-        look=core.DisplaySettings(
-            limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
-        ),
+    unit = core.LEVELS if options.unit == "grey" else _PERCENT
+    about = _describe_map(
+        reference,
+        pair.reference.grid,
+        f"error map of {enhanced.name} ({unit})",
+        _BRIGHTEST * fit.residual * factor,
     )
     error_map = yield from run.write_map(compute_blocks, about)
     has_size = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if has_size else None
     return ErrorMapReport(
-        **run.get_result_fields(reference),
+        images=run.image_names,
+        **verb.get_pixel_size_fields(reference),
         output=run.output,
-        rse=tally.rse,
-        rse_percent=tally.rse * percent,
-        rsp=tally.rsp,
+        rse=errors_summed.rse,
+        rse_percent=errors_summed.rse * percent,
+        rsp=errors_summed.rsp,
         sigma_px=fit.sigma_px,
         sigma_nm=None if nm is None else fit.sigma_px * nm,
         alpha=fit.alpha,
@@ -172,7 +233,7 @@ def error_map(
         shift_error_px=offset.error_px,
         range=(low, high),
         looked_at=fit.looked_at,
-        pixels=tally.pixel_count,
+        pixels=errors_summed.pixel_count,
         unit=options.unit,
         shape=pair.shape,
         map=error_map,
@@ -193,3 +254,20 @@ def _find_offset(pair: analysis.AlignedPair, reach: int) -> Offset:
             core.get_error_code(offset.doubt),
         )
     return offset
+
+
+def _describe_map(
+    reference: core.Micrograph, grid: core.Grid, name: str, brightest: float
+) -> core.Micrograph:
+    """Return the name, calibration and display of a map, without pixels."""
+    return reference.replace(
+        data=np.broadcast_to(np.float32(0), grid.shape),
+        name=name,
+        origin=grid.box_origin(core.Box.from_shape(grid.shape)),
+        metadata={},
+        look=core.DisplaySettings(
+            limits=(0.0, brightest if brightest > 0 else 1.0),
+            colormap="inferno",
+            colour_bar=True,
+        ),
+    )
