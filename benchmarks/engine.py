@@ -28,9 +28,9 @@ STAGES = {
     "copy": "inference.network_input.Scaling.normalise",
     "pass": "inference.predictor.Predictor._run_batch",
     "write": "inference.tiles.TiledRun.write_tile",
-    "pyramid": "io.zarr.store.downsample_block",
+    "pyramid": "io.zarr_store.downsample_block",
     "comparison": "jobs.enhance._compare_result",
-    "close": "io.zarr.store.OmeZarrStore.finish",
+    "close": "io.zarr_store.OmeZarrStore.finish",
 }
 PLAIN = """
 import numpy, tifffile, torch, zarr

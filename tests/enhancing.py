@@ -15,7 +15,7 @@ from napari_semsr.inference.options import (
     create_output_store,
     plan_output,
 )
-from napari_semsr.io.zarr.store import OmeZarrStore
+from napari_semsr.io.zarr_store import OmeZarrStore
 from napari_semsr.models import LoadedModel, ProbeResult
 
 

@@ -45,7 +45,7 @@ print(*(name for name in ("qtpy", "napari", "magicgui") if name in sys.modules))
     ("module", "names"),
     [
         ("napari_semsr", (*HEAVY, "numpy", "pydantic")),
-        ("napari_semsr.io.napari_hooks", HEAVY),
+        ("napari_semsr.io.project", HEAVY),
         ("napari_semsr.cli.command", ("torch", "qtpy")),
         ("napari_semsr.jobs.enhance", ("torch", "qtpy")),
         ("napari_semsr.jobs.measure.resolution", ("scipy.signal", "scipy.stats")),

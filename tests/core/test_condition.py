@@ -1,6 +1,6 @@
 import pytest
 
-from napari_semsr.core.condition import (
+from napari_semsr.core.micrograph import (
     FAULTS,
     get_blur,
     get_noise,

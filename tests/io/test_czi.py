@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import ReadError, run
-from napari_semsr.io import formats as registry, napari_hooks as hooks, open_frames
+from napari_semsr.io import formats as registry, open_frames, project as hooks
 from napari_semsr.io.czi import open_tiles
 from napari_semsr.jobs import STITCH
 from tests.hostile.czi import write_czi

@@ -7,7 +7,7 @@ import tifffile
 from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
-from napari_semsr.io import formats as registry, layers, napari_hooks as hooks
+from napari_semsr.io import formats as registry, layers, project as hooks
 from napari_semsr.io.layers import FOLDER_KEY, create_scan_layers
 from tests.refusals import refused, warned
 

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from napari_semsr.core import ReadError, run
-from napari_semsr.io import napari_hooks as hooks, open_frames, write_fiji_positions
+from napari_semsr.io import open_frames, project as hooks, write_fiji_positions
 from napari_semsr.io.frames import list_scan_files
 from tests.refusals import refused, warned
 

@@ -9,7 +9,7 @@ from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import get_output_store_path, read, write_blocks
-from napari_semsr.io.zarr.image import create_image_store
+from napari_semsr.io.zarr_image import create_image_store
 from tests.refusals import refused
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]

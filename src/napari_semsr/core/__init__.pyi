@@ -21,16 +21,6 @@ from .calibration import (
     undistort_positions as undistort_positions,
     widen_interval as widen_interval,
 )
-from .condition import (
-    FAULTS as FAULTS,
-    NO_BLUR as NO_BLUR,
-    NO_NOISE as NO_NOISE,
-    WIDEST_BLUR as WIDEST_BLUR,
-    get_blur as get_blur,
-    get_noise as get_noise,
-    mirror_condition as mirror_condition,
-    override_condition as override_condition,
-)
 from .errors import (
     Cancelled as Cancelled,
     CheckpointError as CheckpointError,
@@ -97,10 +87,14 @@ from .intensity import (
 )
 from .micrograph import (
     BITS_KEY as BITS_KEY,
+    FAULTS as FAULTS,
     INSTRUMENT_KEY as INSTRUMENT_KEY,
+    NO_BLUR as NO_BLUR,
+    NO_NOISE as NO_NOISE,
     ORIGIN_KEY as ORIGIN_KEY,
     PICTURE_KEY as PICTURE_KEY,
     SIZE_ERROR_KEY as SIZE_ERROR_KEY,
+    WIDEST_BLUR as WIDEST_BLUR,
     DisplaySettings as DisplaySettings,
     InputRecord as InputRecord,
     Micrograph as Micrograph,
@@ -113,8 +107,12 @@ from .micrograph import (
     digest_with_progress as digest_with_progress,
     encode_path as encode_path,
     find_instrument as find_instrument,
+    get_blur as get_blur,
+    get_noise as get_noise,
     get_processor_name as get_processor_name,
     get_software_versions as get_software_versions,
+    mirror_condition as mirror_condition,
+    override_condition as override_condition,
     parse_pixel_size as parse_pixel_size,
 )
 from .opening import (
@@ -212,4 +210,6 @@ from .types import (
     ReadableArray as ReadableArray,
     RealArray as RealArray,
 )
-from .zarr_folder import FolderStore as FolderStore
+from .zarr_folder import (
+    FolderStore as FolderStore,
+)

@@ -1,16 +1,9 @@
-from .arrays import (
-    array_to_image as array_to_image,
-    is_array as is_array,
-)
 from .arrivals import (
     FrameFolder as FrameFolder,
 )
-from .calibration import (
-    apply_calibration as apply_calibration,
-    read_calibration as read_calibration,
-    write_calibration as write_calibration,
+from .czi import (
+    count_scenes as count_scenes,
 )
-from .czi import count_scenes as count_scenes
 from .files import (
     COVERAGE as COVERAGE,
     StoreLock as StoreLock,
@@ -26,6 +19,7 @@ from .files import (
     get_label_path as get_label_path,
     get_machine_name as get_machine_name,
     get_output_format as get_output_format,
+    log_error as log_error,
     move as move,
     name_output_in_errors as name_output_in_errors,
     path_exists as path_exists,
@@ -48,6 +42,7 @@ from .formats import (
     finalise_store as finalise_store,
     get_output_store_path as get_output_store_path,
     get_stored_type as get_stored_type,
+    list_companion_files as list_companion_files,
     read as read,
     read_companions as read_companions,
     write as write,
@@ -78,21 +73,21 @@ from .layers import (
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
     STRENGTH_KEY as STRENGTH_KEY,
+    array_to_image as array_to_image,
     create_layer_attributes as create_layer_attributes,
     create_scan_layers as create_scan_layers,
     crop_bottom_rows as crop_bottom_rows,
+    is_array as is_array,
     is_scan as is_scan,
     list_images as list_images,
     stack_planes as stack_planes,
 )
-from .log import log_error as log_error
-from .napari_hooks import (
-    get_reader as get_reader,
-    is_preferred_reader as is_preferred_reader,
-    read_paths as read_paths,
+from .png import (
+    write_screenshot as write_screenshot,
 )
-from .png import write_screenshot as write_screenshot
-from .positions import write_fiji_positions as write_fiji_positions
+from .positions import (
+    write_fiji_positions as write_fiji_positions,
+)
 from .project import (
     PROJECT_SUFFIX as PROJECT_SUFFIX,
     OpenedProject as OpenedProject,
@@ -102,10 +97,13 @@ from .project import (
     add_recent_project as add_recent_project,
     copy_with_links as copy_with_links,
     get_project_folder as get_project_folder,
+    get_reader as get_reader,
+    is_preferred_reader as is_preferred_reader,
     is_project as is_project,
     list_recent_projects as list_recent_projects,
     open_project as open_project,
     read_array as read_array,
+    read_paths as read_paths,
     read_project as read_project,
     record_input as record_input,
     to_json_attributes as to_json_attributes,
@@ -121,7 +119,6 @@ from .read_image import (
     TypedSize as TypedSize,
     count_series as count_series,
     detect_databar as detect_databar,
-    list_companion_files as list_companion_files,
     luminance as luminance,
     parse_length_nm as parse_length_nm,
     remove_suffixes as remove_suffixes,
@@ -138,7 +135,7 @@ from .sheets import (
     write_csv as write_csv,
     write_sheet as write_sheet,
 )
-from .tiff.write import (
+from .tiff_write import (
     check_page_axes as check_page_axes,
     convert_to_ome_type as convert_to_ome_type,
     get_page_axes as get_page_axes,
@@ -149,23 +146,24 @@ from .transforms import (
     TRANSFORM_SUFFIXES as TRANSFORM_SUFFIXES,
     ImageIdentity as ImageIdentity,
     StoredTransform as StoredTransform,
+    apply_calibration as apply_calibration,
+    read_calibration as read_calibration,
     read_landmarks as read_landmarks,
     read_transform as read_transform,
+    write_calibration as write_calibration,
     write_landmarks as write_landmarks,
     write_transform as write_transform,
 )
-from .zarr.growing import (
+from .zarr_image import (
     GrowingMosaic as GrowingMosaic,
     GrowingWindow as GrowingWindow,
-    is_live_mosaic as is_live_mosaic,
-)
-from .zarr.image import (
     create_image_store as create_image_store,
+    is_live_mosaic as is_live_mosaic,
     warn_about_missing_blocks as warn_about_missing_blocks,
     write_image_to_store as write_image_to_store,
+    write_series as write_series,
 )
-from .zarr.series import write_series as write_series
-from .zarr.store import (
+from .zarr_store import (
     OmeZarrStore as OmeZarrStore,
     compute_pyramid_shapes as compute_pyramid_shapes,
     create_store as create_store,

@@ -24,7 +24,8 @@ from numpy.typing import DTypeLike
 from napari_semsr import core
 from napari_semsr.io import files, read_image
 from napari_semsr.io.read_image import FileInfo, RawImage, ReadOptions
-from napari_semsr.io.zarr import OmeZarrStore, read_coverage, read_store_state
+from napari_semsr.io.zarr_image import read_coverage
+from napari_semsr.io.zarr_store import OmeZarrStore, read_store_state
 
 _HEAD = 16  # bytes by which a format is recognised; chosen
 _LARGEST_FILE = 1 << 31  # bytes; chosen: an uncompressed image of 46k x 46k px
@@ -48,8 +49,8 @@ class Format:
 
 
 FORMATS = (
-    Format("OME-Zarr", (".ome.zarr", ".zarr"), "napari_semsr.io.zarr.image"),
-    Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff.read"),
+    Format("OME-Zarr", (".ome.zarr", ".zarr"), "napari_semsr.io.zarr_image"),
+    Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff_read"),
     Format(
         "PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), _DISPLAY, one_plane=True
     ),
@@ -63,9 +64,9 @@ FORMATS = (
 FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
 _ALIKE = 0.75  # similarity of names, 0 to 1; chosen: a suffix or two letters differ
 _WRITERS = {
-    "ome-zarr": ("zarr.image", "write"),
-    "ome-tiff": ("tiff.write", "write_ome"),
-    "tiff": ("tiff.write", "write_imagej"),
+    "ome-zarr": ("zarr_image", "write"),
+    "ome-tiff": ("tiff_write", "write_ome"),
+    "tiff": ("tiff_write", "write_imagej"),
     "png": ("png", "write"),
 }
 """Module and function that write each output format."""
@@ -86,6 +87,14 @@ def create_missing_file_error(path: Path) -> core.ReadError:
     return core.ReadError(msg, code="file-missing")
 
 
+def list_companion_files(path: Path) -> list[Path]:
+    """List the companion files of an image: mosaic halves, text files, its set."""
+    from napari_semsr.io.tiff_read import list_set_files
+
+    halves = files.get_half_paths(path)
+    return [*halves, *read_image.list_text_files(path), *list_set_files(path)]
+
+
 def digest_image_file(path: Path) -> core.Job[str]:
     """Compute the digest of an image file, with the other files of its set.
 
@@ -99,7 +108,7 @@ def digest_image_file(path: Path) -> core.Job[str]:
     str
         ``sha256:`` and the digest in hexadecimal.
     """
-    from napari_semsr.io.tiff import list_set_files
+    from napari_semsr.io.tiff_read import list_set_files
 
     digests = []
     for file in (path, *list_set_files(path)):

@@ -544,7 +544,7 @@ def _open_folder(
     if single:
         where = table if positions is None else positions.path
         acquisition = yield from _open_file(folder / single, where, results, how)
-        from napari_semsr.io.tiff import list_set_files
+        from napari_semsr.io.tiff_read import list_set_files
 
         parts = [folder / single, *list_set_files(folder / single)]
         inputs = _add_text_files(folder, parts, tables)

@@ -244,7 +244,7 @@ def _read_micro_manager_positions(folder: Path) -> Positions:
 
 def _iterate_ome_positions(folder: Path) -> Iterator[tuple[Path, dict[str, object]]]:
     """Yield the OME-TIFFs of a folder with their positions, if each has one."""
-    from napari_semsr.io.tiff import read_stage_positions
+    from napari_semsr.io.tiff_read import read_stage_positions
 
     for path in sorted(list_folder(folder)):
         if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
@@ -258,7 +258,7 @@ def _iterate_ome_positions(folder: Path) -> Iterator[tuple[Path, dict[str, objec
 
 def read_ome_positions(path: Path, count: int) -> Positions | None:
     """Read the positions of `count` images in an OME-TIFF; None if any lacks one."""
-    from napari_semsr.io.tiff import read_stage_positions
+    from napari_semsr.io.tiff_read import read_stage_positions
 
     places = [place for place in read_stage_positions(path) if place is not None]
     if not len(places) == len({*places}) == count:

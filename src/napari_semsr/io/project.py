@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -515,3 +515,59 @@ def add_recent_project(folder: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with io_files.replace_atomically(file) as place:
             place.write_text(text, "utf-8")
+
+
+# Reader hook for napari, as registered in the manifest.
+#
+# Discovery imports nothing; the first call imports this module, which stays light.
+
+
+def is_preferred_reader(path: Paths) -> bool:
+    """Return whether to prefer this package over napari's own readers for paths."""
+    paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
+    if len(paths) == 1 and is_project(paths[0]):
+        return True
+    try:
+        return bool(paths) and all(map(io_layers.can_read_more_than_napari, paths))
+    except (core.ReadError, OSError, ValueError, TypeError):  # also for damaged headers
+        return False
+
+
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
+    """Return a reader if all paths are supported by name and content, else None."""
+    paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
+    if len(paths) == 1 and is_project(paths[0]):
+        return read_paths
+    tests = io_layers.is_readable, io_layers.is_too_short
+    can_read = (any(test(one) for test in tests) for one in paths)
+    return read_paths if paths and all(can_read) else None
+
+
+def read_paths(path: Paths) -> list[LayerTuple]:
+    """Read a project, a scan, an image, or a stack of images as layers.
+
+    Parameters
+    ----------
+    path : str or sequence of str
+        One path, or the files of a stack.
+
+    Returns
+    -------
+    list of tuple
+        Values, attributes and kind of each layer.
+
+    Raises
+    ------
+    ReadError
+        If nothing here can be read.
+    """
+    paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
+    try:
+        if len(paths) == 1 and is_project(paths[0]):
+            return read_project_layers(path)
+        return io_layers.read_layers(path)
+    except OSError as error:
+        message = core.describe_access_error(paths[0], error)
+        if message is None:
+            raise
+        raise core.ReadError(message) from error

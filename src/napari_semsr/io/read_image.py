@@ -446,14 +446,6 @@ def list_text_files(path: Path) -> list[Path]:
     return [place for place in places if path_exists(place) and place.is_file()]
 
 
-def list_companion_files(path: Path) -> list[Path]:
-    """List the companion files of an image: mosaic halves, text files, its set."""
-    from napari_semsr.io.tiff import list_set_files
-
-    halves = files.get_half_paths(path)
-    return [*halves, *list_text_files(path), *list_set_files(path)]
-
-
 # half-width Katakana, from a Western micro sign, and private letters
 _NOT_JAPANESE = re.compile("[\uff61-\uff9f\ue000-\uf8ff]")
 

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.io import formats as registry, write_fei_tiff
 from napari_semsr.io.read_image import parse_tescan_header
-from napari_semsr.io.tiff.read import parse_fei_header, parse_zeiss_header
+from napari_semsr.io.tiff_read import parse_fei_header, parse_zeiss_header
 from tests.refusals import warned
 
 

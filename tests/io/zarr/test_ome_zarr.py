@@ -9,9 +9,8 @@ import zarr
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry
-from napari_semsr.io.zarr import list_series
-from napari_semsr.io.zarr.image import warn_about_missing_blocks
-from napari_semsr.io.zarr.store import create_store, read_store_state
+from napari_semsr.io.zarr_image import list_series, warn_about_missing_blocks
+from napari_semsr.io.zarr_store import create_store, read_store_state
 from napari_semsr.jobs.images import open_image
 from tests.refusals import refused, warned
 
@@ -82,7 +81,7 @@ def test_read_takes_both_versions_lazily(foreign, version, unit, scale):
 
 def test_a_plane_of_too_many_blocks_is_refused(foreign, monkeypatch):
     path, *_ = foreign((40, 40, 50), axes="zyx")  # 3 times 3 x 4 blocks
-    limit = "napari_semsr.io.zarr.image._MAX_BLOCKS"
+    limit = "napari_semsr.io.zarr_image._MAX_BLOCKS"
     monkeypatch.setattr(limit, 12)
     assert registry.read(path, plane=0).shape == (40, 50)
     monkeypatch.setattr(limit, 11)

@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core import DisplaySettings, Micrograph, run
 from napari_semsr.io import layers, read, write_series
-from napari_semsr.io.zarr import list_series
+from napari_semsr.io.zarr_image import list_series
 
 LOOK = DisplaySettings(limits=(0.0, 1.0), classes=((1, "#ff0000", "gold"),))
 

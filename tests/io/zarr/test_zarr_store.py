@@ -13,8 +13,8 @@ from hypothesis import given
 from napari_semsr.core.errors import IncompleteError, WriteError
 from napari_semsr.core.micrograph import Provenance
 from napari_semsr.io import formats as registry, read
-from napari_semsr.io.zarr.image import warn_about_missing_blocks
-from napari_semsr.io.zarr.store import (
+from napari_semsr.io.zarr_image import warn_about_missing_blocks
+from napari_semsr.io.zarr_store import (
     compute_pyramid_shapes,
     create_store,
     downsample_block,

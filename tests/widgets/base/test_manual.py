@@ -10,7 +10,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QMainWindow
 
 from napari_semsr.core import OptionError, Progress
-from napari_semsr.io.log import get_error_log_path
+from napari_semsr.io.files import get_error_log_path
 from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base import manual, open_manual
 from napari_semsr.widgets.base.manual import (

@@ -1,18 +1,21 @@
-"""Lazy reading of OME-Zarr 0.1 to 0.5, and writing of whole images as 0.5 or 0.4."""
+"""Lazy reading of OME-Zarr 0.1 to 0.5, and writing of images, series, live mosaics."""
 
 import math
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_semsr import core
-from napari_semsr.io import files
+from napari_semsr.io import files, zarr_store as stores
 from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
@@ -22,19 +25,12 @@ from napari_semsr.io.read_image import (
     create_series_record,
     get_axis_sizes,
 )
-from napari_semsr.io.zarr.store import (
-    OmeZarrStore,
-    count_blocks,
-    create_store,
-    find_blocks,
-    get_package_attributes,
-    get_recorded_block_count,
-)
+from napari_semsr.io.zarr_store import OmeZarrStore
 
 if TYPE_CHECKING:
     import zarr
 
-    from napari_semsr.io.zarr.store import ZarrArray
+    from napari_semsr.io.zarr_store import ZarrArray
 
 _CHUNK = 512  # side of a chunk; chosen
 _CHUNKS_PER_SHARD = 4  # chunks in a shard, along an axis; chosen
@@ -67,7 +63,7 @@ def create_image_store(
     rows, columns = shape or about.shape
     large = min(rows, columns) > _SHARDED_FROM and "chunk" not in how
     shards = {"chunks_per_shard": _CHUNKS_PER_SHARD if large else 1}
-    return create_store(
+    return stores.create_store(
         place,
         shape=(rows, columns),
         dtype=np.dtype(dtype or about.dtype).newbyteorder("="),
@@ -151,15 +147,13 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Read the selected image, level and plane."""
     import zarr
 
-    from napari_semsr.core import FolderStore
-
     with files.convert_decoding_errors(path, "OME-Zarr"):
-        node = zarr.open(FolderStore(path, read_only=True), mode="r")
+        node = zarr.open(core.FolderStore(path, read_only=True), mode="r")
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
             raise core.ReadError(msg, code="no-image")
         image = _find_image(path, node, options.series or 0)
-        own = get_package_attributes(image.group)
+        own = stores.get_package_attributes(image.group)
         if own.get("complete") is False:
             msg = f"The run that wrote {path} was interrupted: resume it (`resume`)."
             raise core.IncompleteError(msg)
@@ -180,18 +174,16 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
     try:
         import zarr
 
-        from napari_semsr.core import FolderStore
-
-        group = zarr.open_group(FolderStore(path, read_only=True), mode="r")
+        group = zarr.open_group(core.FolderStore(path, read_only=True), mode="r")
         image = _find_image(path, group, series)
-        whole = get_recorded_block_count(image.group)
+        whole = stores.get_recorded_block_count(image.group)
         numbers: Sequence[int] = [level]
         remedy = "copy it again, unless it was written like this."
         if whole is not None:
             numbers = range(len(_get_level_metadata(path, image)))
             remedy = "only a part was copied, copy it again."
         levels = [_open_level_array(path, image, each) for each in numbers]
-        blocks_there = sum(count_blocks(path, each) for each in levels)
+        blocks_there = sum(stores.count_blocks(path, each) for each in levels)
         if whole is None:
             whole = sum(_count_expected_blocks(path, each) for each in levels)
     except Exception:  # noqa: BLE001 - `read` reports what is wrong with a store
@@ -313,13 +305,13 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
         msg = f"{path} lacks {name!r}, the array of level {level}: copy it again."
         raise core.ReadError(msg, code="plane-missing")
     metadata = array.metadata
-    if metadata.zarr_format == 2 and not any(find_blocks(path, array)):
+    if metadata.zarr_format == 2 and not any(stores.find_blocks(path, array)):
         # some writers name blocks otherwise than they state
         separators: list[Literal[".", "/"]] = [".", "/"]
         separators.remove(metadata.dimension_separator)
         named = replace(metadata, dimension_separator=separators[0])
         other = zarr.Array(zarr.AsyncArray(named, array.store_path))
-        array = other if any(find_blocks(path, other)) else array
+        array = other if any(stores.find_blocks(path, other)) else array
     return array
 
 
@@ -654,3 +646,336 @@ def _compute_level_ratio(
             )
             doubts = (core.Message(sentence, "pixel-size-contradicts"),)
     return (ratios[0], ratios[1]), replace(place, doubts=doubts)
+
+
+# Several images in one OME-Zarr 0.5 store, in the bioformats2raw layout.
+#
+# Each image is a numbered group, and the group ``OME`` lists them, in JSON and in the
+# XML that napari-ome-zarr and Bio-Formats read. An image of classes is a label image of
+# the first image on its grid; without such an image it has a number, too.
+
+_LAYOUT = "bioformats2raw.layout"
+_ORDER = "order"  # in our attributes of an image: its index among the layers
+
+
+def _choose_groups(images: Sequence[core.Micrograph]) -> list[str]:
+    """Choose the group of each image: ``0``, ``1``, or ``0/labels/particles``."""
+    places: dict[int, str] = {}
+    labels = [i for i, image in enumerate(images) if image.look and image.look.classes]
+    parents = [i for i in range(len(images)) if i not in labels]
+    for index in [*parents, *labels]:
+        place = str(sum(files.LABELS not in other for other in places.values()))
+        grid = core.Grid.from_image(images[index])
+        for parent in parents if index in labels else ():
+            if core.Grid.from_image(images[parent]) == grid:
+                name = files.create_file_stem(images[index].name)
+                stem = place = f"{places[parent]}/{files.LABELS}/{name}"
+                while place in places.values():
+                    place = f"{stem}-{index}"
+                break
+        places[index] = place
+    return [places[index] for index in range(len(images))]
+
+
+def write_series(images: Sequence[core.Micrograph], path: Path) -> core.Job[list[Path]]:
+    """Write images into one store, overwriting any existing one.
+
+    Parameters
+    ----------
+    images : sequence of Micrograph
+        Grey values (Y, X), or classes, which have colours in their `look`.
+    path : Path
+        Folder that ends in ``.ome.zarr``.
+
+    Returns
+    -------
+    list of Path
+        Path of each image in the store.
+
+    Raises
+    ------
+    WriteError
+        If the store cannot be written.
+    """
+    import zarr
+
+    places = _choose_groups(images)
+    with files.replace_atomically(path) as folder:
+        root = zarr.create_group(
+            core.FolderStore(folder), attributes={"ome": {"version": "0.5", _LAYOUT: 3}}
+        )
+        # A label image comes after the image that it belongs to.
+        is_label = [files.LABELS in place for place in places]
+        for index in sorted(range(len(images)), key=is_label.__getitem__):
+            image, place = images[index], folder / places[index]
+            if is_label[index]:
+                stores.register_label(root[places[index].split("/")[0]], place.name)  # type: ignore[arg-type]
+            store = create_image_store(image, place)
+            with store.release_lock_on_exit():
+                message = f"writing {path.name}: {image.name}"
+                yield from write_image_to_store(store, image, message)
+                yield from store.finish()
+            store.write_note(_ORDER, index)
+        image_indices = [i for i in range(len(images)) if not is_label[i]]
+        series = {"version": "0.5", "series": [places[i] for i in image_indices]}
+        root.create_group("OME", attributes={"ome": series})
+        xml = _create_ome_xml({places[i]: images[i] for i in image_indices})
+        (folder / "OME" / "METADATA.ome.xml").write_text(xml, "utf-8")
+    return [path / place for place in places]
+
+
+def list_series(path: Path) -> list[Path]:
+    """List the images of a multi-image store and label images from this package.
+
+    In the order in which they were written; empty for any other store.
+    """
+    import zarr
+
+    try:
+        root = zarr.open_group(core.FolderStore(path, read_only=True), mode="r")
+    except (OSError, ValueError, TypeError, LookupError):
+        return []
+    attributes, _ = get_ome_attributes(root)
+    if _LAYOUT not in attributes or "plate" in attributes:
+        return []
+    orders: dict[Path, int] = {}
+    for number, name in enumerate(list_image_groups(path, root)):
+        group: Any = root.get(name)  # if it is not a group, reading it says so
+        own = (
+            stores.get_package_attributes(group)
+            if isinstance(group, zarr.Group)
+            else {}
+        )
+        order = own.get(_ORDER)
+        orders[path / name] = order if type(order) is int else number
+        labels: Any = own and group.get(files.LABELS)
+        for label in labels.group_keys() if isinstance(labels, zarr.Group) else ():
+            order = stores.get_package_attributes(labels[label]).get(_ORDER)
+            if type(order) is int:
+                orders[path / name / files.LABELS / label] = order
+    return sorted(orders, key=lambda place: orders[place])
+
+
+def _create_ome_xml(images: dict[str, core.Micrograph]) -> str:
+    """Describe numbered images as OME-XML, using its supported pixel types."""
+    schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    types = {"float32": "float", "float64": "double", "bool": "bit", "float16": "float"}
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<OME xmlns="{schema}">']
+    for place, image in images.items():
+        rows, columns = image.shape
+        kind = types.get(str(image.dtype), str(image.dtype))
+        sizes = ""
+        if image.pixel_size_nm is not None:
+            y, x = image.pixel_size_nm
+            sizes = (
+                f' PhysicalSizeX="{x}" PhysicalSizeXUnit="nm"'
+                f' PhysicalSizeY="{y}" PhysicalSizeYUnit="nm"'
+            )
+        pixels = (
+            f'<Pixels ID="Pixels:{place}" DimensionOrder="XYZCT" Type="{kind}"'
+            f' SizeX="{columns}" SizeY="{rows}" SizeZ="1" SizeC="1" SizeT="1"{sizes}>'
+        )
+        name = quoteattr(core.escape_invisible_characters(image.name))
+        lines += [
+            f'<Image ID="Image:{place}" Name={name}>',
+            pixels,
+            f'<Channel ID="Channel:{place}:0" SamplesPerPixel="1"/><MetadataOnly/>',
+            "</Pixels></Image>",
+        ]
+    return "\n".join([*lines, "</OME>", ""])
+
+
+# Mosaic that grows on all sides, stored as an incomplete single-level OME-Zarr.
+#
+# It shows a scan during acquisition, and is replaced by the finished mosaic.
+# Adding rows or columns before the first ones renames the files of the chunks, row by
+# row, without copying pixels.
+
+# Chosen: 256 chunks of 256 px, more than a window shows. A viewer reads them in its
+# main thread, where a read of the store waits several times for other threads.
+_RECENT_BYTES = 64 << 20
+_LIVE = "live"  # marks a store that is filled while a scan is followed
+
+
+def is_live_mosaic(place: Path) -> bool:
+    """Return whether a store is the live mosaic of a scan."""
+    return bool(stores.read_store_state(place)[1].get(_LIVE))
+
+
+@dataclass(slots=True)
+class GrowingMosaic:
+    """Growing float32 mosaic (Y, X) with NaN in areas not yet written.
+
+    Pixels count from the mosaic's own origin, and may be negative. Other threads may
+    read while one writes; neither waits for the other, as chunks are replaced whole.
+    """
+
+    store: OmeZarrStore
+    level0: "ZarrArray"
+    chunk: int
+    origin: core.IntPair = (0, 0)  # pixel at the first row and column of the store
+    _moves: int = 0  # number of times that the files of the chunks were renamed
+    # rows and columns of the chunks with pixels, counted from the mosaic's origin
+    _written_chunks: set[core.IntPair] = field(default_factory=set, repr=False)
+    # the last chunks that were written
+    _recent: dict[core.IntPair, core.Float32Array] = field(
+        default_factory=dict, repr=False
+    )
+    # held while the store is extended
+    _lock: Any = field(default_factory=threading.RLock, repr=False)
+
+    @classmethod
+    def create(cls, place: Path, about: core.Micrograph, chunk: int) -> "GrowingMosaic":
+        """Create and lock an empty store, overwriting an existing one.
+
+        Raises a `WriteError` if it cannot be created, or another process has locked it.
+        """
+        how: dict[str, Any] = {"chunk": chunk, "overwrite": True}
+        how |= {"shape": (chunk, chunk), "dtype": np.float32}
+        store = create_image_store(about, place, **how)
+        with files.convert_write_errors(place):
+            level0 = store.group.create_array(
+                "0",
+                shape=(chunk, chunk),
+                dtype=np.float32,
+                chunks=(chunk, chunk),
+                fill_value=float("nan"),
+                dimension_names=("y", "x"),
+                overwrite=True,
+            )
+            store.write_note(_LIVE, {"origin_px": [0, 0]})
+        return cls(store, level0, chunk)
+
+    @property
+    def shape(self) -> core.IntPair:
+        """Shape of the store, (rows, columns)."""
+        rows, columns = self.level0.shape
+        return int(rows), int(columns)
+
+    @property
+    def start_position(self) -> core.FloatPair:
+        """Position ``(y, x)`` of pixel (0, 0), in nm if the pixel size is known."""
+        return self.store.record.origin
+
+    @property
+    def box(self) -> core.Box:
+        """Rectangle covered by the store, in mosaic pixels."""
+        with self._lock:
+            return core.Box.from_shape(self.shape, self.origin)
+
+    def write(self, box: core.Box, values: core.Float32Array) -> None:
+        """Write a rectangle (Y, X), in mosaic pixels, extending the store if needed.
+
+        Raises an `OSError` if the disk is full.
+        """
+        with self._lock:
+            self._extend_store(box)
+        places = self._list_chunk_indices(box)
+        chunks = [self._get_chunk_box(place) for place in places]
+        whole = chunks[0].union(chunks[-1])
+        pixels = self.read(whole)
+        pixels[box.relative_to(whole).slices] = values
+        self.level0[whole.relative_to(self.box).slices] = pixels
+        with self._lock:
+            for place, chunk in zip(places, chunks, strict=True):
+                self._written_chunks.add(place)
+                self._recent.pop(place, None)
+                self._recent[place] = pixels[chunk.relative_to(whole).slices].copy()
+            while len(self._recent) * 4 * self.chunk**2 > _RECENT_BYTES:
+                del self._recent[next(iter(self._recent))]
+
+    def read(self, box: core.Box) -> core.Float32Array:
+        """Read a rectangle (Y, X), in mosaic pixels; NaN outside the store."""
+        while True:
+            with self._lock:
+                store, moves = self.box, self._moves
+                touched = self._list_chunk_indices(box)
+                places = [place for place in touched if place in self._written_chunks]
+                recent = [self._recent.get(place) for place in places]
+            result = np.full(box.shape, np.nan, np.float32)
+            for place, values in zip(places, recent, strict=True):
+                chunk = self._get_chunk_box(place)
+                part = box.intersection(chunk)
+                result[part.relative_to(box).slices] = (
+                    self.level0[part.relative_to(store).slices]
+                    if values is None
+                    else values[part.relative_to(chunk).slices]
+                )
+            if moves == self._moves:
+                return result
+
+    def _get_chunk_box(self, place: core.IntPair) -> core.Box:
+        corner = place[0] * self.chunk, place[1] * self.chunk
+        return core.Box.from_shape((self.chunk, self.chunk), corner)
+
+    def _list_chunk_indices(self, box: core.Box) -> list[core.IntPair]:
+        """List the indices of the chunks that a rectangle touches."""
+        rows = range(box.y0 // self.chunk, -(-box.y1 // self.chunk))
+        columns = range(box.x0 // self.chunk, -(-box.x1 // self.chunk))
+        return list(product(rows, columns))
+
+    def _extend_store(self, box: core.Box) -> None:
+        """Add chunks on each side where a rectangle exceeds the store."""
+        before, after = [], []
+        low, high = (box.y0, box.x0), (box.y1, box.x1)
+        sides = zip(self.origin, self.shape, low, high, strict=True)
+        for first, size, start, end in sides:
+            before.append(max(0, -(-(first - start) // self.chunk)))
+            after.append(max(0, -(-(end - first - size) // self.chunk)))
+        if not any((*before, *after)):
+            return
+        rows, columns = (
+            size + (b + a) * self.chunk
+            for size, b, a in zip(self.shape, before, after, strict=True)
+        )
+        self.level0.resize((rows, columns))
+        if any(before):
+            self._moves += 1
+            name = self.level0.metadata.encode_chunk_key((0, 0)).rpartition("/")[0]
+            top = (self.store.path / self.level0.path / name).parent
+            # the chunk files, if any were written, get other names, the last one first
+            paths = top.iterdir() if top.is_dir() else ()
+            numbered_paths = [path for path in paths if path.name.isdecimal()]
+            for row in sorted(numbered_paths, key=lambda item: -int(item.name)):
+                chunks = [item for item in row.iterdir() if item.name.isdecimal()]
+                for item in sorted(chunks, key=lambda item: -int(item.name)):
+                    item.rename(row / str(int(item.name) + before[1]))
+                row.rename(top / str(int(row.name) + before[0]))
+            y, x = self.origin
+            self.origin = y - before[0] * self.chunk, x - before[1] * self.chunk
+            record = self.store.record
+            pitch = record.pixel_size_nm or record.spacing_px
+            steps = zip(self.start_position, self.origin, pitch, strict=True)
+            down, right = (start + at * step for start, at, step in steps)
+            self.store.write_metadata(replace(record, origin=(down, right)), 1)
+            self.store.write_note(_LIVE, {"origin_px": list(self.origin)})
+
+
+@dataclass(frozen=True, slots=True)
+class GrowingWindow:
+    """Rectangle of a growing mosaic, read from its store on demand."""
+
+    mosaic: GrowingMosaic
+    box: core.Box
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    @property
+    def shape(self) -> core.IntPair:
+        """Shape of the image, (rows, columns)."""
+        return self.box.shape
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.shape[0] * self.shape[1]
+
+    def __getitem__(self, index: object) -> core.Float32Array:
+        index = index if isinstance(index, tuple) else (index, slice(None))
+        spans = [item.indices(n) for item, n in zip(index, self.shape, strict=True)]
+        part = core.Box(spans[0][0], spans[0][1], spans[1][0], spans[1][1])
+        values = self.mosaic.read(part.move(self.box.corner))
+        return values[:: spans[0][2], :: spans[1][2]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.asarray(self[:, :], dtype=dtype)

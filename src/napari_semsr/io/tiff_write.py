@@ -13,8 +13,8 @@ from napari_semsr import core
 from napari_semsr.core import Micrograph, PixelSize, RealArray, WriteError
 from napari_semsr.io import files
 from napari_semsr.io.files import RECORD_KEY, create_image_record, replace_atomically
-from napari_semsr.io.tiff.read import read_calibration
-from napari_semsr.io.zarr import compute_pyramid_shapes, downsample_block
+from napari_semsr.io.tiff_read import read_calibration
+from napari_semsr.io.zarr_store import compute_pyramid_shapes, downsample_block
 
 # An output has the first of these types that holds all its values. Bio-Formats reads
 # no other types, and ImageJ's own decoder only the first three.
