@@ -23,8 +23,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import read
 from napari_semsr.simulation.microscope import compute_reflectance
-from napari_semsr.simulation.samples import SampleRanges, create_random_surface
 from napari_semsr.simulation.sem import compute_sem_contrast
+from napari_semsr.simulation.specimen import SampleRanges, create_random_surface
 
 PIXEL_NM = 15.0  # of the canvas, on which all is drawn
 BLUR_NM = 80.0  # full width at half maximum of the superlens

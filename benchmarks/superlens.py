@@ -53,7 +53,7 @@ from napari_semsr.simulation import (
     simulate_ssum_pair,
     simulate_validation_pairs,
 )
-from napari_semsr.simulation.samples import SAMPLE_KINDS
+from napari_semsr.simulation.specimen import SAMPLE_KINDS
 from napari_semsr.training import Recipe, load_recipe
 
 Image = NDArray[np.float64]

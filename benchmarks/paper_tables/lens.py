@@ -24,7 +24,7 @@ from superlens import (
 
 from napari_semsr.models import load_model
 from napari_semsr.simulation import Specimen, SsumPair
-from napari_semsr.simulation.samples import SAMPLE_KINDS
+from napari_semsr.simulation.specimen import SAMPLE_KINDS
 from napari_semsr.training import load_recipe
 from paper_tables.plan import FOLDER
 from paper_tables.spread import Bad, with_spread

@@ -4,7 +4,7 @@ import pytest
 from napari_semsr.analysis import Falloff
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
 from napari_semsr.simulation import MicroscopeOptions
-from napari_semsr.simulation.optics import (
+from napari_semsr.simulation.microscope import (
     _FINE as _SAMPLES,
     compute_focus_depth_nm,
     compute_transfer_function,

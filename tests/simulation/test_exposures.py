@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.optics import compute_focus_depth_nm
+from napari_semsr.simulation.microscope import compute_focus_depth_nm
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused
 

@@ -3,7 +3,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulation import MicroscopeOptions, compute_psf
-from napari_semsr.simulation.optics import (
+from napari_semsr.simulation.microscope import (
     compute_light_field,
     simulate_image,
 )

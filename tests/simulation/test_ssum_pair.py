@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulation.microscope import MicroscopeOptions, compute_reflectance
-from napari_semsr.simulation.optics import simulate_image
+from napari_semsr.simulation.microscope import (
+    MicroscopeOptions,
+    compute_reflectance,
+    simulate_image,
+)
 from napari_semsr.simulation.pairs import (
     ImagingSettings,
     SsumPair,
@@ -12,8 +15,13 @@ from napari_semsr.simulation.pairs import (
     simulate_random_ssum_pairs,
     simulate_ssum_pair,
 )
-from napari_semsr.simulation.samples import SampleRanges, create_random_surface
-from napari_semsr.simulation.specimen import PhantomOptions, Specimen, draw_specimen
+from napari_semsr.simulation.specimen import (
+    PhantomOptions,
+    SampleRanges,
+    Specimen,
+    create_random_surface,
+    draw_specimen,
+)
 from tests.refusals import refused
 
 SIDE = 96

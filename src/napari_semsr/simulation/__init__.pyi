@@ -6,15 +6,13 @@ from .degrade import (
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
     DegradedScene as DegradedScene,
+    FaultRanges as FaultRanges,
     apply_random_degradation as apply_random_degradation,
+    apply_random_faults as apply_random_faults,
     create_gaussian_kernel as create_gaussian_kernel,
     create_smooth_field as create_smooth_field,
     degrade_plane as degrade_plane,
     get_grey_range as get_grey_range,
-)
-from .faults import (
-    FaultRanges as FaultRanges,
-    apply_random_faults as apply_random_faults,
 )
 from .gold import (
     COARSE_NM as COARSE_NM,
@@ -27,8 +25,6 @@ from .gold import (
 from .microscope import (
     OPTICS as OPTICS,
     MicroscopeOptions as MicroscopeOptions,
-)
-from .optics import (
     compute_psf as compute_psf,
 )
 from .pairs import (
@@ -41,9 +37,6 @@ from .pairs import (
     simulate_ssum_pair as simulate_ssum_pair,
     simulate_validation_pairs as simulate_validation_pairs,
 )
-from .samples import (
-    HELD_OUT_SEED as HELD_OUT_SEED,
-)
 from .scan import (
     Scan as Scan,
     ScanOptions as ScanOptions,
@@ -55,6 +48,7 @@ from .sem import (
     add_noise as add_noise,
 )
 from .specimen import (
+    HELD_OUT_SEED as HELD_OUT_SEED,
     PhantomOptions as PhantomOptions,
     Specimen as Specimen,
     draw_specimen as draw_specimen,

@@ -9,7 +9,7 @@ imaged at one position in the field of the lens, so an image has one aberration.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -17,28 +17,18 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    Float32Array,
-    FloatPair,
-    IntPair,
-    OptionError,
-    RealArray,
-    ShapeError,
-)
-from napari_semsr.simulation import microscope as microscopes, optics
+from napari_semsr import core
+from napari_semsr.core import Float32Array, FloatPair, IntPair
+from napari_semsr.simulation import microscope as microscopes, specimen
 from napari_semsr.simulation.canvas import Canvas
 from napari_semsr.simulation.microscope import MicroscopeOptions
-from napari_semsr.simulation.samples import SampleRanges, create_random_surface
 from napari_semsr.simulation.sem import compute_sem_contrast
 from napari_semsr.simulation.specimen import Specimen, declare_fraction, declare_option
 
-# Options in all, and in some, of the model cards that predate the optics.
-_FORMER = {"focused", "defocus_nm"}
-_FORMER_PUPILS = {"pupils", "coherence"}
-_SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # length scale of light and dose; chosen
+_FORMER = {"focused", "defocus_nm"}  # in all model cards that predate the optics
 
 
-class SsumPairOptions(SampleRanges):
+class SsumPairOptions(specimen.SampleRanges):
     """Ranges for simulated pairs: sample, microscope, noise."""
 
     pixel_nm: float = declare_option(20.0, "pixel of the mosaic in nm", gt=0)
@@ -94,7 +84,7 @@ class SsumPairOptions(SampleRanges):
         """Convert an old model card: pupils become Gaussians of the same width."""
         if not isinstance(values, dict) or not values.keys() >= _FORMER:
             return values
-        former = _FORMER | _FORMER_PUPILS
+        former = _FORMER | {"pupils", "coherence"}
         rest = {key: value for key, value in values.items() if key not in former}
         return {"gaussian": 1.0, "any_focus": 1 - float(values["focused"]), **rest}
 
@@ -156,9 +146,9 @@ def _draw_imaging_settings(
     read_noise = float(np.exp(rng.uniform(quiet, loud)))
     camera = {"photons": photons, "read_noise": read_noise}
     microscope = lens.replace(wavelength_nm=wavelength_nm, **camera)
-    far = optics.ANY_FOCUS if rng.random() < options.any_focus else 1.0
-    away = far * optics.compute_focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
-    focus = float(surface.height_nm.mean()) - away
+    far = microscopes.ANY_FOCUS if rng.random() < options.any_focus else 1.0
+    depth = microscopes.compute_focus_depth_nm(microscope)
+    focus = float(surface.height_nm.mean()) - far * depth * float(rng.uniform(-1, 1))
     # positions are uniform over the area of the field
     radius, turn = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
     drift = options.focus_drift_nm * float(rng.random())
@@ -177,8 +167,8 @@ def _draw_imaging_settings(
 
 
 def _distort_radially(
-    image: RealArray, bending_px: tuple[float, float, float]
-) -> RealArray:
+    image: core.RealArray, bending_px: tuple[float, float, float]
+) -> core.RealArray:
     """Distort an image radially, without a mean shift."""
     most, *middle = bending_px
     if most == 0:
@@ -204,12 +194,13 @@ def _simulate_recording(
     """Add shading, noise and rounding as in a mosaic of frames."""
     canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
     if look.shading > 0:
-        uneven = 1 + look.shading * canvas.create_relief(_SHADING_NM, rng)
+        # chosen: light varies over 2000 nm, the dose over 1200 nm
+        uneven = 1 + look.shading * canvas.create_relief(2000.0, rng)
         light = np.asarray(light * uneven, np.float32)
     photons = look.microscope.photons
     if photons > 0:
         # frames overlap, and flat-field correction has brightened their rims
-        dose = photons * np.exp(0.4 * canvas.create_relief(_DOSE_NM, rng))
+        dose = photons * np.exp(0.4 * canvas.create_relief(1200.0, rng))
         noise = rng.standard_normal(light.shape, dtype=np.float32)
         if look.correlation_px > 0:
             noise = ndimage.gaussian_filter(noise, look.correlation_px, mode="reflect")
@@ -239,15 +230,9 @@ def _simulate_recording(
 # inferred from optical ones, so evaluate results after an affine match of grey levels.
 
 _FINE = 2  # pixels of the sample per pixel of the mosaic, along an axis; chosen
-"""Pixels of the simulated sample per pixel of the mosaic, along an axis."""
-_VALIDATION_STREAM = 9_600_017
-"""First number in the seeds of the validation fields; must not be used in training."""
-_MARGIN = 16  # mosaic pixels around a field, for blur; chosen: 320 nm
 SPREAD_PX = 49
 """Side length of `SsumPair.spread`; chosen: two sigma of a blur 700 nm from focus."""
-_DEPTHS = 5  # depths in `SsumPair.spread`; chosen
-_HALF_LIGHT = float(np.sqrt(2 * np.log(2)))  # radius of a Gaussian over its sigma
-_PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
+_Numbers = TypeVar("_Numbers", np.float32, np.complexfloating)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +266,8 @@ class SsumPair:
 
 def get_surface_shape(side: int) -> IntPair:
     """Return the shape of a sample whose central part is `side` mosaic pixels wide."""
-    full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
+    # chosen: 16 px of the mosaic (320 nm) around a field, for blur
+    full = int(fft.next_fast_len(side + 2 * 16, real=True))
     full += (full - side) % 2
     return _FINE * full, _FINE * full
 
@@ -321,7 +307,7 @@ def simulate_random_ssum_pairs(
     an axis; `held_out` uses samples that training never draws.
     """
     settings = options or SsumPairOptions()
-    surface = create_random_surface(
+    surface = specimen.create_random_surface(
         get_surface_shape(side),
         pixel_nm=settings.pixel_nm / _FINE,
         rng=rng,
@@ -345,17 +331,17 @@ def simulate_validation_pairs(
 ) -> list[SsumPair]:
     """Simulate the validation fields, used to select a checkpoint, not for training.
 
-    Field ``i``, counted from `first`, comes from ``default_rng([VALIDATION_STREAM,
-    i])`` and shows one kind of sample, in the order of ``options.kinds``, repeated; the
-    seeds of its objects are 2**31 or more, which training never draws. Fields from 1000
-    on are reserved for the evaluation of finished models. For `side` and `scale` see
-    `simulate_ssum_pair`.
+    Field ``i``, counted from `first`, comes from ``default_rng([9600017, i])`` and
+    shows one kind of sample, in the order of ``options.kinds``, repeated; training must
+    not use that seed, and the seeds of its objects are 2**31 or more, which training
+    never draws. Fields from 1000 on are reserved for the evaluation of finished models.
+    For `side` and `scale` see `simulate_ssum_pair`.
     """
     settings = options or SsumPairOptions()
     pairs: list[SsumPair] = []
     for index in range(first, first + count):
         one = settings.replace(kinds=(settings.kinds[index % len(settings.kinds)],))
-        rng = np.random.default_rng([_VALIDATION_STREAM, index])
+        rng = np.random.default_rng([9_600_017, index])
         pairs += simulate_random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
     return pairs
 
@@ -379,18 +365,18 @@ def _prepare_sample(
     """Compute the data shared by all images of a sample."""
     if scale not in (1, _FINE):
         msg = f"scale must be 1 or {_FINE}, got {scale}."
-        raise OptionError(msg, code="unknown-value")
+        raise core.OptionError(msg, code="unknown-value")
     need = get_surface_shape(side)
     if surface.height_nm.shape != need:
         got = " x ".join(map(str, surface.height_nm.shape))
         size = f"{need[0]} x {need[1]} px"
         msg = f"A field of {side} px needs a sample of {size}, got {got}."
-        raise ShapeError(msg, code="image-too-small")
+        raise core.ShapeError(msg, code="image-too-small")
     height, pixel = surface.height_nm, surface.pixel_nm
     light = microscopes.compute_reflectance(
         height, surface.material, pixel, wavelength_nm=wavelength_nm
     )
-    wave = optics.compute_light_field(light, height, wavelength_nm)
+    wave = microscopes.compute_light_field(light, height, wavelength_nm)
     contrast = compute_sem_contrast(surface)
     electrons = contrast if scale == _FINE else _bin_pixels(contrast)
     return _PreparedSample(
@@ -413,9 +399,13 @@ def _simulate_pair(
     drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
     drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
     level, pixel = np.asarray(field.height_nm - drift, np.float32), field.pixel_nm
-    how: dict[str, Any] = {"wave": field.wave, "place": look.place}
-    how |= {"box_px": 1.0, "bin_factor": _FINE}
-    image = optics.simulate_image(field.light, level, pixel, look.microscope, **how)
+    image = microscopes.simulate_image(
+        *(field.light, level, pixel, look.microscope),
+        wave=field.wave,
+        place=look.place,
+        box_px=1.0,
+        bin_factor=_FINE,
+    )
     image = np.asarray(_distort_radially(image, look.bending_px), np.float32)
     light = _crop_centre(image, field.side)
     recorded = _simulate_recording(light, field.pixel_nm, look, rng)
@@ -424,15 +414,19 @@ def _simulate_pair(
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
     high, high_range = _scale_by_percentiles(field.electrons)
     off = _crop_centre(level, field.side) - look.microscope.focus_nm
-    radii = optics.compute_half_light_radius_nm(look.microscope, off)
-    blur_px = float(np.sqrt(np.mean(radii**2))) / _HALF_LIGHT / pixel
-    # a few representative distances from the focus, and their fractions
-    edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
+    radii = microscopes.compute_half_light_radius_nm(look.microscope, off)
+    # that radius of a Gaussian over its sigma
+    half_light = float(np.sqrt(2 * np.log(2)))
+    blur_px = float(np.sqrt(np.mean(radii**2))) / half_light / pixel
+    # five representative distances from the focus (chosen), and their fractions
+    edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, 5 + 1)
     counts, _ = np.histogram(off, edges)
     pairs = zip((edges[1:] + edges[:-1]) / 2, counts, strict=True)
     depths = [(float(at), float(count) / off.size) for at, count in pairs if count]
-    where: dict[str, Any] = {"place": look.place}
-    depth = optics.compute_focus_depth_nm(look.microscope)
+    spread = microscopes.compute_psf(
+        look.microscope, depths, pixel, SPREAD_PX, place=look.place
+    )
+    depth = microscopes.compute_focus_depth_nm(look.microscope)
     return SsumPair(
         *(low, high, low_range, high_range, field.pixel_nm),
         scale=high.shape[0] // field.side,
@@ -440,12 +434,12 @@ def _simulate_pair(
         look=look,
         noiseless=_scale_grey_levels(light, low_range),
         blur_px=blur_px,
-        spread=optics.compute_psf(look.microscope, depths, pixel, SPREAD_PX, **where),
+        spread=spread,
         defocus=float(off.mean()) / depth,
     )
 
 
-def _bin_pixels(image: NDArray[Any]) -> NDArray[Any]:
+def _bin_pixels(image: NDArray[_Numbers]) -> NDArray[_Numbers]:
     rows = image[::_FINE] + image[1::_FINE]
     return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
 
@@ -456,7 +450,7 @@ def _crop_centre(image: Float32Array, side: int) -> Float32Array:
 
 
 def _scale_by_percentiles(image: Float32Array) -> tuple[Float32Array, FloatPair]:
-    low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
+    low, high = (float(v) for v in np.percentile(image, (0.1, 99.9)))
     return _scale_grey_levels(image, (low, high)), (low, high)
 
 

@@ -8,7 +8,7 @@ are numbered in the order of acquisition.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -17,14 +17,9 @@ from pydantic import field_validator
 from scipy import ndimage
 
 from napari_semsr import core
+from napari_semsr.simulation import microscope
 from napari_semsr.simulation.canvas import FWHM
-from napari_semsr.simulation.microscope import (
-    MicroscopeOptions,
-    compute_reflectance,
-    create_illumination_field,
-    simulate_camera_counts,
-)
-from napari_semsr.simulation.optics import Place, compute_focus_depth_nm, simulate_image
+from napari_semsr.simulation.microscope import MicroscopeOptions
 from napari_semsr.simulation.sem import simulate_sem_image
 from napari_semsr.simulation.specimen import (
     PhantomOptions,
@@ -44,14 +39,10 @@ from napari_semsr.simulation.specimen import (
 # Coordinates are frame pixels: pixel centres are integers, and (0, 0) is the nominal
 # top-left pixel of the first frame.
 
-# chosen: an optical image sampled about as finely as usual
-_IMAGE_FWHM_PX = 3.0
-"""Width of an imaged point, in frame pixels, for an image without a pixel size."""
-_OBLONG = 0.01  # of a pixel; chosen: cut-offs are then correct to half a percent
-_REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels; chosen
-_PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 _BAND = 256  # rows resampled at once; chosen: limits the memory
-_SPLINE: dict[str, Any] = {"order": 3, "mode": "mirror", "prefilter": False}
+
+
+_Real = TypeVar("_Real", np.float32, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +96,7 @@ class Scene:
         """Image a simulated surface; `origin_px`: centre of its first pixel."""
         fine_nm, wavelength = surface.pixel_nm, options.wavelength_nm
         planes = surface.height_nm, surface.material, fine_nm
-        sharp = compute_reflectance(*planes, wavelength_nm=wavelength)
+        sharp = microscope.compute_reflectance(*planes, wavelength_nm=wavelength)
         sizes = fine_nm, options.fwhm_nm / (fine_nm * oversampling)
         scene = cls(sharp, sharp, surface, oversampling, origin_px, *sizes, options)
         return scene.with_optics(options)
@@ -129,8 +120,10 @@ class Scene:
             raise core.OptionError(msg, code="pixel-size-missing")
         has_blur = options.optics == "pupil" or options.resolution_nm is not None
         if frame_nm is None or not has_blur:
-            frame_nm = 2 * (options.fwhm_nm / _IMAGE_FWHM_PX,)
-        elif max(frame_nm) > (1 + _OBLONG) * min(frame_nm):
+            # chosen: an optical image is usually sampled with three pixels per point
+            frame_nm = 2 * (options.fwhm_nm / 3.0,)
+        elif max(frame_nm) > (1 + 0.01) * min(frame_nm):
+            # chosen: up to 1 %, cut-offs are correct to half a percent
             y, x = frame_nm
             msg = (
                 f"Optics in nm need square pixels, got {y:g} x {x:g} nm: resample the "
@@ -149,11 +142,11 @@ class Scene:
         top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
         part = core.Box.from_shape((rows, columns), (top, left))
         grey = np.asarray(image[part.slices], dtype=np.float32)
-        low, high = np.percentile(grey, _PERCENTILES)
+        low, high = np.percentile(grey, (0.1, 99.9))  # without a few extreme pixels
         if high <= low:
             grey = np.full(grey.shape, 0.5, np.float32)
-        else:  # as reflectance; rare extremes are clipped
-            dark, bright = _REFLECTANCE
+        else:
+            dark, bright = 0.08, 0.92  # reflectance; chosen: of common materials
             grey = np.clip((grey - low) / (high - low), 0, 1)
             grey = np.asarray(dark + (bright - dark) * grey, dtype=np.float32)
         sharp = _resample(grey, shape, oversampling / binning)
@@ -167,12 +160,12 @@ class Scene:
         return scene.with_optics(options)
 
     def with_optics(
-        self, options: MicroscopeOptions, place: Place | None = None
+        self, options: MicroscopeOptions, place: microscope.Place | None = None
     ) -> "Scene":
         """Image the same sample with other optics, or at a position in the field."""
         height = None if self.surface is None else self.surface.height_nm
         sample, box_px = (self.sharp, height, self.fine_nm), self.oversampling
-        image = simulate_image(*sample, options, place=place, box_px=box_px)
+        image = microscope.simulate_image(*sample, options, place=place, box_px=box_px)
         return replace(self, image=image, options=options)
 
     def crop_to_frame(self, corner: core.FloatArray, side: int) -> "Scene":
@@ -208,9 +201,18 @@ class Scene:
     ) -> core.FloatArray:
         """Evaluate the scene at arbitrary coordinates; `coefficients` (Y, X)."""
         pairs = zip((y, x), self.origin_px, strict=True)
-        where = [(at - first) * self.oversampling for at, first in pairs]
-        how = {"output": np.float64, **_SPLINE}
-        return np.asarray(ndimage.map_coordinates(coefficients, where, **how))
+        where = np.stack([(at - first) * self.oversampling for at, first in pairs])
+        return _evaluate_spline(coefficients, where, np.float64)
+
+
+def _evaluate_spline(
+    coefficients: core.Float32Array, where: core.FloatArray, kind: type[_Real]
+) -> NDArray[_Real]:
+    """Evaluate a cubic spline at positions (2, ...)."""
+    values: NDArray[_Real] = ndimage.map_coordinates(
+        coefficients, where, output=kind, order=3, mode="mirror", prefilter=False
+    )
+    return values
 
 
 def _resample(
@@ -226,13 +228,9 @@ def _resample(
     values = np.empty(shape, np.float32)
     for top in range(0, shape[0], _BAND):
         rows = slice(top, top + _BAND)
-        grid = np.meshgrid(y[rows], x, indexing="ij")
-        ndimage.map_coordinates(smooth, grid, output=values[rows], **_SPLINE)
+        grid = np.stack(np.meshgrid(y[rows], x, indexing="ij"))
+        values[rows] = _evaluate_spline(smooth, grid, np.float32)
     return values
-
-
-# Pixels; each needs about 60 bytes during a simulation, 3.6 GB in all; chosen.
-_LARGE_SCENE = 60_000_000
 
 
 class RandomStream(IntEnum):
@@ -251,9 +249,6 @@ class RandomStream(IntEnum):
     VIEW = 23
     HEIGHT = 24
     LEAN = 25
-
-
-_NOISE = {RandomStream[name] for name in ("NOISE", "REPEAT", "FOCUS", "HEIGHT")}
 
 
 class ScanOptions(MicroscopeOptions, PhantomOptions):
@@ -369,7 +364,8 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
             return self.oversampling
         sides = self.frames_grid
         rows, columns = (self.frame_px + (n - 1) * self.step_px for n in sides)
-        return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
+        # chosen: a pixel needs about 60 bytes during a simulation, 3.6 GB in all
+        return 2 if 4 * rows * columns <= 60_000_000 else 1
 
     def compute_extent(self) -> ScanExtent:
         """Compute the largest area, in frame pixels, that jittered frames may cover."""
@@ -396,7 +392,7 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
     def create_rng(self, purpose: RandomStream, index: int = 0) -> Generator:
         """Return the random generator for a given purpose and frame or other index."""
         key = [self.seed, 3, int(purpose), index]
-        if purpose in _NOISE and self.noise_seed:
+        if self.noise_seed and purpose.name in ("NOISE", "REPEAT", "FOCUS", "HEIGHT"):
             key.append(self.noise_seed)
         return np.random.default_rng(key)
 
@@ -495,7 +491,9 @@ class Scan(ScanPlan):
         light, options = self._simulate_central_light(self.scene), self.options
         streams = [(RandomStream.REPEAT, index) for index in range(count)]
         noise = [options.create_rng(*stream) for stream in streams]
-        return np.stack([simulate_camera_counts(light, options, rng) for rng in noise])
+        return np.stack(
+            [microscope.simulate_camera_counts(light, options, rng) for rng in noise]
+        )
 
     def simulate_focal_series(self, count: int) -> tuple[FocalStep, ...]:
         """Simulate the central field with the focal plane at several ascending heights.
@@ -507,7 +505,7 @@ class Scan(ScanPlan):
         for index, height in enumerate(self._choose_heights(count)):
             light = self._simulate_central_light(self._create_refocused_scene(height))
             noise = self.options.create_rng(RandomStream.FOCUS, index)
-            frame = simulate_camera_counts(light, self.options, noise)
+            frame = microscope.simulate_camera_counts(light, self.options, noise)
             steps.append(FocalStep(height, frame))
         return tuple(steps)
 
@@ -528,15 +526,15 @@ class Scan(ScanPlan):
             for index in range(total):
                 light = _simulate_frame_light(scene, coefficients, plan, index, options)
                 noise = options.create_rng(RandomStream.HEIGHT, level * total + index)
-                light_reaching = light * self.flat * self.gains[index]
-                frames[index] = simulate_camera_counts(light_reaching, options, noise)
+                light = light * self.flat * self.gains[index]
+                frames[index] = microscope.simulate_camera_counts(light, options, noise)
             yield HeightScan(height, frames, (float(lean[0]), float(lean[1])))
 
     def _choose_heights(self, count: int) -> list[float]:
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
             raise core.OptionError(msg, code="out-of-range")
-        depth = compute_focus_depth_nm(self.options)
+        depth = microscope.compute_focus_depth_nm(self.options)
         low, high = -depth, depth
         if self.scene.surface is not None:
             relief = self.scene.surface.height_nm
@@ -557,12 +555,9 @@ class Scan(ScanPlan):
 
     def _simulate_central_light(self, scene: Scene) -> core.FloatArray:
         """Compute the light of the illuminated central field at its true position."""
-        corner, spline = (
-            self.true_px[self.central_index],
-            scene.compute_spline_coefficients(),
-        )
-        clean = simulate_clean_frame(scene, spline, corner, self.options)
-        return np.asarray(clean * self.flat * self.gains[self.central_index])
+        index, spline = self.central_index, scene.compute_spline_coefficients()
+        clean = simulate_clean_frame(scene, spline, self.true_px[index], self.options)
+        return np.asarray(clean * self.flat * self.gains[index])
 
 
 def _create_scene(
@@ -616,9 +611,6 @@ def simulate_clean_frame(
     return scene.sample(coefficients, y + corner[0], x + corner[1])
 
 
-_FREE_WIDTH, _FREE_CONTRAST = 3.0, 0.5  # for a sphere without contact; chosen
-
-
 def _simulate_frame_light(
     scene: Scene,
     coefficients: core.Float32Array,
@@ -645,11 +637,11 @@ def _simulate_frame_light(
     image = simulate_clean_frame(scene, coefficients, corner, options)
     if options.contact_lost_from is None or index < options.contact_lost_from:
         return image
-    # to a Gaussian of that full width at half maximum
-    sigma = scene.fwhm_px / FWHM * np.sqrt(_FREE_WIDTH**2 - 1)
+    # as the option says, three times as wide (a Gaussian), and half of the contrast
+    sigma = scene.fwhm_px / FWHM * np.sqrt(3.0**2 - 1)
     mean = image.mean()
     wide = ndimage.gaussian_filter(image, sigma, mode="nearest")
-    return np.asarray(mean + _FREE_CONTRAST * (wide - mean))
+    return np.asarray(mean + 0.5 * (wide - mean))
 
 
 def simulate_scan(
@@ -662,14 +654,14 @@ def simulate_scan(
     scene, pixel = _create_scene(source, options)
     coefficients = scene.compute_spline_coefficients()
     rng = options.create_rng(RandomStream.FIELD)
-    flat = create_illumination_field(options, options.frame_px, rng)
+    flat = microscope.create_illumination_field(options, options.frame_px, rng)
     frames = np.empty((count, options.frame_px, options.frame_px), np.uint16)
     for index in range(count):
         yield core.Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
         light = _simulate_frame_light(scene, coefficients, plan, index, options)
         noise = options.create_rng(RandomStream.NOISE, index)
-        light_reaching = light * flat * plan.gains[index]
-        frames[index] = simulate_camera_counts(light_reaching, options, noise)
+        light = light * flat * plan.gains[index]
+        frames[index] = microscope.simulate_camera_counts(light, options, noise)
     yield core.Progress(count + 1, count + 1, "scanned")
     digits = max(3, len(str(count)))
     return Scan(
