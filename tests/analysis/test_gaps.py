@@ -138,6 +138,15 @@ def test_faint_particles_are_found_beside_bright_ones(rng):
     assert found.covered == pytest.approx(cover, rel=0.1)
 
 
+@pytest.mark.parametrize(("sigma", "seed"), [(3, 0), (4, 3)])
+def test_spot_without_an_edge_is_one_particle(sigma, seed):
+    places = np.zeros((128, 192))
+    places[32::64, 32::64] = 200 * np.pi * sigma**2  # peaks of 100
+    noise = np.random.default_rng(seed).normal(0, 0.5, places.shape)
+    found = gaps_of(micrograph(ndimage.gaussian_filter(places, sigma) + noise))
+    assert found.particles == found.bright == 6
+
+
 def test_no_gap_lies_across_an_object():
     pair = (40, 40, 20, 180), (40, 118, 20, 180)
     apart = gaps_of(micrograph(discs(*pair)))

@@ -1060,7 +1060,7 @@ def _label_particles(
         parts, count = _label_parts(mask, np.where(mask, basins, 0), share, scale)
         if total:
             parts, count = _keep_bright_parts(
-                plain, parts, count, least / 2, blur_pitch
+                plain, parts, count, labels, least / 2, blur_pitch
             )
         labels += np.where(parts, parts + total, 0).astype(np.int32)
         labels = _fill_enclosed_regions(labels)
@@ -1181,18 +1181,45 @@ def _keep_bright_parts(
     smooth: core.FloatArray,
     parts: NDArray[np.int32],
     count: int,
+    labels: NDArray[np.int32],
     least: float,
     pitch: core.FloatArray,
 ) -> tuple[NDArray[np.int32], int]:
-    """Keep regions brighter than most of their surroundings, and discard rims."""
+    """Keep regions brighter than their surroundings and than the skirts of particles.
+
+    `labels` are those of the particles; others of the `parts` are rims.
+    """
     if not count:
         return parts, 0
     beside = segmentation.expand_labels(parts, _RIM + 1, spacing=tuple(pitch))
     beside[parts > 0] = 0
     around = _compute_label_quantiles(smooth, beside, count, _MAX_AROUND)
     inner = _compute_label_quantiles(smooth, parts, count, 0.5)
-    is_kept = np.concatenate([[False], inner - around > least])
+    above = smooth - _estimate_skirts(smooth, labels, pitch)
+    above = _compute_label_quantiles(above, parts, count, 0.5)
+    is_kept = np.concatenate([[False], np.minimum(inner - around, above) > least])
     return np.where(is_kept, np.cumsum(is_kept), 0)[parts], int(is_kept.sum())
+
+
+def _estimate_skirts(
+    smooth: core.FloatArray, labels: NDArray[np.int32], pitch: core.FloatArray
+) -> core.FloatArray:
+    """Estimate the level of each pixel if it belonged to the nearest particle's skirt.
+
+    A skirt never rises outwards and is alike on most sides: it has the median of the
+    pixels at the same distance, or the lowest one of those closer.
+    """
+    distance, nearest = ndimage.distance_transform_edt(
+        labels == 0, sampling=pitch / pitch.min(), return_indices=True
+    )
+    steps = np.rint(distance).astype(np.int64)
+    rings = labels[tuple(nearest)] * (steps.max() + 1) + steps
+    numbers, ring = np.unique(rings, return_inverse=True)
+    ring = ring.reshape(labels.shape).astype(np.int32) + 1
+    levels = _compute_label_quantiles(smooth, ring, numbers.size, 0.5)
+    owners = np.flatnonzero(np.diff(numbers // (steps.max() + 1))) + 1
+    lowest = map(np.minimum.accumulate, np.split(levels, owners))
+    return np.concatenate([[0.0], *lowest])[ring]
 
 
 def _sort_pixels_by_label(
