@@ -50,7 +50,6 @@ PLACES = {
     "frc-map": "measure.resolution.frc_map",
     "gaps": "measure.gaps.gaps",
     "gold": "samples.gold",
-    "look-here": "adapt.job.look_here",
     "metrics": "measure.grey.metrics",
     "models export": "models.export_model",
     "models import": "models.import_model",
