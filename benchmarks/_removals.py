@@ -26,7 +26,7 @@ from _discs import (
 )
 from scipy import ndimage
 
-from napari_semsr.analysis import compute_percent_interval
+from napari_semsr.analysis.gaps import compute_fraction_interval
 from napari_semsr.core import (
     BoolArray,
     FloatArray,
@@ -131,11 +131,10 @@ class RemovalCount:
         return middle - down, middle + up
 
     def _compute_interval(self, count: int) -> FloatPair | None:
-        return (
-            compute_percent_interval(count, self.objects)
-            if self.is_sufficient
-            else None
-        )
+        shares = compute_fraction_interval(count, self.objects)
+        if shares is None or not self.is_sufficient:
+            return None
+        return 100 * shares[0], 100 * shares[1]
 
     def to_json(self) -> dict[str, object]:
         """Return counts, percentages and intervals."""

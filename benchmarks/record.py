@@ -133,18 +133,6 @@ def own_place() -> str:
     return markdown(["image", "by", *SPREAD], lines)
 
 
-def inverted_objects() -> str:
-    """Count objects that are shown with inverted contrast on the held-out parts."""
-    rows = [row for row in read_rows("adapt.jsonl") if row["part"] == "samples"]
-    counts = [row["held_out"]["objects"] for row in rows]
-    total = sum(count["objects"] for count in counts)
-    by = {"adapted": [count["inverted"] for count in counts]}
-    for name in ("ssum-sem", "linear filter", "input"):
-        by[name] = [count[name]["inverted"] for count in counts]
-    shares = (f"{name} {100 * sum(some) / total:.1f} %" for name, some in by.items())
-    return f"Of {total} objects: {', '.join(shares)}."
-
-
 def fine_tuning() -> str:
     """Write the gains of fine-tuned models over the optical image."""
     rows = [
@@ -195,7 +183,7 @@ TABLES = {
     "model-ssum-sem.md": (superlens,),
     "model-sem-restore.md": (restoration,),
     "model-sem-2x.md": (magnification, gaps),
-    "model-own-place.md": (own_place, inverted_objects),
+    "model-own-place.md": (own_place,),
     "training.md": (fine_tuning,),
 }
 

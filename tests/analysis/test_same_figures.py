@@ -125,7 +125,6 @@ MEASURES = {
             image(discs() + ndimage.gaussian_filter(40 * noise(8), 3))
         )
     ),
-    "objects": lambda: analysis.count_objects(blurred(), scene()),
     "grating": lambda: grating(lines(21.7)),
     "bent grating": lambda: grating(bent()),
     "square grating": lambda: grating(lines(21.7) + np.rot90(lines(21.7))),

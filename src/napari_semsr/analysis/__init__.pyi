@@ -78,12 +78,6 @@ from .misfit import (
     map_misfit as map_misfit,
     measure_misfit as measure_misfit,
 )
-from .objects import (
-    ObjectCount as ObjectCount,
-    compute_percent_interval as compute_percent_interval,
-    count_objects as count_objects,
-    find_object_diameter as find_object_diameter,
-)
 from .profile.fits import (
     Estimate as Estimate,
 )

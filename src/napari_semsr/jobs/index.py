@@ -46,7 +46,6 @@ PLACES = _COMMANDS | {
     "difference": "convert.difference",
     "exposure": "degrade.exposure",
     "gold": "degrade.gold",
-    "look-here": "adapt.job.look_here",
     "register-sem": "adapt.areas.register_sem",
     "specimen": "degrade.specimen",
     "train-on-sem": "adapt.train.train_on_sem",

@@ -12,7 +12,6 @@ from napari_semsr.core import (
     Affine,
     Box,
     Micrograph,
-    Provenance,
     WriteError,
     capture_warnings,
     digest_path,
@@ -23,10 +22,9 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
-from napari_semsr.jobs.adapt import areas, job, process, train
+from napari_semsr.jobs.adapt import areas, process, train
 from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
-from napari_semsr.restoration import LinearFit
 from tests.children import LIMIT_S
 from tests.refusals import refused, warned
 
@@ -119,7 +117,6 @@ def test_a_place_gives_a_model_that_is_ahead_of_everything_simpler(adapted):
     for name in ("linear filter", "ssum-sem"):
         assert own.gain_db > made.evaluated[name].gain_db
     assert made.evaluated["input"].gain_db == 0
-    assert own.objects.shown > made.evaluated["input"].objects.shown
     assert (folder / made.model).is_file() or made.model.startswith(str(folder))
 
 
@@ -169,31 +166,6 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
     model = load_model("ssum-sem")
     _, scaling = prepare_model_input(mosaic, model, EnhanceOptions(resample="never"))
     assert asked[0]["levels"] == pytest.approx((scaling.low, scaling.high))
-
-
-def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place):
-    made, _, _ = adapted
-    mosaic, sem = place
-    linear, differs = read(made.linear), read(made.look_here)
-    enhanced = read(made.applied[0].output).array().astype(float)
-    assert linear.shape == differs.shape == mosaic.shape
-    filtered = linear.array().astype(float)
-    assert np.corrcoef(filtered.ravel(), sem.array().ravel())[0, 1] > 0.6
-    gain, offset = np.polyfit(enhanced.ravel(), filtered.ravel(), 1)
-    apart = np.abs(gain * enhanced + offset - filtered)
-    np.testing.assert_allclose(differs.array(), apart, atol=1e-2)
-
-
-def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
-    monkeypatch.setattr(job, "_ROWS", 50)
-    plane = np.random.default_rng(0).random((170, 60), dtype=np.float32)
-    plane[10:12, 5:8] = np.nan
-    plane[100:] = np.nan
-    kernel = np.random.default_rng(1).random((5, 5), dtype=np.float32)
-    linear = LinearFit(kernel, 3.0, 0.0, 1.0)
-    made = run(job.filter_mosaic(micrograph(plane, "m"), linear, Provenance(job="x")))
-    np.testing.assert_allclose(made.array(), linear.apply(plane), rtol=1e-4)
-    assert np.isnan(made.array()[100:]).all()
 
 
 def test_sem_of_another_place_is_refused(place, tmp_path):
@@ -273,14 +245,14 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
     made, ran = resume(apply=[third, other])
     assert ran == {"third-enhanced"}
     shutil.rmtree(folder / "mosaic-enhanced.ome.zarr")
-    assert resume()[1] == {"mosaic-enhanced", "look-here"}
-    results = {"mosaic-enhanced", "other_5_6-enhanced", "look-here"}
+    assert resume()[1] == {"mosaic-enhanced"}
+    results = {"mosaic-enhanced", "other_5_6-enhanced"}
     made, ran = resume(steps=65)
     assert (made.steps, ran) == (65, {"model", *results})
     nearer = lying(mosaic, sem, {"error_nm": 0.5})
     made, ran = resume(steps=65, transform=nearer)
     # the same model: its results are not repeated
-    assert ran == {"registration-1", "model", "look-here"}
+    assert ran == {"registration-1", "model"}
 
 
 @pytest.mark.broad

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -292,8 +290,7 @@ class Evaluation(Result):
     """Evaluation of one image of the held-out part against the SEM image.
 
     Gains are over the input, after the gain and offset that best match each image to
-    the SEM image, with standard errors from 16 parts of each area. `objects` are
-    counted by `analysis.count_objects`.
+    the SEM image, with standard errors from 16 parts of each area.
     """
 
     name: str = field(metadata={"json": False})
@@ -309,7 +306,6 @@ class Evaluation(Result):
         ),
     ]
     gain_below_cutoff_sd_db: float | None
-    objects: Annotated[analysis.ObjectCount, core.declare_quantity("Objects")]
     images: tuple[NDArray[Any], ...] = field(default=(), metadata={"json": False})
     errors: "SquaredErrors" = field(
         default_factory=lambda: SquaredErrors(), metadata={"json": False}, repr=False
@@ -349,8 +345,6 @@ def evaluate(
         Existing rows, which come first.
     """
     truths = [area.crop(area.held_out)[1] for area in areas]
-    largest = max((t.array() for t in truths), key=lambda plane: min(plane.shape))
-    diameter = analysis.find_object_diameter(largest)
     evaluations: dict[str, Evaluation] = dict(before or {})
     for name, planes in images.items():
         measured_images, matched_images = [], []
@@ -394,13 +388,6 @@ def evaluate(
             else None,
             *analysis.compute_psnr_gain(errors.all, base.all),
             *below,
-            reduce(
-                add,
-                (
-                    analysis.count_objects(plane, truth.array(), diameter)
-                    for plane, truth in zip(planes, truths, strict=True)
-                ),
-            ),
             tuple(matched_images),
             errors,
         )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from napari_semsr import core, io, reporting
-from napari_semsr.analysis import ObjectCount, choose_gain, fit_gain_and_offset
+from napari_semsr.analysis import choose_gain
 from napari_semsr.jobs import images, register
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
@@ -43,116 +43,14 @@ from napari_semsr.jobs.adapt.train import (
 from napari_semsr.jobs.enhance import enhance
 from napari_semsr.jobs.models import get_model_origin
 from napari_semsr.jobs.resume import Step, StepRecord, run_step
-from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb, command
+from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb, command
 from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.registration import Landmarks
-from napari_semsr.restoration import LinearFit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-
-_ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
-# percentile of the difference shown brightest; chosen: ignores outliers
-_BRIGHTEST = 99.5
-
-
-def filter_mosaic(
-    mosaic: core.Micrograph, linear: LinearFit, provenance: core.Provenance
-) -> core.Job[core.Micrograph]:
-    """Apply the linear filter to the whole mosaic, strip by strip.
-
-    Missing pixels, and those within the filter's margin, are NaN.
-    """
-    rows, columns = mosaic.shape
-    reach = linear.kernel.shape[0] // 2
-    result = np.full((rows, columns), np.nan, dtype=np.float32)
-    for top in range(0, rows, _ROWS):
-        yield core.Progress(top, rows, "applying the linear filter")
-        end = min(top + _ROWS, rows)
-        wide = core.Box(top - reach, end + reach, -reach, columns + reach)
-        strip = np.asarray(core.read_box(mosaic.data, wide), dtype=np.float32)
-        if np.isfinite(strip).any():
-            result[top:end] = linear.apply(strip)[reach:-reach, reach:-reach]
-    about = provenance.model_copy(update={"part": "linear filter"})
-    return mosaic.replace(data=result, provenance=about)
-
-
-def create_difference_map(
-    linear_image: core.Micrograph,
-    model_image: core.Micrograph,
-    provenance: core.Provenance,
-) -> core.Micrograph:
-    """Map the absolute difference between the model and filter results.
-
-    In grey levels of the SEM image, absolute, after the gain and offset that best match
-    the model's result to the filter's; NaN where one of them is missing.
-    """
-    linear = linear_image.array()
-    model = model_image.array().astype(np.float32)
-    if model.shape != linear.shape:  # a model for another pixel size
-        model = (
-            core.WarpedImage(
-                model_image, core.Grid.from_image(linear_image), core.Affine()
-            )
-            .read()
-            .astype(np.float32)
-        )
-    differences = compute_difference(model, linear)
-    finite = differences[np.isfinite(differences)]
-    top = float(np.percentile(finite, _BRIGHTEST)) if finite.size else 0.0
-    return linear_image.replace(
-        data=differences,
-        provenance=provenance.model_copy(update={"part": "look here"}),
-        look=core.DisplaySettings(limits=(0.0, top or 1.0), colormap="magma"),
-    )
-
-
-def compute_difference(
-    model: core.Float32Array, linear: core.Float32Array
-) -> core.Float32Array:
-    """Return the absolute difference of images (Y, X) in grey levels of the second."""
-    finite = np.isfinite(model) & np.isfinite(linear)
-    result = np.full(linear.shape, np.nan, dtype=np.float32)
-    if finite.any():
-        model_values, linear_values = (
-            one[finite].astype(np.float64) for one in (model, linear)
-        )
-        gain, offset = fit_gain_and_offset(model_values, linear_values)
-        result[finite] = np.abs(gain * model[finite] + offset - linear[finite])
-    return result
-
-
-@command(opens=False)
-def look_here(
-    run: Run[core.Options],
-    mosaic: Annotated[images.Image, replace(MOSAIC_IN, side="")],
-    result: Annotated[images.Image, ImageInput(help="its enhanced version")],
-    training: Annotated[str | Path, FileInput(help="the record of the training")],
-    *,
-    options: core.Options,
-    linear: Annotated[Path, Output("the mosaic after the linear filter")],
-    look_here: Annotated[Path, Output("the difference of the enhanced mosaic from it")],
-) -> core.Job[images.Result]:
-    """Filter a mosaic, and map where its enhanced version differs."""
-    image = images.open_image(mosaic, run.opening).replace(
-        name=images.get_image_name(mosaic)
-    )
-    if (strays := core.find_stray_pixels(image.data)) is not None:
-        image = image.replace(data=strays.fill(image.data))
-    record = io.read_json_object(Path(training))
-    provenance = core.Provenance.model_validate(record["provenance"])
-    fit = LinearFit(**record["linear"])
-    fit = replace(fit, kernel=np.array(fit.kernel, dtype=np.float32))
-    filtered_image = yield from filter_mosaic(image, fit, provenance)
-    images.overwrite_image(filtered_image, linear)
-    difference = create_difference_map(
-        filtered_image, images.open_image(result), provenance
-    )
-    images.overwrite_image(difference, look_here)
-    return images.Result()
 
 
 _WHOLE_PX, _DETAIL_PX = 480, 400
@@ -194,7 +92,6 @@ def draw_held_out_images(
     `planes` are the evaluated images of that part in the grey levels of the SEM image,
     by name, and the SEM image; `curve` has the gains of the training over its time,
     and `held_out` those of the linear filter.
-    `look_here` shows where the model and the linear filter differ.
     """
     limits, pixel = reporting.choose_grey_limits(planes[SEM_IMAGE]), pixel_size_nm
     shape = planes[SEM_IMAGE].shape
@@ -204,10 +101,6 @@ def draw_held_out_images(
     def draw_plane(plane: Any, width_px: int) -> bytes:
         return reporting.draw_image_png(plane, pixel, limits=limits, width_px=width_px)
 
-    differs = compute_difference(planes[ADAPTED_MODEL], planes[LINEAR])
-    differs_png = reporting.draw_image_png(
-        differs, pixel, limits=(0.0, float(differs.max()) or 1.0), width_px=_WHOLE_PX
-    )
     curve_png = None
     key, title = choose_gain(curve[-1]) if curve else ("", "")
     rows_measured = [row for row in curve if row.get(key) is not None]
@@ -224,7 +117,6 @@ def draw_held_out_images(
             core.Plot("Training", "time (s)", f"{title} ({core.DB})", lines)
         )
     return {
-        "look_here": differs_png,
         "wholes": {
             name: draw_plane(plane, _WHOLE_PX) for name, plane in planes.items()
         },
@@ -270,8 +162,7 @@ class Adapted(images.Result):
     `registration` has the keys of `Registered`, for the first SEM image;
     `registrations` are those of all. `held_out` has the model's gains over the input,
     next to those of the linear filter that was fitted on the training part and of the
-    untouched `ssum-sem`, and the objects of all four. `linear` is that filter's result
-    for the mosaic, and `look_here` the difference of the enhanced mosaic from it.
+    untouched `ssum-sem`.
     `areas` are the boxes of each area in the mosaic, and of its parts in that box.
     `explained_percent` is the share of the held-out optical image that its enhanced
     version predicts, None if nothing predicts light from SEM.
@@ -289,8 +180,6 @@ class Adapted(images.Result):
         core.declare_quantity("Evaluation", keys=Evaluation),
     ]
     applied: list[EnhancedImage]
-    linear: Annotated[str, core.Quantity("Result of the linear filter")]
-    look_here: Annotated[str, core.Quantity("Look here")]
     cut_off_nm: float | None
     explained_percent: Annotated[
         float | None, core.Quantity("Optical image explained", "%", ".0f")
@@ -304,25 +193,13 @@ class Adapted(images.Result):
     @property
     def held_out(self) -> dict[str, Any]:
         """Evaluation on the held-out part."""
-        own, linear, untouched_model = (
-            self.evaluated[name] for name in (ADAPTED_MODEL, LINEAR, MOSAIC_MODEL)
-        )
-        record = own.to_json()
-        return {
-            **{key: record[key] for key in _GAINS},
-            "linear_gain_db": linear.gain_db,
-            "linear_gain_below_cutoff_db": linear.gain_below_cutoff_db,
-            "untouched_gain_db": untouched_model.gain_db,
-            "untouched_gain_below_cutoff_db": untouched_model.gain_below_cutoff_db,
-            "objects": {
-                **record["objects"],
-                **{
-                    name: images.to_json_value(row.objects)
-                    for name, row in self.evaluated.items()
-                    if name != ADAPTED_MODEL
-                },
-            },
-        }
+        record = self.evaluated[ADAPTED_MODEL].to_json()
+        gains = {key: record[key] for key in _GAINS}
+        for name, key in ((LINEAR, "linear"), (MOSAIC_MODEL, "untouched")):
+            row = self.evaluated[name]
+            gains[f"{key}_gain_db"] = row.gain_db
+            gains[f"{key}_gain_below_cutoff_db"] = row.gain_below_cutoff_db
+        return gains
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the command prints."""
@@ -332,7 +209,7 @@ class Adapted(images.Result):
         }
 
     def figures(self) -> dict[str, core.Figure]:
-        """Return gains and object counts on the held-out part, and enhanced images."""
+        """Return gains on the held-out part, and enhanced images."""
         rows: dict[str, core.Figure] = {}
         for name, row in self.evaluated.items():
             if name != INPUT:
@@ -341,11 +218,6 @@ class Adapted(images.Result):
                 error = record[key.replace("_db", "_sd_db")]
                 label = f"{title.capitalize()}, {name}"
                 rows[label] = core.Figure(record[key], core.DB, "+.2f", sd=error)
-            counts = row.objects
-            rows[f"Objects, {name}"] = core.Figure(
-                f"{counts.shown} of {counts.objects} shown, {counts.invented} of "
-                f"{counts.drawn} invented"
-            )
         rows |= core.get_declared_figures(self)
         for one in self.applied:
             unlike = one.unfamiliar_percent
@@ -427,15 +299,16 @@ def adapt(
         {name: place for name, place in places.items() if place is not None},
     )
     sentences: list[str] = []
-    found = yield from images.collect_warnings(steps.run(), sentences)
-    model, applied, linear, look_here = found
+    model, applied = yield from images.collect_warnings(steps.run(), sentences)
     warnings = (
         core.Message((translate or str)(text), core.get_error_code(text))
         for text in sentences
     )
     yield core.Progress(0, 0, "writing the report")
-    # a run of an earlier version has no share
+    # a run of an earlier version has no share, and counts of objects
     record = {"explained_percent": None, **io.read_json_object(output / _TRAINING)}
+    for row in record["evaluations"].values():
+        row.pop("objects", None)
     result = Adapted(
         output=str(output),
         model=str(model),
@@ -443,12 +316,9 @@ def adapt(
         registration=record["registrations"][0],
         **{name: record[name] for name in _FROM_TRAINING},
         evaluated={
-            name: Evaluation(name, **row | {"objects": ObjectCount(**row["objects"])})
-            for name, row in record["evaluations"].items()
+            name: Evaluation(name, **row) for name, row in record["evaluations"].items()
         },
         applied=applied,
-        linear=str(linear),
-        look_here=str(look_here),
         seconds=round(time.monotonic() - start, 1),
         warnings=tuple(dict.fromkeys(warnings)),
     )
@@ -471,12 +341,8 @@ class _Steps:
     apply: Sequence[images.Image]
     places: "Mapping[str, Any]"  # landmarks or a transform, if given
 
-    def run(self) -> core.Job[tuple[Path, list[EnhancedImage], Path, Path]]:
-        """Run all steps.
-
-        Returns the model, the enhanced images, the result of the linear filter and the
-        map of its difference.
-        """
+    def run(self) -> core.Job[tuple[Path, list[EnhancedImage]]]:
+        """Run all steps; returns the model and the enhanced images."""
         mosaic, folder = self.mosaic, self.folder
         transforms = yield from self._register()
         model = folder / self._choose_model_name()
@@ -497,14 +363,7 @@ class _Steps:
             applied[name] = EnhancedImage(
                 images.get_image_name(image), str(place), unlike
             )
-        first = applied[next(iter(applied))].output
-        inputs = {"mosaic": mosaic, "result": first, "training": folder / _TRAINING}
-        outputs = {
-            name: folder / f"{self.stem}-{ending}.ome.zarr"
-            for name, ending in (("linear", "linear"), ("look_here", "look-here"))
-        }
-        yield from self._run_step("look-here", look_here, inputs, outputs)
-        return model, [*applied.values()], outputs["linear"], outputs["look_here"]
+        return model, [*applied.values()]
 
     def _register(self) -> core.Job[list[Path]]:
         """Register the mosaic to each SEM image; return the files of the transforms."""

@@ -40,7 +40,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
 from napari_semsr.jobs.verb import FileInput, Output, Run, command
 from napari_semsr.models import MOSAIC_MODEL, find_model
-from napari_semsr.restoration import LinearFit, fit_linear_filter
+from napari_semsr.restoration import fit_linear_filter
 
 STOP = "stop"
 """Name of the file in the run folder that ends the training early."""
@@ -88,8 +88,8 @@ class AdaptProgress(core.Progress):
 class TrainedArea(Result):
     """Model trained on one area, with its evaluation on the held-out part.
 
-    `linear` is the linear filter fitted to the training part, `curve` the gain over
-    the time of the training, and `provenance` that of the results of the run.
+    `curve` is the gain over the time of the training, and `provenance` that of the
+    results of the run.
     """
 
     output: str
@@ -102,7 +102,6 @@ class TrainedArea(Result):
     steps: int
     minutes: float
     curve: list[dict[str, Any]]
-    linear: LinearFit
     provenance: core.Provenance
 
 
@@ -186,7 +185,6 @@ def train_on_sem(
         steps=fit.steps,
         minutes=fit.seconds / 60,
         curve=fit.curve,
-        linear=linear,
         provenance=compose_provenance(
             "adapt", options.model_dump(mode="json"), *run.records.values()
         ),

@@ -333,8 +333,6 @@ class RecipeForm(base.Form):
 class _AdaptOutcome:
     result: jobs.Adapted
     mosaic: base.OpenedImage
-    linear: base.OpenedImage
-    look_here: base.OpenedImage
 
 
 def _is_training(step: core.Progress) -> bool:
@@ -364,8 +362,6 @@ def _run_adaptation(
     return _AdaptOutcome(
         adaptation,
         (yield from base.open_store(adaptation.applied[0].output)),
-        (yield from base.open_store(adaptation.linear)),
-        (yield from base.open_store(adaptation.look_here)),
     )
 
 
@@ -887,7 +883,7 @@ class TrainPanel(base.VerbPanel):
         self.results.show_result(numbers, sentence, curves=self.view.curves)
 
     def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
-        """Add the enhanced mosaic, and show the gain and the invented objects."""
+        """Add the enhanced mosaic, and show the gain."""
         adaptation = outcome.result
         was_stopped = (Path(adaptation.output) / jobs.STOP).is_file()
         if not was_stopped:
@@ -897,29 +893,20 @@ class TrainPanel(base.VerbPanel):
         self.report_row.setVisible(True)
         name = Path(adaptation.model).stem
         # next to those of earlier trainings, which took minutes
-        results = {
-            "linear filter": outcome.linear,
-            "look here": outcome.look_here,
-            name: outcome.mosaic,
-        }
-        for what, opened_store in results.items():
-            title = layers.create_result_name(self.viewer, mosaic.name, what)
-            base.add_opened_image(
-                self.viewer, opened_store, name=title, visible=what == name
-            )
+        title = layers.create_result_name(self.viewer, mosaic.name, name)
+        base.add_opened_image(self.viewer, outcome.mosaic, name=title)
         yield
         NEWS.changed.emit()
         own = adaptation.held_out
         key, gain = choose_gain(own)
-        objects, warnings = own["objects"], adaptation.warnings
+        warnings = adaptation.warnings
         self.results.show_result(
             core.get_figures(adaptation),
             f"{name} brings the held-out part {own[key]:.1f} {core.DB} nearer to the "
             f"SEM image ({gain}; best linear filter {own[f'linear_{key}']:+.1f} "
-            f"{core.DB}), and shows {objects['shown']} of "
-            f"{objects['shown'] + objects['missed']} objects; it is now listed in "
-            f"Enhance.{' Train resumes the training.' if was_stopped else ''} The "
-            "report is deleted when napari is closed; use Save report… to keep it.",
+            f"{core.DB}); it is now listed in Enhance."
+            f"{' Train resumes the training.' if was_stopped else ''} The report is "
+            "deleted when napari is closed; use Save report… to keep it.",
             curves=self.view.curves,
             more="".join(f'<p class="warning">{text}</p>' for text in warnings),
             network=name,
