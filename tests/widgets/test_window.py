@@ -54,6 +54,8 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     model.layers.clear()
     assert not window.beginning.isHidden()
     titles = [item.text() for item in window.steps.buttons]
+    words = window.page.panel.run_button.text(), window.page.panel.title
+    assert len({*titles, *words}) == len(titles) + 2  # no word means two things
     assert titles == [one.title for one in STEPS]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import combinations
+from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +122,15 @@ class StepRow(ButtonRow):
                 return
 
 
+def _can_register(one: Image, other: Image) -> bool:
+    """Return whether two images may show one area, and neither is made of the other."""
+    return not (
+        is_made_from(one, other)
+        or is_made_from(other, one)
+        or have_same_grid(one, other)
+    )
+
+
 def _create_margin_layout(*widgets: QtWidgets.QWidget) -> QtWidgets.QVBoxLayout:
     """Lay out widgets vertically, with the margins of panels."""
     column = QtWidgets.QVBoxLayout()
@@ -205,6 +214,9 @@ class StepPage(QtWidgets.QWidget):
     def _show_numbered(self, number: int) -> None:
         self.show_kind(self.step.panels[number])
 
+    def _report_run(self) -> None:
+        self.ran.emit(self.step.key)
+
     def show_kind(self, title: str | None = None) -> None:
         """Show a panel; by default, the last one shown."""
         if title is None:
@@ -215,7 +227,7 @@ class StepPage(QtWidgets.QWidget):
             panel = base.create_panel(self._viewer, base.PANELS[title][0])
             self.panels[title] = panel
             self.stack.addWidget(panel)
-            panel.ran.connect(partial(self.ran.emit, self.step.key))
+            panel.ran.connect(self._report_run)
         self.stack.setCurrentWidget(self.panels[title])
         self.kinds.check(self.step.panels.index(title))
         self.page_changed.emit()
@@ -337,10 +349,7 @@ class StepsWindow(QtWidgets.QWidget):
     def _find_later_steps(self) -> list[int]:
         """Return the later steps that the open layers allow."""
         numbers = range(self.stack.currentIndex() + 1, len(STEPS))
-        has_pair = any(  # that may show one area
-            not (is_made_from(a, b) or is_made_from(b, a) or have_same_grid(a, b))
-            for a, b in combinations(self._get_open_images(), 2)
-        )
+        has_pair = any(starmap(_can_register, combinations(self._get_open_images(), 2)))
         return [n for n in numbers if STEPS[n].key != "register" or has_pair]
 
     def _get_open_images(self) -> list[Image]:

@@ -20,7 +20,7 @@ from napari.layers import Layer
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy import QtWidgets
-from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, Qt, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent, QShowEvent
 
 from napari_semsr import jobs
@@ -185,8 +185,7 @@ class VerbPanel(QtWidgets.QWidget):
         fixed_policy = QtWidgets.QSizePolicy.Policy.Fixed
         self.help_button.setSizePolicy(fixed_policy, fixed_policy)
         self.buttons = folding.WrappingRow(
-            *(self.run_button, self.cancel_button),
-            *(self.help_button, self.save_button),
+            self.run_button, self.cancel_button, self.save_button
         )
         for part in (self.progress_bar, self.save_button):
             policy = part.sizePolicy()
@@ -198,7 +197,10 @@ class VerbPanel(QtWidgets.QWidget):
         # above the buttons, which do not move when it grows
         foot.addWidget(self.messages)
         foot.addWidget(self.progress_bar)
-        foot.addWidget(self.buttons)
+        row = QtWidgets.QHBoxLayout()
+        row.addWidget(self.buttons, stretch=1)
+        row.addWidget(self.help_button, alignment=Qt.AlignmentFlag.AlignTop)
+        foot.addLayout(row)
 
     def _reserve_scroll_bar(self, _: int, most: int) -> None:
         """Keep the width of the form when messages grow and a scroll bar comes."""
