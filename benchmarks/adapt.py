@@ -93,7 +93,7 @@ from napari_semsr.simulation import (
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
 from napari_semsr.training import AreaImages, AreaOptions, fit_area
-from napari_semsr.widgets.samples import optical_and_sem
+from napari_semsr.widgets.hooks import optical_and_sem
 
 Image = NDArray[np.floating]
 FOLDER = Path(__file__).resolve().parent

@@ -177,7 +177,7 @@ class Hand:
 
     def open_steps(self) -> None:
         """Open the window of all steps by the menu."""
-        from napari_semsr.widgets.window.dock import StepsWindow
+        from napari_semsr.widgets.window import StepsWindow
 
         self.choose("Plugins", PLUGIN, "Start here")
         (self.steps,) = (

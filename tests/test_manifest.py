@@ -48,9 +48,7 @@ def test_every_command_is_callable_and_used(manifest):
     used |= {item.command for item in contributions.sample_data}
     # for the command palette
     used |= {
-        one.id
-        for one in contributions.commands
-        if "window.commands:" in one.python_name
+        one.id for one in contributions.commands if "widgets.window:" in one.python_name
     }
     assert {command.id for command in contributions.commands} == used
     for command in contributions.commands:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from napari_semsr.widgets.base.manual import create_heading_anchor
+from napari_semsr.widgets.base.navigation import create_heading_anchor
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SOURCES = DOCS.parent / "src" / "napari_semsr"

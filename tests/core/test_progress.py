@@ -2,9 +2,9 @@ from hypothesis import given, strategies as st
 
 from napari_semsr.core import (
     Progress,
-    StagedProgress,
     TimeEstimator,
     capture_warnings,
+    count_stages,
     format_time,
     run,
     warn,
@@ -91,8 +91,11 @@ def test_warn_once_counts_what_differs_in_names_and_numbers_alone():
 
 
 def test_stages_are_one_bar_that_never_goes_back():
-    whole = StagedProgress({"read": 0.25, "solv": 1.0})
     steps = [("reading", 0, 0), ("reading", 1, 2), ("solving", 0, 4), ("other", 0, 0)]
     steps += [("solving", 2, 4), ("solving", 0, 9), ("solving", 9, 9)]
-    found = [whole(Progress(done, total, text)).fraction for text, done, total in steps]
-    assert found == [0, 0.125, 0.25, 0.25, 0.625, 0.625, 1]
+    job = (Progress(done, total, text) for text, done, total in steps)
+    found = count_stages(job, {"read": 0.25, "solv": 1.0})
+    assert [one.fraction for one in found] == [0, 0.125, 0.25, 0.25, 0.625, 0.625, 1]
+    job = (Progress(n, 9, text) for n, text in enumerate(("read", "solve", "write")))
+    counts = [(one.done, one.total) for one in count_stages(job, {"solv": 1.0})]
+    assert counts == [(0, 0), (1, 9), (1, 9)]

@@ -15,7 +15,7 @@ from npe2 import PluginManifest
 
 from napari_semsr.core import Micrograph, ReadError
 from napari_semsr.io import write
-from napari_semsr.widgets.reader import get_reader
+from napari_semsr.widgets.hooks import get_reader
 from tests.refusals import refused
 
 MANIFEST = Path(__file__).resolve().parents[2] / "src" / "napari_semsr" / "napari.yaml"

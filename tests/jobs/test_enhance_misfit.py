@@ -31,7 +31,7 @@ def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     assert 0 < told["misfit_percent"] < 100
     assert told["misfit_map"] == str(target)
     shown = read(target)
-    assert shown.shape == (40, 45)
+    assert (shown.shape, shown.look.opacity) == ((40, 45), 1)
     assert np.nanmedian(shown.array()) == pytest.approx(told["misfit_percent"], rel=0.7)
     assert shown.provenance.job == "enhance"
     line[3] = str(tmp_path / "b.tif")

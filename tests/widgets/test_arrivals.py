@@ -10,9 +10,9 @@ from napari_semsr.io import get_reader, write
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import watch_images
 from napari_semsr.widgets.base.results import crop_databar, get_databar_row_count
+from napari_semsr.widgets.hooks import watch_viewer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from napari_semsr.widgets.samples import watch_viewer
-from napari_semsr.widgets.window.dock import StepsWindow
+from napari_semsr.widgets.window import StepsWindow
 
 SIDE = 64
 

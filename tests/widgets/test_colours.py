@@ -1,6 +1,6 @@
 """Colours that eyes without one kind of cone tell apart too."""
 
-from itertools import combinations
+from itertools import combinations, product
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,6 +37,7 @@ JOINTS = [
     get_overlap_colour(SimpleNamespace(used=used, ambiguous=used, quality=1.0))[:3]
     for used in (True, False)
 ]
+BACKGROUNDS = "#262930", "#efebe9"  # of the legend, in both themes of napari
 CLASSES = {
     "plots": COLOURS,
     "report": CURVE_COLOURS,
@@ -61,3 +62,10 @@ def test_classes_are_told_apart(eye):
     for name, colours in CLASSES.items():
         for one, two in combinations(seen(colours, eye), 2):
             assert deltaE_ciede2000(one, two) >= APART, name
+
+
+def test_the_legend_of_failed_blocks_is_seen_in_both_themes():
+    texts = *REASON_COLOURS.values(), *BACKGROUNDS
+    *reasons, dark, light = rgb2lab([[to_rgb(text) for text in texts]])[0]
+    for one, back in product(reasons, (dark, light)):
+        assert deltaE_ciede2000(one, back) >= APART

@@ -89,5 +89,5 @@ def test_line_is_measured_in_every_image(folder, tmp_path, answer, apply, hold):
     line = np.array([[20.0, 10.0], [20.0, 90.0]])
     viewer.add_shapes([line], shape_type="line", scale=(5, 5), name="line")
     panel.line.value = viewer.layers["line"]
-    assert panel.read_values()["line"] == "20.000,10.000,20.000,90.000"
+    assert panel.read_options().line == (20, 10, 20, 90)
     assert "2 images measured" in apply(panel)

@@ -47,12 +47,10 @@ def panel(request, model, qtbot):
 )
 def test_no_button_moves_when_a_message_comes_or_goes(panel):
     before = shown_buttons(panel)
-    assert panel.run_button in before
-    for show in (
-        panel.messages.show_status,
-        panel.messages.notify,
-        panel.messages.show_problem,
-    ):
+    run, question = (before[one][0] for one in (panel.run_button, panel.help_button))
+    assert run.y() == question.y()
+    parts = panel.messages
+    for show in (parts.show_status, parts.notify, parts.show_problem):
         for text in ("short", LONG):
             show(text)
             assert shown_buttons(panel) == before, (show, text)
@@ -64,12 +62,7 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
     assert not panel.progress_bar.isHidden()
     assert shown_buttons(panel) == before
     foot = panel.run_button, panel.cancel_button, panel.help_button
-    for label in (
-        panel.status,
-        panel.warning_label,
-        panel.messages.unsaved_label,
-        panel.messages.plane,
-    ):
+    for label in (parts.status, parts.warning_label, parts.unsaved_label, parts.plane):
         label.setText("")
     panel.messages.set_updates_enabled(on=False)  # as between two steps
     panel.controls.update_buttons()

@@ -3,8 +3,8 @@
 import pytest
 from qtpy.QtWidgets import QDockWidget
 
+from napari_semsr.widgets import window as commands
 from napari_semsr.widgets.base import find_title
-from napari_semsr.widgets.window import commands
 
 pytestmark = pytest.mark.usefixtures("display")
 

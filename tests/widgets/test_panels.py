@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_semsr.core import Cancelled, Micrograph, Progress, parse_pixel_size, run
 from napari_semsr.widgets.base import JobRequest, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
-from napari_semsr.widgets.base.manual import (
+from napari_semsr.widgets.base.navigation import (
     create_heading_anchor,
     get_manual_folder,
     get_manual_url,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.widgets import samples
+from napari_semsr.widgets import hooks as samples
 
 
 @pytest.mark.quick(1)

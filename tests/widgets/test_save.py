@@ -71,7 +71,10 @@ def layer(model, tmp_path, rng):
     store = tmp_path / "source" / "a.ome.zarr"
     store.parent.mkdir()
     write(image, store)
-    return image, add_opened_image(model, run(open_store(store)))
+    steps = []
+    opened = run(open_store(store), steps.append)
+    assert not any(store.name in one.message for one in steps)
+    return image, add_opened_image(model, opened)
 
 
 @pytest.mark.usefixtures("qapp")

@@ -9,7 +9,7 @@ from napari_semsr.core import InputRecord, Micrograph, Provenance, run
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs import SIMULATE, SimulateOptions
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.window.dock import STEPS, StepsWindow
+from napari_semsr.widgets.window import STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model
 
 
@@ -54,6 +54,8 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     model.layers.clear()
     assert not window.beginning.isHidden()
     titles = [item.text() for item in window.steps.buttons]
+    words = window.page.panel.run_button.text(), window.page.panel.title
+    assert len({*titles, *words}) == len(titles) + 2  # no word means two things
     assert titles == [one.title for one in STEPS]
 
 
@@ -67,7 +69,7 @@ def test_frames_that_are_open_are_stitched_first(model, hold, scan, finish):
     assert isinstance(window.page.panel, StitchMosaicPanel)
     assert button_of(window.page.kinds, "Stitch").isChecked()
     assert window.page.panel.typed_folder() == folder
-    assert button_of(window.steps, "Open").text() == "Open"
+    assert button_of(window.steps, "Images").text() == "Images"
     finish(window.page.panel)
 
 

@@ -181,7 +181,6 @@ def map_misfit(
         look=core.DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",
-            opacity=0.6,  # shown over the layer that it evaluates
             interpolation="linear",
             colour_bar=True,
         ),

@@ -141,12 +141,12 @@ from .options import (
 from .progress import (
     Job as Job,
     Progress as Progress,
-    StagedProgress as StagedProgress,
     TimeEstimator as TimeEstimator,
     WaitingProgress as WaitingProgress,
     capture_warnings as capture_warnings,
     configure_allocator as configure_allocator,
     count_available_cores as count_available_cores,
+    count_stages as count_stages,
     format_time as format_time,
     load_torch_libraries as load_torch_libraries,
     map_parallel as map_parallel,

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _FIRST_S = 1.0
 _TOLERANCE = 1.2  # ratio of two paces that agree, and largest growth of a time left
 _MINUTE_S, _HOUR_MIN = 60, 60
+_PARTS = 1000  # of a job of several stages: the pixels of a bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,28 +172,37 @@ def map_progress(
             yield change(step)
 
 
-class StagedProgress:
-    """Progress of a job of several stages as a whole, which never goes back.
+def count_stages(job: Job[T], ends: Mapping[str, float]) -> Job[T]:
+    """Run a job of several stages with one progress of the whole.
+
+    The progress never goes back, so that the time left does not grow.
 
     Parameters
     ----------
+    job : generator of Progress
+        Job to run.
     ends : mapping of str to float
-        Share of the whole that is done at the end of each stage, in their order, by the
-        first words of its messages.
+        Share of the whole that is done at the end of each stage, in their order, by
+        words of its messages. A single stage keeps the count of its steps.
+
+    Returns
+    -------
+    T
+        Result of the job.
     """
+    share, total = 0.0, 0
 
-    def __init__(self, ends: Mapping[str, float]) -> None:
-        self._ends, self._done = ends, 0.0
-
-    def __call__(self, step: P) -> P:
-        """Return the progress of the whole, with the message of a stage."""
+    def count(step: Progress) -> Progress:
+        nonlocal share, total
         begin = 0.0
-        for words, end in self._ends.items():
-            if step.message.startswith(words):
-                now = begin + (end - begin) * step.fraction
-                self._done = max(self._done, now)
+        for words, end in ends.items():
+            if words in step.message:
+                total = step.total if len(ends) == 1 else _PARTS
+                share = max(share, begin + (end - begin) * step.fraction)
             begin = end
-        return replace(step, done=round(1000 * self._done), total=1000)
+        return replace(step, done=round(total * share), total=total)
+
+    return map_progress(job, count)
 
 
 # All threads share Python's own hook: two jobs that overlap would restore each other's,

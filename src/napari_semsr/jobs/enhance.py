@@ -364,7 +364,6 @@ def _create_distance_map(
         look=core.DisplaySettings(
             limits=(0.0, 2.0),  # the limit at the centre
             colormap="magma",
-            opacity=0.6,  # the image is the layer below
             colour_bar=True,
         ),
     )

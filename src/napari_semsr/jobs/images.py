@@ -787,7 +787,7 @@ def write_pixels(
 
     def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         blocks = core.map_parallel(area.read, store.pending_boxes())
-        return store.fill(blocks, f"{message} {target.name}")
+        return store.fill(blocks, f"{message} {about.name}")
 
     return (
         yield from io.write_blocks(
@@ -820,7 +820,7 @@ def write_map(
             zip(boxes, blocks(boxes), strict=True), 1
         ):
             values[box.slices] = part
-            yield core.Progress(done_count, len(boxes), "mapping")
+            yield core.Progress(done_count, len(boxes), "mapping the errors")
         return about.replace(data=values, look=about.look)
 
     def create_store(place: Path) -> io.OmeZarrStore:
@@ -829,7 +829,7 @@ def write_map(
         return OverwritePolicy().open_store(about, place, target, **how)
 
     def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
-        return store.fill(blocks(store.pending_boxes()), f"mapping {target.name}")
+        return store.fill(blocks(store.pending_boxes()), "mapping the errors")
 
     yield from io.write_blocks(target, create_store, fill_store)
     return None

@@ -1,7 +1,7 @@
 """Pixel size of a layer: typed in, from a line of known length, or from a grating."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
@@ -143,9 +143,8 @@ _MAX_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers a
 def _get_displayed_grid(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
     """Return the scale and translation of a layer in the viewer's common unit."""
     linear, shift = layers.get_display_transform(layer)
-    return (
-        np.array([np.diag(linear), shift]) * layers.get_unit_factors(viewer, layer)[-2:]
-    )
+    grid = np.array([np.diag(linear), shift])
+    return grid * layers.get_unit_factors(viewer, layer)[-2:]
 
 
 @contextmanager
@@ -202,13 +201,8 @@ def _get_last_line(line: Shapes | None) -> NDArray[np.float64]:
 
 def _have_same_pixel_grid(item: Layer, layer: Layer) -> bool:
     """Return whether two layers share a pixel grid."""
-    pairs = zip(
-        layers.get_display_transform(item),
-        layers.get_display_transform(layer),
-        strict=True,
-    )
-    alike = tuple(item.units[-2:]) == tuple(layer.units[-2:])
-    return alike and all(np.allclose(one, other) for one, other in pairs)
+    one, other = (np.vstack(layers.get_display_transform(i)) for i in (item, layer))
+    return item.units[-2:] == layer.units[-2:] and np.allclose(one, other)
 
 
 def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
@@ -247,9 +241,7 @@ def _find_derived_images(
     pixel size are returned separately, for either input.
     """
     own, layers_found, layers_outdated = layers.get_provenance(source), [], []
-    path = layers.get_file_path(
-        source
-    )  # of layers read from files, which identify them
+    path = layers.get_file_path(source)  # identifies layers that are read from files
     identities = layers.get_identity(source), path and (source.name, path)
     for layer in layers.list_image_layers(viewer):
         history = layers.get_provenance(layer)
@@ -270,10 +262,7 @@ def _find_derived_images(
             continue
         if layers.is_calibrated(layer) != layers.is_calibrated(source):
             continue
-        one, other = (
-            layers.get_layer_pixel_size(layer),
-            layers.get_layer_pixel_size(source),
-        )
+        one, other = map(layers.get_layer_pixel_size, (layer, source))
         shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
         if np.allclose(one, other) or np.allclose(one * shapes[0], other * shapes[1]):
             layers_found.append(layer)
@@ -570,17 +559,19 @@ class CalibrationControls(base.Form):
 
     def find_bar(self) -> None:
         """Place the line over the scale bar printed in the image."""
+        options = CalibrateOptions(bar=True)
+        self._start(options, self._draw_scale_bar_line, "Find the printed bar")
+
+    def _start(
+        self, options: CalibrateOptions, show: Callable[..., None], title: str
+    ) -> None:
+        """Start the command on the layer, which `show` receives with its report."""
         with self._panel.messages.show_errors():
             layer = self.layer.value
-            image, options = (
-                layers.micrograph_from_layer(layer),
-                CalibrateOptions(bar=True),
-            )
+            image = layers.micrograph_from_layer(layer)
             make = partial(CALIBRATE.job, image, options=options)
             self._panel.messages.clear_warnings()
-            self._panel.controls.start(
-                make, partial(self._draw_scale_bar_line, layer), "Find the printed bar"
-            )
+            self._panel.controls.start(make, partial(show, layer), title)
 
     def _select_layer(self, layer: Layer) -> None:
         """Reselect the inspected layer; raise an error if it was removed."""
@@ -611,19 +602,12 @@ class CalibrationControls(base.Form):
     def measure_grating(self) -> None:
         """Measure the pixel size of the layer from its grating."""
         with self._panel.messages.show_errors():
-            layer: Image = self.layer.value
-            image = layers.micrograph_from_layer(layer)
             if self.pitch.value <= 0:
-                msg = (
-                    "The grating period must be greater than 0; enter the true period "
-                    "in nm."
-                )
+                msg = "The grating period must exceed 0; enter the true one in nm."
                 raise core.OptionError(msg, code="out-of-range")
             options = CalibrateOptions(pitch_nm=self.pitch.value)
-            make = partial(CALIBRATE.job, image, options=options)
-            show = partial(self._apply_grating_calibration, layer)
-            self._panel.messages.clear_warnings()
-            self._panel.controls.start(make, show, "Calibrate from a grating")
+            show, title = self._apply_grating_calibration, "Calibrate from a grating"
+            self._start(options, show, title)
 
     def _apply_grating_calibration(
         self, layer: Layer, report: CalibrationReport
@@ -670,9 +654,7 @@ class CalibrationControls(base.Form):
                 self._check_line_image(line, layer)
             length = measure_line_length(line, (y, x))
             if self.distance.value <= 0:
-                msg = (
-                    "The known distance must be greater than 0; enter the true length."
-                )
+                msg = "The known distance must exceed 0; enter the true length."
                 raise core.OptionError(msg, code="out-of-range")
             true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
             k = true_nm / length

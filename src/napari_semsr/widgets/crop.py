@@ -1,8 +1,7 @@
 """Crop a layer to a drawn rectangle, or to the area of another layer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
@@ -133,12 +132,12 @@ class CropControls(base.CollapsibleSection):
         panel = self.panel
         with panel.messages.show_errors():
             panel.input_layers.planes_read.clear()
-            make, show = self._create_job()
+            request = self._create_request()
             panel.result_layers.sources = dict(panel.input_layers.planes_read)
             panel.messages.clear_warnings()
-            panel.controls.start(make, show, "Crop")
+            panel.controls.start(request.make, request.show, "Crop")
 
-    def _create_job(self) -> tuple[Callable[[], Any], Callable[[Any], Iterator[None]]]:
+    def _create_request(self) -> base.JobRequest:
         layer, like, reference = self.layer.value, self.like.value, None
         image = self.panel.input_layers.read(layer)
         values = self.form.values()
@@ -165,7 +164,7 @@ class CropControls(base.CollapsibleSection):
             title = f"{reference.name} crop"
             beside = base.choose_store_path(None, title, reference.shape)
         job = partial(CROP.job, image, path, like=reference, like_output=beside)
-        return (
+        return base.JobRequest(
             lambda: base.run_and_open(job(options=options), path, beside=beside),
             partial(self._show_crops, layer, like),
         )

@@ -51,16 +51,12 @@ class FigurePanel(base.VerbPanel):
             lambda extent: self.paper.setVisible(extent == _PAPER)
         )
 
-    def run(self) -> None:
-        """Save the figure."""
-        self.save_figure()
-
     def _open_crop(self) -> None:
         panel: Any = base.switch_panel(self, self.viewer, "Open")
         panel.crop.set_expanded()
         panel.scroll_area.ensureWidgetVisible(panel.crop)
 
-    def save_figure(self) -> None:
+    def run(self) -> None:
         """Save the view as a figure, with its caption."""
         if self.extent.value == _PAPER:
             self.sharing.save_figure(self.paper.create_options)

@@ -167,11 +167,7 @@ def get_layer_pixel_size(layer: Layer) -> core.FloatArray:
 
 def list_image_layers(viewer: ViewerModel) -> list[Image]:
     """Return the image layers, except helper layers, in list order."""
-    return [
-        item
-        for item in viewer.layers
-        if isinstance(item, Image) and not item.metadata.get(io.HELPER_KEY)
-    ]
+    return list_user_layers(viewer, Image)
 
 
 def list_grey_layers(viewer: ViewerModel) -> list[Image]:
@@ -203,8 +199,7 @@ def get_job_names(layer: Layer) -> set[str]:
 
 def is_stitched(layer: Layer) -> bool:
     """Return whether a layer or its input was stitched from frames."""
-    history = get_provenance(layer)
-    return history is not None and any(step.job == "stitch" for step in history.steps())
+    return "stitch" in get_job_names(layer)
 
 
 def is_ground_truth(layer: Layer) -> bool:

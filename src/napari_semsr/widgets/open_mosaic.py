@@ -57,7 +57,7 @@ class OpenMosaicPanel(base.VerbPanel):
     help_place = "first-steps.md#1-open-an-image"
     queue = None  # opening an image need not wait for computations
 
-    title, run_label = "Open", "Open"
+    title, run_label = "Open", "Open image"
 
     def build_form(self) -> None:
         """Build the form."""
@@ -141,6 +141,7 @@ class OpenMosaicPanel(base.VerbPanel):
         layer = self.calibrate.layer
         layer.changed.connect(self._show_coverage)
         layer.native.currentIndexChanged.connect(self._show_coverage)
+        self.messages.translate = self._name_luminance
         self.path.changed.connect(self.inspect_file)
         self.dataset.changed.connect(self._inspect_dataset)
         self.bar.changed.connect(self._show_data_bar)
@@ -184,11 +185,15 @@ class OpenMosaicPanel(base.VerbPanel):
             text = _NOTHING if path == Path() else f"{path} does not exist."
             self.about.setText(text)
             return
-        work: Any = partial(_describe_file, path, io.ReadOptions())
-        show: Any = self._show_description
         if io.is_scan(path):
-            work, show = partial(_describe_scan, path), partial(self._show_scan, path)
-        self.controls.start_inspection("Look into file", work, show)
+            self.controls.start_inspection(
+                "Look into file",
+                partial(_describe_scan, path),
+                partial(self._show_scan, path),
+            )
+            return
+        work = partial(_describe_file, path, io.ReadOptions())
+        self.controls.start_inspection("Look into file", work, self._show_description)
 
     def _set_luminance(self, on: bool) -> None:
         """Apply the luminance tick box, and update the status."""
@@ -205,13 +210,10 @@ class OpenMosaicPanel(base.VerbPanel):
         else:
             self.messages.show_status(f"{name} can be opened.")
 
-    def translate(self, text: str) -> str:
+    def _name_luminance(self, text: str) -> str:
         """Replace an option name in a message with the label of its tick box."""
-        return super().translate(
-            text.replace(
-                "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"
-            )
-        )
+        option, label = "use its luminance (`colour=luminance`)", self.luminance.text
+        return self.translate(text.replace(option, f"tick '{label}'"))
 
     def _clear_description(self) -> None:
         """Clear the description of the current image of a file."""
@@ -312,7 +314,7 @@ class OpenMosaicPanel(base.VerbPanel):
             self._layer_outdated = self.shown_layer
             self.run()
         else:
-            self.messages.show_status("These rows will be cropped; press Open.")
+            self.messages.show_status("These rows will be cropped; press Open image.")
 
     def focus_pixel_size(self, layer: Layer) -> None:
         """Move the focus to the pixel-size boxes for a layer."""
@@ -331,12 +333,11 @@ class OpenMosaicPanel(base.VerbPanel):
         """
         rows = int(self.bar.value)
         databar_rows = int(self.facts.get("databar_rows") or 0)
-        options: io.ReadOptions = self.form.create_options(
+        return self.form.create_options(
             pixel_size_nm=self._get_corrected_pixel_size(),
             databar_rows=None if rows == databar_rows else rows,
             dataset=self.dataset.value,
         )
-        return options
 
     def _get_corrected_pixel_size(self) -> core.PixelSize | None:
         """Return the entered pixel size; None if it equals the file's."""

@@ -1,5 +1,6 @@
 """Save: the project, single layers, and undo."""
 
+from functools import partial
 from pathlib import Path
 
 from magicgui.widgets import ComboBox
@@ -70,6 +71,9 @@ class SavePanel(base.VerbPanel):
         self.add_group("Project", self.about, project)
         self.add_group(
             "Layers", self.layer_button, self.replay_button, self.undo_button
+        )
+        self.messages.translate = partial(
+            base.convert_names_to_panel_labels, read=self._get_job_labels
         )
         self.recent.changed.connect(self._open_recent_project)
         self.history.changed.connect(self._update_undo_button)
@@ -187,10 +191,8 @@ class SavePanel(base.VerbPanel):
 
     def chosen_layer(self) -> Layer | None:
         """Return the active image layer, or otherwise the latest result."""
-        active, made = (
-            self.viewer.layers.selection.active,
-            self.session.list_created_images(),
-        )
+        active = self.viewer.layers.selection.active
+        made = self.session.list_created_images()
         return active if isinstance(active, Image) or not made else made[-1]
 
     def replay(self) -> None:
@@ -206,14 +208,12 @@ class SavePanel(base.VerbPanel):
                 lambda: REPLAY.job(path), self._show_replay_report, "Reproduce"
             )
 
-    def get_labels(self) -> base.Labels:
+    def _get_job_labels(self) -> base.Labels:
         """Return the panel labels of the options of a layer's job."""
         layer = self.chosen_layer()
         before = None if layer is None else layers.get_last_job_name(layer)
-        return {
-            **base.get_command_labels([before] if before else []),
-            **super().get_labels(),
-        }
+        labels = base.get_command_labels([before] if before else [])
+        return {**labels, **self.get_labels()}
 
     def _show_replay_report(self, report: ReplayReport) -> None:
         """Show whether the reproduced file is identical to the saved one."""

@@ -243,16 +243,16 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
     assert made.to_json()["evaluated"] == first.to_json()["evaluated"]
     third = micrograph(light_of(objects(6)), "third")
     made, ran = resume(apply=[third, other])
-    assert ran == {"third-enhanced"}
+    assert ran == {"enhancing third"}
     shutil.rmtree(folder / "mosaic-enhanced.ome.zarr")
-    assert resume()[1] == {"mosaic-enhanced"}
-    results = {"mosaic-enhanced", "other_5_6-enhanced"}
+    assert resume()[1] == {"enhancing mosaic"}
+    results = {"enhancing mosaic", "enhancing other_5_6"}
     made, ran = resume(steps=65)
     assert (made.steps, ran) == (65, {"model", *results})
     nearer = lying(mosaic, sem, {"error_nm": 0.5})
     made, ran = resume(steps=65, transform=nearer)
     # the same model: its results are not repeated
-    assert ran == {"registration-1", "model"}
+    assert ran == {"registering SEM image 1", "model"}
 
 
 @pytest.mark.broad

@@ -9,7 +9,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core import Figure, Provenance
-from napari_semsr.widgets.base.findings import Findings
+from napari_semsr.widgets.base.results_group import Findings
 from napari_semsr.widgets.measure.quality import QualityPanel
 
 

@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QMainWindow
 from napari_semsr.core import OptionError, Progress
 from napari_semsr.io.files import get_error_log_path
 from napari_semsr.jobs import VERBS
-from napari_semsr.widgets.base import manual, open_manual
-from napari_semsr.widgets.base.manual import (
+from napari_semsr.widgets.base import navigation as manual, open_manual
+from napari_semsr.widgets.base.navigation import (
     create_heading_anchor,
     find_manual_section,
     get_manual_folder,

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction, QKeySequence
 
 from napari_semsr.widgets.base.controls import CANCEL, RUN
-from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
+from napari_semsr.widgets.base.navigation import get_manual_folder, get_manual_url
 from napari_semsr.widgets.base.panel import FLIP, HELP, HIDE
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import Endless, create_classical, exposures_of

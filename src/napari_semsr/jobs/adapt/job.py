@@ -351,13 +351,14 @@ class _Steps:
         yield from self._run_step("model", train_on_sem, inputs, outputs, _TRAINING)
         applied: dict[str, EnhancedImage] = {}  # by the names of their steps
         for image in (mosaic, *self.apply):
-            name = f"{_get_output_stem(image)}-enhanced"
+            stem = _get_output_stem(image)
+            name = f"{stem}-enhanced"
             names = chain([name], (f"{name}-{number}" for number in count(2)))
             name = next(one for one in names if one not in applied)
             place = folder / f"{name}.ome.zarr"
             inputs = {"image": image, "model": model}
             record = yield from self._run_step(
-                name, enhance, inputs, {"output": place}, f"{name}.json"
+                f"enhancing {stem}", enhance, inputs, {"output": place}, f"{name}.json"
             )
             unlike = record.values["unfamiliar_percent"]
             applied[name] = EnhancedImage(
@@ -376,8 +377,8 @@ class _Steps:
             ):  # of this run: read before it is written again
                 files["transform"] = io.read_transform(place)
             inputs = {"mosaic": self.mosaic, "sem": sem, **files}
-            name = f"registration-{number}"
-            yield from self._run_step(name, register_sem, inputs, {"output": place})
+            activity = f"registering SEM image {number}"
+            yield from self._run_step(activity, register_sem, inputs, {"output": place})
             transforms.append(place)
         return transforms
 
@@ -395,7 +396,7 @@ class _Steps:
 
     def _run_step(
         self,
-        name: str,
+        activity: str,
         verb: Verb[Any, Any],
         inputs: "Mapping[str, Any]",
         outputs: "Mapping[str, Path]",
@@ -418,7 +419,7 @@ class _Steps:
             run_step(
                 step, lambda: _start_step(verb, values), again=run.existing.overwrite
             ),
-            lambda one: replace(one, message=f"{name}: {one.message}"),
+            lambda one: replace(one, message=f"{activity}: {one.message}"),
         )
         if result is not None and record_name is not None:
             numbers = {"kind": verb.name, **record.values}

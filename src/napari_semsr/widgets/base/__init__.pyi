@@ -1,23 +1,7 @@
 from .controls import (
     is_plotting_imported as is_plotting_imported,
 )
-from .docking import (
-    create_panel as create_panel,
-    open_panel as open_panel,
-    switch_panel as switch_panel,
-    tabify_widget as tabify_widget,
-)
-from .findings import (
-    DASH as DASH,
-    TIMES as TIMES,
-    Columns as Columns,
-    Findings as Findings,
-    Numbers as Numbers,
-    SelectableTable as SelectableTable,
-    copy_to_clipboard as copy_to_clipboard,
-    format_legend as format_legend,
-    format_value_table as format_value_table,
-)
+from .folder import FolderRun as FolderRun
 from .folding import (
     COLOURS as COLOURS,
     CollapsibleSection as CollapsibleSection,
@@ -45,9 +29,15 @@ from .history import (
     get_removed_layers as get_removed_layers,
 )
 from .input_layers import NO_CHOICE as NO_CHOICE
-from .manual import (
+from .navigation import (
+    PANELS as PANELS,
+    create_panel as create_panel,
+    find_title as find_title,
     open_manual as open_manual,
+    open_panel as open_panel,
     show_file as show_file,
+    switch_panel as switch_panel,
+    tabify_widget as tabify_widget,
 )
 from .panel import (
     VerbPanel as VerbPanel,
@@ -82,11 +72,21 @@ from .results import (
     run_and_open as run_and_open,
     watch_images as watch_images,
 )
+from .results_group import (
+    DASH as DASH,
+    TIMES as TIMES,
+    Columns as Columns,
+    Findings as Findings,
+    Numbers as Numbers,
+    SelectableTable as SelectableTable,
+    copy_to_clipboard as copy_to_clipboard,
+    format_legend as format_legend,
+    format_value_table as format_value_table,
+)
 from .runner import (
     JobRequest as JobRequest,
     JobRunner as JobRunner,
     check_layers_unused as check_layers_unused,
-    count_main_part as count_main_part,
     create_timer as create_timer,
     destroy_widget_after_jobs as destroy_widget_after_jobs,
     is_alive as is_alive,
@@ -99,8 +99,4 @@ from .saving import (
 from .session import (
     describe_unsaved_content as describe_unsaved_content,
     get_session as get_session,
-)
-from .titles import (
-    PANELS as PANELS,
-    find_title as find_title,
 )

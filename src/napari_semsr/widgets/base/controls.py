@@ -2,12 +2,13 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.layers import Labels as LabelLayer, Layer
+from napari.layers import Labels as LabelLayer
 from qtpy.QtCore import QObject, Qt, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QKeySequence, QShortcut  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QProgressBar, QWidget
@@ -15,15 +16,17 @@ from qtpy.QtWidgets import QProgressBar, QWidget
 from napari_semsr.core import Job, Progress
 from napari_semsr.widgets.base.folding import TEXTS
 from napari_semsr.widgets.base.form import create_button
-from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.runner import (
-    Begin,
     JobRequest,
     JobRunner,
     Make,
     Show,
+    check_path_unused,
     create_timer,
 )
+
+if TYPE_CHECKING:
+    from napari_semsr.widgets.base.panel import VerbPanel
 
 RUN, CANCEL = "Ctrl+Return", "Escape"
 _PLOTS = "napari_semsr.widgets.base.plots"
@@ -68,34 +71,19 @@ def _run_job_with_plotting(make: Make) -> Job[object]:
 
 
 class RunControls(QObject):
-    """Controls that run, queue and cancel the jobs of a panel, and show their progress.
-
-    `queue`: of the jobs of Run, which run one after another; `add_in_parts`: runs a
-    function that shows a result; `reads`: layers that the form has just read.
-    """
+    """Controls that run, queue and cancel the jobs of a panel, and show progress."""
 
     ran = QtSignal()
     """Emitted when the result of Run is shown."""
 
-    def __init__(
-        self,
-        panel: QWidget,
-        messages: Messages,
-        run_label: str,
-        run: Callable[[], None],
-        *,
-        queue: str | None,
-        plots: bool,
-        add_in_parts: Callable[[Begin], Iterator[None]],
-        reads: Collection[Layer],
-    ) -> None:
+    def __init__(self, panel: "VerbPanel") -> None:
         super().__init__(panel)
-        self._messages, self._reads = messages, reads
-        self._queue, self._plots, self._add_in_parts = queue, plots, add_in_parts
+        self._panel, self._messages = panel, panel.messages
+        messages, run_label = panel.messages, panel.run_label
         self.run_label, self.cancel_label = run_label, "Cancel"
         self.stop_message = "Cancelling after this step …"
         tooltip = f"{messages.title}: start with the settings above ({RUN})."
-        self.run_button = create_button(run_label, run, tooltip)
+        self.run_button = create_button(run_label, panel.run, tooltip)
         tooltip = f"Stop after the current step ({CANCEL})."
         self.cancel_button = create_button(self.cancel_label, self.cancel, tooltip)
         self.cancel_button.setEnabled(False)
@@ -135,7 +123,7 @@ class RunControls(QObject):
     def request(self, key: object, create: Callable[[], JobRequest]) -> None:
         """Start or queue the job for the form values `key`, or explain why not."""
         runner = self.runner
-        if self._queue is None and runner.is_busy:
+        if self._panel.queue is None and runner.is_busy:
             self._messages.show_status(_RUNNING)
             return
         if runner.is_requested(key):
@@ -143,13 +131,15 @@ class RunControls(QObject):
             self._messages.show_status(text)
             return
         request = create()
+        if request.writes is not None:
+            check_path_unused(request.writes)
         request = replace(
             request,
             make=self._add_plotting(request.make),
             show=partial(self._finish_job, request.show, is_run=True),
-            queue=self._queue,
+            queue=self._panel.queue,
             key=key,
-            reads=tuple(self._reads),
+            reads=tuple(self._panel.input_layers.planes_read),
         )
         runner.start(self._messages.title, request)
         if runner.is_running and (place := runner.waiting_count):
@@ -158,7 +148,7 @@ class RunControls(QObject):
         self.update_buttons()
 
     def _add_plotting(self, make: Make) -> Make:
-        return partial(_run_job_with_plotting, make) if self._plots else make
+        return partial(_run_job_with_plotting, make) if self._panel.plots else make
 
     def start(self, make: Make, on_result: Show, title: str | None = None) -> bool:
         """Start a job of this panel immediately, or report that one is running.
@@ -168,7 +158,7 @@ class RunControls(QObject):
         finish = partial(self._finish_job, on_result, is_run=title is None)
         if title is None and not self.runner.is_running:
             self._messages.clear_warnings()
-        reads = tuple(self._reads)
+        reads = tuple(self._panel.input_layers.planes_read)
         request = JobRequest(self._add_plotting(make), finish, reads=reads)
         has_started = self.runner.start(title or self._messages.title, request)
         if not has_started:
@@ -205,7 +195,7 @@ class RunControls(QObject):
     def _finish_job(self, show: Show, value: object, *, is_run: bool) -> Iterator[None]:
         self.update_buttons()
         with self._messages.show_errors():
-            yield from self._add_in_parts(partial(show, value))
+            yield from self._panel.result_layers.add_in_parts(partial(show, value))
             self._messages.show_if_hidden(self._messages.status.text())
             if is_run:
                 self.ran.emit()
@@ -226,9 +216,7 @@ class RunControls(QObject):
         """Show at once that a job starts."""
         if busy:
             self._messages.show_status("Starting …")
-            panel = self.parent()
-            layout = panel.layout() if isinstance(panel, QWidget) else None
-            if layout is not None:
+            if (layout := self._panel.layout()) is not None:
                 layout.activate()
             # the next call may block the main thread briefly
             self._messages.status.repaint()
@@ -236,7 +224,7 @@ class RunControls(QObject):
     def update_buttons(self, _: object = None) -> None:
         """Enable and label the buttons for the current state."""
         runner = self.runner
-        queues = runner.is_busy and self._queue is not None
+        queues = runner.is_busy and self._panel.queue is not None
         self.run_button.setText(_QUEUE if queues else self.run_label)
         self.run_button.setEnabled(queues or not runner.is_busy)
         many = runner.is_running and runner.waiting_count

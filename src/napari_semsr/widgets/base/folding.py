@@ -4,15 +4,8 @@ import html
 import math
 import re
 
-from qtpy.QtCore import (
-    QEvent,
-    QObject,
-    QRect,
-    QSize,
-    Qt,
-    QTimerEvent,
-    QUrl,
-)
+from qtpy import QtWidgets
+from qtpy.QtCore import QEvent, QObject, QRect, QSize, Qt, QTimerEvent, QUrl
 from qtpy.QtGui import (
     QDesktopServices,
     QHelpEvent,
@@ -21,31 +14,9 @@ from qtpy.QtGui import (
     QResizeEvent,
     QTextDocument,
 )
-from qtpy.QtWidgets import (
-    QAbstractButton,
-    QAbstractItemView,
-    QAbstractSpinBox,
-    QCheckBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QFrame,
-    QLayout,
-    QLineEdit,
-    QPushButton,
-    QScrollArea,
-    QSizePolicy,
-    QStyle,
-    QStyleOptionButton,
-    QStyleOptionComboBox,
-    QStylePainter,
-    QTextBrowser,
-    QToolTip,
-    QVBoxLayout,
-    QWidget,
-)
 from superqt.utils import QFlowLayout
 
-from napari_semsr.widgets.base.manual import open_manual
+from napari_semsr.widgets.base.navigation import open_manual
 
 _STYLE_EVENTS = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
 _REBREAKING = _STYLE_EVENTS | {QEvent.Type.Resize}
@@ -69,7 +40,7 @@ _MIDDLE = 128
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[nµm]m|px|dB)\b|%)")  # never a line's end
 
 
-def set_widget_visible(part: QWidget, on: bool) -> None:
+def set_widget_visible(part: QtWidgets.QWidget, on: bool) -> None:
     """Show or hide a part of a panel.
 
     A part without a parent would flash as a window; it is shown with its parent.
@@ -80,7 +51,7 @@ def set_widget_visible(part: QWidget, on: bool) -> None:
         part.setVisible(on)
 
 
-class RichTextLabel(QTextBrowser):
+class RichTextLabel(QtWidgets.QTextBrowser):
     """Rich-text label that wraps and adapts its height to its width.
 
     Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which are
@@ -92,7 +63,7 @@ class RichTextLabel(QTextBrowser):
         super().__init__()
         self._text, self._kind, self._page = "", "", QTextDocument(self)
         self._links: list[tuple[str, str]] = []
-        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
         self.setStyleSheet(
             "QTextBrowser, QTextBrowser > QWidget "
             "{ background: transparent; border: 0px; padding: 0px; }"
@@ -100,7 +71,9 @@ class RichTextLabel(QTextBrowser):
         self.setOpenLinks(False)
         self.anchorClicked.connect(self._open_link)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(
+            QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed
+        )
         for choose in (
             self.setHorizontalScrollBarPolicy,
             self.setVerticalScrollBarPolicy,
@@ -177,16 +150,18 @@ def create_link(label: str, target: str) -> str:
     return f'<a href="{html.escape(target)}">{words}</a>'
 
 
-def stack_widgets(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
+def stack_widgets(
+    holder: QtWidgets.QWidget, *widgets: QtWidgets.QWidget
+) -> QtWidgets.QVBoxLayout:
     """Lay out widgets vertically in a parent, without margins."""
-    column = QVBoxLayout(holder)
+    column = QtWidgets.QVBoxLayout(holder)
     column.setContentsMargins(0, 0, 0, 0)
     for widget in widgets:
         column.addWidget(widget)
     return column
 
 
-def set_up_scroll_area(area: QScrollArea, content: QWidget) -> None:
+def set_up_scroll_area(area: QtWidgets.QScrollArea, content: QtWidgets.QWidget) -> None:
     """Set up a frameless scroll area for a widget of the same width."""
     area.setWidgetResizable(True)
     area.setStyleSheet("QScrollArea { border: 0px; }")  # napari draws one
@@ -200,7 +175,7 @@ class _TextWrapper(QObject):
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Wrap the text again when the width or font changes."""
         must_break = event is not None and event.type() in _REBREAKING
-        if must_break and isinstance(source, QAbstractButton):
+        if must_break and isinstance(source, QtWidgets.QAbstractButton):
             metrics = source.fontMetrics()
             room = source.width() - _compute_frame_width(source)
             lines: list[str] = []
@@ -216,12 +191,12 @@ class _TextWrapper(QObject):
         return super().eventFilter(source, event)
 
 
-def wrap_button_text(button: QAbstractButton) -> None:
+def wrap_button_text(button: QtWidgets.QAbstractButton) -> None:
     """Let the text of a button or tick box wrap."""
     button.installEventFilter(_TextWrapper(button))
 
 
-def _compute_frame_width(button: QAbstractButton) -> int:
+def _compute_frame_width(button: QtWidgets.QAbstractButton) -> int:
     """Return the width of a button without its text."""
     metrics, lines = button.fontMetrics(), button.text().split("\n")
     widest = max(metrics.horizontalAdvance(line) for line in lines)
@@ -235,16 +210,16 @@ class _ComboElider(QObject):
         """Handle painting, and the tooltip of an elided entry."""
         # Other events come from a box that is being destroyed.
         is_ours = isinstance(event, QPaintEvent | QHelpEvent)
-        if not is_ours or not isinstance(source, QComboBox):
+        if not is_ours or not isinstance(source, QtWidgets.QComboBox):
             return super().eventFilter(source, event)
-        option = QStyleOptionComboBox()
+        option = QtWidgets.QStyleOptionComboBox()
         option.initFrom(source)
         style = source.style()
         assert style is not None  # noqa: S101 - every widget has one
         room = style.subControlRect(
-            QStyle.ComplexControl.CC_ComboBox,
+            QtWidgets.QStyle.ComplexControl.CC_ComboBox,
             option,
-            QStyle.SubControl.SC_ComboBoxEditField,
+            QtWidgets.QStyle.SubControl.SC_ComboBoxEditField,
             source,
         ).width()
         middle = Qt.TextElideMode.ElideMiddle
@@ -252,19 +227,23 @@ class _ComboElider(QObject):
         text = metrics.elidedText(source.currentText(), middle, room - 2)
         if isinstance(event, QPaintEvent):
             option.currentText = text
-            painter = QStylePainter(source)
-            painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
-            painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+            painter = QtWidgets.QStylePainter(source)
+            painter.drawComplexControl(
+                QtWidgets.QStyle.ComplexControl.CC_ComboBox, option
+            )
+            painter.drawControl(
+                QtWidgets.QStyle.ControlElement.CE_ComboBoxLabel, option
+            )
             painter.end()
             return True
         if isinstance(event, QHelpEvent) and text != source.currentText():
             tooltip = f"{source.currentText()}\n\n{source.toolTip()}"
-            QToolTip.showText(event.globalPos(), tooltip, source)
+            QtWidgets.QToolTip.showText(event.globalPos(), tooltip, source)
             return True
         return super().eventFilter(source, event)
 
 
-def elide_combo_box(box: QComboBox) -> None:
+def elide_combo_box(box: QtWidgets.QComboBox) -> None:
     """Allow a combo box to be narrower than its entries by eliding them."""
     box.setSizeAdjustPolicy(box.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(_MIN_LETTERS)
@@ -274,13 +253,13 @@ def elide_combo_box(box: QComboBox) -> None:
     box.installEventFilter(_ComboElider(box))
 
 
-def elide_items(view: QAbstractItemView) -> None:
+def elide_items(view: QtWidgets.QAbstractItemView) -> None:
     """Elide long entries of a list in the middle, instead of scrolling."""
     view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
     view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
 
-def hide_trailing_zeros(box: QDoubleSpinBox) -> None:
+def hide_trailing_zeros(box: QtWidgets.QDoubleSpinBox) -> None:
     """Hide trailing zeros in a spin box with many decimals."""
     shortening = _TrailingZeroRemover(box)
     box.textChanged.connect(shortening.on_text_changed)
@@ -288,7 +267,7 @@ def hide_trailing_zeros(box: QDoubleSpinBox) -> None:
     box.installEventFilter(shortening)
 
 
-def accept_decimal_separators(box: QDoubleSpinBox) -> None:
+def accept_decimal_separators(box: QtWidgets.QDoubleSpinBox) -> None:
     """Accept both a dot and a comma as the decimal separator, typed or pasted.
 
     Qt reads one of them as a thousands separator, which our numbers do not have, and
@@ -358,32 +337,36 @@ class _TrailingZeroRemover(QObject):
             self.remove_zeros()
 
 
-def _get_spin_box_parts(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
+def _get_spin_box_parts(
+    helper: QObject,
+) -> tuple[QtWidgets.QDoubleSpinBox, QtWidgets.QLineEdit, str]:
     """Return a helper's spin box with its line edit and decimal separator."""
     box = helper.parent()
-    assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - created for one
+    assert isinstance(box, QtWidgets.QDoubleSpinBox)  # noqa: S101 - created for one
     line = box.lineEdit()
     assert line is not None  # noqa: S101 - every spin box has one
     return box, line, box.locale().decimalPoint()
 
 
-def compute_minimum_width(widget: QWidget) -> int:
+def compute_minimum_width(widget: QtWidgets.QWidget) -> int:
     """Return the minimum width of a control at which only names are elided."""
     metrics = widget.fontMetrics()
     # which reserves room for its longest label
-    if isinstance(widget, QAbstractSpinBox):
+    if isinstance(widget, QtWidgets.QAbstractSpinBox):
         prefix = getattr(widget, "prefix", str)()
         texts = (widget.specialValueText(), prefix + _MIN_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
         widest = max(map(metrics.horizontalAdvance, texts))
         return widest + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
-    if isinstance(widget, QPushButton | QCheckBox):  # whose text may wrap now
+    if isinstance(
+        widget, QtWidgets.QPushButton | QtWidgets.QCheckBox
+    ):  # whose text may wrap now
         text, others = " ".join(widget.text().split()), widget.property(TEXTS)
         if others:
-            option, style, widths = QStyleOptionButton(), widget.style(), []
+            option, style, widths = QtWidgets.QStyleOptionButton(), widget.style(), []
             assert style is not None  # noqa: S101 - every widget has one
             option.initFrom(widget)
-            kind = QStyle.ContentsType.CT_PushButton
+            kind = QtWidgets.QStyle.ContentsType.CT_PushButton
             for label in (text, *others):
                 option.text = label
                 size = QSize(metrics.horizontalAdvance(label), metrics.height())
@@ -393,7 +376,9 @@ def compute_minimum_width(widget: QWidget) -> int:
         return _compute_frame_width(widget) + metrics.horizontalAdvance(text)
     letters = _MIN_LETTERS * metrics.averageCharWidth()
     own = Qt.FindChildOption.FindDirectChildrenOnly
-    field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
+    field = isinstance(widget, QtWidgets.QLineEdit) or widget.findChild(
+        QtWidgets.QLineEdit, options=own
+    )
     return widget.minimumSizeHint().width() + (letters if field else 0)
 
 
@@ -406,7 +391,7 @@ class _FlowLayout(QFlowLayout):
 
     def setGeometry(self, rect: QRect) -> None:  # noqa: N802 - Qt's name
         """Lay out the widgets."""
-        QLayout.setGeometry(self, rect)
+        QtWidgets.QLayout.setGeometry(self, rect)
         self._lay_out_widgets(rect)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
@@ -420,11 +405,11 @@ class _FlowLayout(QFlowLayout):
         """Return the size of a narrow layout with wrapped button text."""
         return QSize(_NARROW_PX, self.heightForWidth(_ANY_WIDTH))
 
-    def _break_lines(self, room: int) -> list[list[tuple[QWidget, int]]]:
+    def _break_lines(self, room: int) -> list[list[tuple[QtWidgets.QWidget, int]]]:
         """Break the widgets into lines; return each line's widgets and widths."""
         items = (self.itemAt(number) for number in range(self.count()))
         parts = [item.widget() for item in items if item and not item.isEmpty()]
-        lines: list[list[tuple[QWidget, int]]] = []
+        lines: list[list[tuple[QtWidgets.QWidget, int]]] = []
         left = -1
         for part in parts:
             if part is None:
@@ -441,7 +426,7 @@ class _FlowLayout(QFlowLayout):
         """Lay out the widgets unless `test` is set; return the height."""
         top = rect.top()
         for line in self._break_lines(rect.width()):
-            fixed_policy = QSizePolicy.Policy.Fixed
+            fixed_policy = QtWidgets.QSizePolicy.Policy.Fixed
             parts = [part for part, _ in line]
             grows = [
                 p for p in parts if p.sizePolicy().horizontalPolicy() != fixed_policy
@@ -459,18 +444,20 @@ class _FlowLayout(QFlowLayout):
         return max(0, top - _GAP_PX - rect.top())
 
 
-class WrappingRow(QWidget):
+class WrappingRow(QtWidgets.QWidget):
     """Row of widgets that wraps onto as many lines as their texts need."""
 
-    def __init__(self, *widgets: QWidget) -> None:
+    def __init__(self, *widgets: QtWidgets.QWidget) -> None:
         super().__init__()
         self._lines = _FlowLayout(self)
         self._lines.setContentsMargins(0, 0, 0, 0)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        self.setSizePolicy(
+            QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Minimum
+        )
         for widget in widgets:
             self._lines.addWidget(widget)
 
-    def insert_widget(self, place: int, widget: QWidget) -> None:
+    def insert_widget(self, place: int, widget: QtWidgets.QWidget) -> None:
         """Insert a widget at an index."""
         after = range(self._lines.count() - place)
         items = [self._lines.takeAt(place) for _ in after]
@@ -479,20 +466,20 @@ class WrappingRow(QWidget):
             self._lines.addItem(item)
 
 
-class CollapsibleSection(QWidget):
+class CollapsibleSection(QtWidgets.QWidget):
     """Collapsible section of widgets below a title."""
 
-    def __init__(self, title: str, tooltip: str, *widgets: QWidget) -> None:
+    def __init__(self, title: str, tooltip: str, *widgets: QtWidgets.QWidget) -> None:
         super().__init__()
         self._title = title
-        self.header = QPushButton()
+        self.header = QtWidgets.QPushButton()
         self.header.setCheckable(True)
         self.header.setToolTip(tooltip)
         self.header.setStyleSheet(
             "QPushButton, QPushButton:checked "
             "{ background: transparent; text-align: left; }"
         )
-        self.content = QWidget()
+        self.content = QtWidgets.QWidget()
         stack_widgets(self.content, *widgets)
         stack_widgets(self, self.header, self.content)
         self.header.toggled.connect(self.set_expanded)

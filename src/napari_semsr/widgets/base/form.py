@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from magicgui.application import use_app
 from magicgui.widgets import (
@@ -23,34 +32,24 @@ from magicgui.widgets import (
 )
 from magicgui.widgets.bases import Widget
 from pydantic.fields import FieldInfo
+from qtpy import QtWidgets
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QDropEvent, QWheelEvent
-from qtpy.QtWidgets import (
-    QAbstractButton,
-    QAbstractItemView,
-    QAbstractSpinBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QFormLayout,
-    QLabel,
-    QLineEdit,
-    QListWidget,
-    QPushButton,
-    QSizePolicy,
-    QWidget,
-)
 
 from napari_semsr import core
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import FUNCTIONS, get_verb
 from napari_semsr.widgets.base import folding
+from napari_semsr.widgets.base.navigation import find_title
 from napari_semsr.widgets.base.places import get_start_folder
-from napari_semsr.widgets.base.titles import find_title
 
+FormState = tuple[list[str], list[bool], list[list[str]]]
+"""Texts, ticks and selected rows of a form."""
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
 """Panel labels of options and their values, keyed by option name."""
 
-_Part = TypeVar("_Part", bound=QWidget)
+_O = TypeVar("_O", bound=core.Options)
+_Part = TypeVar("_Part", bound=QtWidgets.QWidget)
 _AUTOMATIC = "automatic"
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
 # napari's selection is hardly visible in either theme; text on this one is readable
@@ -69,7 +68,7 @@ class _WheelEventFilter(QObject):
         """Pass the wheel on if the control has no focus."""
         if (
             isinstance(event, QWheelEvent)
-            and isinstance(control, QWidget)
+            and isinstance(control, QtWidgets.QWidget)
             and not control.hasFocus()
         ):
             event.ignore()
@@ -84,7 +83,7 @@ class _TextReporter(QObject):
     """
 
     def __init__(self, edit: LineEdit) -> None:
-        self._line: QLineEdit = edit.native
+        self._line: QtWidgets.QLineEdit = edit.native
         super().__init__(self._line)
         self._edit = edit
         self._line.textChanged.connect(self.report_set_text)
@@ -104,7 +103,9 @@ class _TextReporter(QObject):
 
     def eventFilter(self, line: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Enter what is dropped, as if a path had been chosen."""
-        if not (isinstance(event, QDropEvent) and isinstance(line, QLineEdit)):
+        if not (
+            isinstance(event, QDropEvent) and isinstance(line, QtWidgets.QLineEdit)
+        ):
             return super().eventFilter(line, event)
         data = event.mimeData()
         if data is None or not data.hasText():  # files are text too
@@ -123,7 +124,7 @@ def _set_up_text_field(control: FileEdit | LineEdit) -> None:
     path is the path of something else.
     """
     edit = control.line_edit if isinstance(control, FileEdit) else control
-    line: QLineEdit = edit.native
+    line: QtWidgets.QLineEdit = edit.native
     if isinstance(control, FileEdit):  # "Choose directory" leaves it no room
         control.choose_btn.text = "Choose…"
         control.choose_btn.changed.disconnect()  # starts in the working directory
@@ -133,16 +134,18 @@ def _set_up_text_field(control: FileEdit | LineEdit) -> None:
     _TextReporter(edit)
 
 
-def end_typing(panel: QWidget) -> None:
+def end_typing(panel: QtWidgets.QWidget) -> None:
     """Let the text field of a panel that has the focus report its text."""
     line = panel.focusWidget()
-    if isinstance(line, QLineEdit):
+    if isinstance(line, QtWidgets.QLineEdit):
         line.editingFinished.emit()
 
 
-def create_button(text: str, call: Callable[..., object], tooltip: str) -> QPushButton:
+def create_button(
+    text: str, call: Callable[..., object], tooltip: str
+) -> QtWidgets.QPushButton:
     """Create a button that calls a function."""
-    button = QPushButton(text)
+    button = QtWidgets.QPushButton(text)
     button.setToolTip(tooltip)
     folding.wrap_button_text(button)
     button.clicked.connect(call)
@@ -160,21 +163,23 @@ def _choose_path(edit: FileEdit) -> None:
         edit.value = path_chosen
 
 
-class Form(QWidget):
+class Form(QtWidgets.QWidget):
     """Column of labelled controls that fits a narrow dock."""
 
-    def __init__(self, *controls: Widget | QWidget) -> None:
+    def __init__(self, *controls: Widget | QtWidgets.QWidget) -> None:
         super().__init__()
-        self._layout = QFormLayout(self)
+        self._layout = QtWidgets.QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
-        self._layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        self._layout.setRowWrapPolicy(QtWidgets.QFormLayout.RowWrapPolicy.WrapLongRows)
         self._layout.setFieldGrowthPolicy(
-            QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
+            QtWidgets.QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
         )
         self._layout.setHorizontalSpacing(0)  # Qt ignores it when it wraps rows
         self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
-        self._rows: dict[str, tuple[QWidget, QLabel | None]] = {}
+        self.setSizePolicy(
+            QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Minimum
+        )
+        self._rows: dict[str, tuple[QtWidgets.QWidget, QtWidgets.QLabel | None]] = {}
         self._controls_by_name: dict[str, Any] = {}
         self._guard = _WheelEventFilter(self)
         for control in controls:
@@ -188,25 +193,25 @@ class Form(QWidget):
         native = getattr(control, "native", control)
         tooltip = getattr(control, "tooltip", None) or native.toolTip()
         native.setToolTip(tooltip)  # magicgui sets a slider's on a part of it
-        if isinstance(native, QAbstractSpinBox | QComboBox):
+        if isinstance(native, QtWidgets.QAbstractSpinBox | QtWidgets.QComboBox):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
-        if isinstance(native, QDoubleSpinBox):
+        if isinstance(native, QtWidgets.QDoubleSpinBox):
             folding.accept_decimal_separators(native)
-        if isinstance(native, QComboBox):
+        if isinstance(native, QtWidgets.QComboBox):
             folding.elide_combo_box(native)
-        if isinstance(native, QAbstractItemView):
+        if isinstance(native, QtWidgets.QAbstractItemView):
             folding.elide_items(native)
             native.setStyleSheet(_SELECTION_STYLE)
-        grows = QSizePolicy.Policy.Expanding
-        if isinstance(native, QAbstractButton):
+        grows = QtWidgets.QSizePolicy.Policy.Expanding
+        if isinstance(native, QtWidgets.QAbstractButton):
             folding.wrap_button_text(native)
-            grows = QSizePolicy.Policy.Ignored  # its text wraps
+            grows = QtWidgets.QSizePolicy.Policy.Ignored  # its text wraps
         if isinstance(control, FileEdit | LineEdit):
             _set_up_text_field(control)
         native.setSizePolicy(grows, native.sizePolicy().verticalPolicy())
         label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
-        text = QLabel(label) if label else None
+        text = QtWidgets.QLabel(label) if label else None
         if text is None:
             self._layout.addRow(native)
         elif (
@@ -465,10 +470,10 @@ def _get_option_labels(*models: type[core.Options]) -> Labels:
     }
 
 
-class OptionsForm(Form):
+class OptionsForm(Form, Generic[_O]):
     """Form for the labelled fields in one group of an option set."""
 
-    def __init__(self, model: type[core.Options], *, group: str = "") -> None:
+    def __init__(self, model: type[_O], *, group: str = "") -> None:
         groups: dict[str, list[str]] = {group: [], core.MORE: []}
         for name, info in model.model_fields.items():
             words = core.get_display(info)
@@ -501,9 +506,10 @@ class OptionsForm(Form):
         return self._controls[name].widget
 
     @property
-    def user_only_names(self) -> frozenset[str]:
-        """Options that only the user may set, not a loaded file."""
-        return core.get_user_only_options(self._model)
+    def saved_values(self) -> dict[str, object]:
+        """Values without those that only the user may set, not a loaded file."""
+        own = core.get_user_only_options(self._model)
+        return {name: one for name, one in self.values().items() if name not in own}
 
     def values(self) -> dict[str, Any]:
         """Return the current values."""
@@ -532,12 +538,12 @@ class OptionsForm(Form):
         for name in self._when:
             self.show_row(name, self._has_effect(name))
 
-    def create_options(self, **more: object) -> Any:
+    def create_options(self, **more: object) -> _O:
         """Validate the values; options without effect keep their defaults."""
         values = {k: v for k, v in self.values().items() if self._has_effect(k)}
         return self._model.parse(values | more)
 
-    def on_change(self, name: str, call: Callable[[Any], None]) -> None:
+    def on_change(self, name: str, call: Callable[..., None]) -> None:
         """Call a function whenever an option changes."""
         control = self._controls[name]
         control.widget.changed.connect(lambda _: call(control.value))
@@ -566,8 +572,8 @@ def get_preference(category: str, name: str) -> Any:
 
 
 def read_form_state(
-    content: QWidget, ignored_parts: Sequence[QWidget]
-) -> tuple[list[str], list[bool], list[list[str]]]:
+    content: QtWidgets.QWidget, ignored_parts: Sequence[QtWidgets.QWidget]
+) -> FormState:
     """Return the texts, ticks and selected rows of a form, except in some parts."""
 
     def find_widgets(kind: type[_Part]) -> list[_Part]:
@@ -577,13 +583,13 @@ def read_form_state(
             if not any(part.isAncestorOf(item) for part in ignored_parts)
         ]
 
-    texts = [item.text() for item in find_widgets(QLineEdit)]
-    texts += [item.currentText() for item in find_widgets(QComboBox)]
+    texts = [item.text() for item in find_widgets(QtWidgets.QLineEdit)]
+    texts += [item.currentText() for item in find_widgets(QtWidgets.QComboBox)]
     ticks = [
         item.isChecked()
-        for item in find_widgets(QAbstractButton)
+        for item in find_widgets(QtWidgets.QAbstractButton)
         if not isinstance(item.parent(), folding.CollapsibleSection)
     ]
-    lists = find_widgets(QListWidget)
+    lists = find_widgets(QtWidgets.QListWidget)
     rows = [[row.text() for row in item.selectedItems()] for item in lists]
     return texts, ticks, rows

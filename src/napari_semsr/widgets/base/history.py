@@ -223,7 +223,7 @@ def _is_result_layer(layer: Layer) -> bool:
     return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
 
 
-def _find_group_members(
+def _find_members(
     layers: Iterable[Layer], group: tuple[str, str], *, lead: bool
 ) -> list[Layer]:
     """Return either the results or the helper layers of a group."""
@@ -237,9 +237,7 @@ def _find_group_members(
 def find_helper_layers(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     """Return the helper layers of a result, such as frame outlines."""
     group = _get_layer_group(layer) if _is_result_layer(layer) else None
-    return (
-        [] if group is None else _find_group_members(viewer.layers, group, lead=False)
-    )
+    return [] if group is None else _find_members(viewer.layers, group, lead=False)
 
 
 class LayerLinker(QObject):
@@ -272,10 +270,8 @@ class LayerLinker(QObject):
         if group is None:
             return
         layers = self._history.layers
-        is_shown = any(
-            item.visible for item in _find_group_members(layers, group, lead=True)
-        )
-        for item in _find_group_members(layers, group, lead=False):
+        is_shown = any(item.visible for item in _find_members(layers, group, lead=True))
+        for item in _find_members(layers, group, lead=False):
             if not is_shown and item.visible:
                 item.metadata[_HIDDEN_KEY] = True  # as kept by a project
                 item.visible = False
@@ -300,6 +296,6 @@ class LayerLinker(QObject):
         layers_gone, self._layers_gone = self._layers_gone, []
         for layer, group in layers_gone:
             left = self._history.layers
-            if not _find_group_members(left, group, lead=True):
-                others = _find_group_members(left, group, lead=False)
+            if not _find_members(left, group, lead=True):
+                others = _find_members(left, group, lead=False)
                 self._history.remove_dependents(layer, others)

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, Select
 from magicgui.widgets.bases import CategoricalWidget
-from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QSizePolicy
 
 from napari_semsr import core
 from napari_semsr.jobs import Verb
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.form import create_button
-from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.layers import (
@@ -32,12 +30,16 @@ from napari_semsr.widgets.layers import (
     micrograph_from_layer,
 )
 
+if TYPE_CHECKING:
+    from napari_semsr.widgets.base.panel import VerbPanel
+
 NO_CHOICE = "choose an image"
 """Choice of a second image that is required, if none fits."""
+_Box = CategoricalWidget[Any]
 Planes = dict[Image, tuple[int, ...]]
 
 
-def _list_values(boxes: Sequence[CategoricalWidget[Any]]) -> list[Any]:
+def _list_values(boxes: Sequence[_Box]) -> list[Layer | None]:
     """Return the values of layer lists, of which some select several layers."""
     values = [box.value for box in boxes]
     return [
@@ -47,7 +49,7 @@ def _list_values(boxes: Sequence[CategoricalWidget[Any]]) -> list[Any]:
     ]
 
 
-def _refresh_layer_choices(box: CategoricalWidget[Any]) -> None:
+def _refresh_layer_choices(box: _Box) -> None:
     """Update a layer list, keeping the selection even if a layer was renamed.
 
     magicgui identifies the choice by its name.
@@ -65,25 +67,14 @@ def _refresh_layer_choices(box: CategoricalWidget[Any]) -> None:
 
 
 class InputLayers(QObject):
-    """Layers that a panel reads, and offers to improve those that are selected.
+    """Layers that a panel reads, and offers to improve those that are selected."""
 
-    `accepts`: whether to select a layer when it becomes active; `is_idle`: whether the
-    panel may change the selection.
-    """
-
-    def __init__(
-        self,
-        panel: QWidget,
-        viewer: ViewerModel,
-        messages: Messages,
-        accepts: Callable[[Layer], bool],
-        is_idle: Callable[[], bool],
-    ) -> None:
+    def __init__(self, panel: "VerbPanel") -> None:
         super().__init__(panel)
-        self._viewer, self._messages = viewer, messages
-        self._accepts, self._is_idle = accepts, is_idle
-        self._boxes: list[CategoricalWidget[Any]] = []
-        self._followed_box: CategoricalWidget[Any] | None = None
+        self._panel, self._messages = panel, panel.messages
+        viewer = self._viewer = panel.viewer
+        self._boxes: list[_Box] = []
+        self._followed_box: _Box | None = None
         self.active: Layer | None = None  # the last active one
         self.all_planes: CheckBox | None = None
         self.planes_read: Planes = {}  # planes of the layers that were read
@@ -187,7 +178,7 @@ class InputLayers(QObject):
         self._register_box(rows)
         return rows
 
-    def _register_box(self, box: CategoricalWidget[Any]) -> None:
+    def _register_box(self, box: _Box) -> None:
         """Keep a list of layers up to date."""
         box.reset_choices()
         self._boxes.append(box)
@@ -273,14 +264,14 @@ class InputLayers(QObject):
             item: read.get(item, get_displayed_plane(item, dims)) for item in layers
         }
 
-    def follow_active_layer(self, box: CategoricalWidget[Any]) -> None:
+    def follow_active_layer(self, box: _Box) -> None:
         """Select the active layer in a box, now and whenever it changes."""
         self._followed_box = box
         self._viewer.layers.selection.events.active.connect(self.select_active_layer)
         self.select_active_layer()
         if self.active is None:
             choices = [item for item in box.choices if item is not None]
-            if candidates := [item for item in choices if self._accepts(item)]:
+            if candidates := list(filter(self._panel.accepts_layer, choices)):
                 self.choose(candidates[0])
         self._show_plane()
 
@@ -351,14 +342,13 @@ class InputLayers(QObject):
             return
         # napari passes a new proxy, the list has the layer itself
         layer = next((item for item in box.choices if item == active), None)
-        is_choice = layer is not None and self._accepts(layer)
+        is_choice = layer is not None and self._panel.accepts_layer(layer)
         if layer is not None and not is_choice and get_network_name(layer):
-            choices = filter(None, box.choices)
-            sources = [
-                i for i in choices if is_made_from(layer, i) and self._accepts(i)
-            ]
+            choices = filter(self._panel.accepts_layer, filter(None, box.choices))
+            sources = [item for item in choices if is_made_from(layer, item)]
             layer, is_choice = next(iter(sources), layer), bool(sources)
-        if is_choice and layer != self.active and self._is_idle():
+        is_busy = self._panel.is_busy or self._panel.result_layers.is_adding
+        if is_choice and layer != self.active and not is_busy:
             self.active = layer
             self.choose(layer)
 

@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from napari.components import ViewerModel
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QUrl
 from qtpy.QtGui import QResizeEvent
@@ -16,8 +16,11 @@ from napari_semsr.core import SemsrError
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.base import folding
 from napari_semsr.widgets.base.history import MADE_KEY
-from napari_semsr.widgets.base.manual import find_manual_section
+from napari_semsr.widgets.base.navigation import find_manual_section
 from napari_semsr.widgets.base.runner import create_timer
+
+if TYPE_CHECKING:
+    from napari_semsr.widgets.base.panel import VerbPanel
 
 _LINES = 4  # lines kept free for messages; chosen: most are shorter
 _LOOK_MS = 500  # ms between two checks whether the cause of an error is gone; chosen
@@ -37,28 +40,18 @@ class Messages(QScrollArea):
 
     They take the height that they need from the form; only those that are higher than
     the panel scroll.
-
-    `translate`: rephrases a message with the labels of the panel; `read_form`: returns
-    the entered texts, followed by all other values of the form.
     """
 
-    def __init__(
-        self,
-        panel: QWidget,
-        viewer: ViewerModel,
-        title: str,
-        translate: Callable[[str], str],
-        read_form: Callable[[], tuple[list[str], *tuple[object, ...]]],
-    ) -> None:
+    def __init__(self, panel: "VerbPanel") -> None:
         texts = [folding.RichTextLabel() for _ in range(4)]
         super().__init__()
         content = QWidget()
         folding.stack_widgets(content, *texts).addStretch(1)
         folding.set_up_scroll_area(self, content)
         self.status, self.warning_label, self.unsaved_label, self.plane = texts
-        self._panel, self._viewer, self.title = panel, viewer, title
+        self._panel, self._viewer, self.title = panel, panel.viewer, panel.title
         content.installEventFilter(self)
-        self.translate, self._read_form = translate, read_form
+        self.translate: Callable[[str], str] = panel.translate
         self.parts: list[QWidget] = [self]  # painted together, after several steps
         self._mending = create_timer(self, self._check_resolved_error, _LOOK_MS)
         # causes of the error that is shown
@@ -152,7 +145,7 @@ class Messages(QScrollArea):
 
     def _find_error_causes(self) -> tuple[object, ...]:
         """Return possible causes of an error: the form, its files, other layers."""
-        texts, *others = self._read_form()
+        texts, *others = self._panel.read_form()
         files = [_get_modification_time(text) for text in texts if os.sep in text]
         layers = [
             (id(item), item.name, tuple(item.scale), len(item.data))

@@ -120,24 +120,16 @@ def _is_abandoned(folder: Path) -> bool:
     try:
         mark = json.loads((folder / _MARK).read_text("utf-8"))
         if mark["machine"] == get_machine_name():
-            is_locked = mark.get("locked") and _is_locked(folder)
-            by_number = not mark.get("locked") and psutil.pid_exists(mark["process"])
-            return not (is_locked or by_number)
+            if not mark.get("locked"):
+                return not psutil.pid_exists(mark["process"])
+            StoreLock.check(folder / _MARK)
+            return True
     except (FileNotFoundError, ValueError, TypeError, LookupError):
         pass  # without a readable mark, its age counts
-    except OSError:
-        return False  # of another user
+    except (OSError, WriteError):
+        return False  # of another user, or locked by its process
     try:
         times = [item.stat().st_mtime for item in (folder, *folder.iterdir())]
     except OSError:  # of another user, or removed meanwhile
         return False
     return time.time() - max(times) > _OLD_S
-
-
-def _is_locked(folder: Path) -> bool:
-    """Return whether the process of a folder holds its lock."""
-    try:
-        StoreLock.check(folder / _MARK)
-    except WriteError:
-        return True
-    return False

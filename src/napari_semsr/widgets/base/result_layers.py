@@ -4,34 +4,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer
 from napari.utils.events import Event
-from napari.viewer import Viewer
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QObject,
     Signal as QtSignal,
 )
-from qtpy.QtWidgets import QWidget
 
-from napari_semsr.core import FloatArray, Micrograph
+from napari_semsr.core import FloatArray
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, STORE_KEY
 from napari_semsr.jobs import ConvertedFile, save_image
 from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base import runner, saving
 from napari_semsr.widgets.base.form import create_button
-from napari_semsr.widgets.base.history import MADE_KEY, RUN_KEY, get_removed_layers
-from napari_semsr.widgets.base.messages import Messages
+from napari_semsr.widgets.base.history import MADE_KEY, RUN_KEY
 from napari_semsr.widgets.base.results import is_saved_by_user, is_unsaved
 from napari_semsr.widgets.base.session import describe_unsaved_content
 
+if TYPE_CHECKING:
+    from napari_semsr.widgets.base.panel import VerbPanel
+
 
 class ResultLayers(QObject):
-    """Layers that a panel adds to the viewer.
-
-    `read`: reads the displayed plane of a layer.
-    """
+    """Layers that a panel adds to the viewer."""
 
     layers_added = QtSignal()
     """Emitted after layers of a result were added, perhaps only a part of them."""
@@ -39,17 +37,11 @@ class ResultLayers(QObject):
     """Emitted when layers may have been added, removed or saved."""
     helpers: CheckBox  # once the panel has results
 
-    def __init__(
-        self,
-        panel: QWidget,
-        viewer: Viewer,
-        messages: Messages,
-        read: Callable[[Image], Micrograph],
-    ) -> None:
+    def __init__(self, panel: "VerbPanel") -> None:
         super().__init__(panel)
-        self._panel, self._viewer, self._title = panel, viewer, messages.title
-        self._messages, self._read = messages, read
-        self._history = get_removed_layers(viewer)
+        self._panel, self._viewer, self._title = panel, panel.viewer, panel.title
+        self._messages = panel.messages
+        self._history = panel.history
         self.own: list[Image] = []  # layers made by this panel that are in the viewer
         # planes of the layers of the result
         self.sources: dict[Image, tuple[int, ...]] = {}
@@ -248,7 +240,8 @@ class ResultLayers(QObject):
         """Ask where to save a layer, including all planes of a stack, and save it."""
         with self._messages.show_errors():
             look, stack = layers.get_display_settings(layer), layer.ndim > 2
-            planes = layers.list_planes(layer) if stack else [self._read(layer)]
+            read = self._panel.input_layers.read
+            planes = layers.list_planes(layer) if stack else [read(layer)]
             planes = [plane.replace(look=look) for plane in planes]
             path = saving.ask_save_path(self._panel, layer)
             if path is not None:

@@ -4,7 +4,7 @@ import atexit
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFont, QFontMetricsF
 
 from napari_semsr import core, io
-from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host, layers
-from napari_semsr.widgets.base.docking import show_panel
 from napari_semsr.widgets.base.form import get_preference
+from napari_semsr.widgets.base.navigation import show_panel
 from napari_semsr.widgets.base.places import (
     create_temporary_folder,
     is_temporary,
@@ -284,7 +283,7 @@ def open_image_levels(
     many = options.level == 0 and not options.databar_rows
     count, images = levels if many else 1, []
     for level in range(count):
-        yield core.Progress(level, count, f"opening {path.name}, level {level}")
+        yield core.Progress(level, count, f"opening {path.name}")
         one = options if not level else options.replace(level=level, pixel_size_nm=None)
         images.append(io.read(path, **one.model_dump()))
         if max(images[0].shape) <= io.SINGLE_PX:
@@ -300,9 +299,14 @@ def open_image_levels(
 
 def open_store(path: str | Path) -> core.Job[OpenedImage]:
     """Open a store that was just written, with its pyramid."""
-    about = yield from INFO.job(path)
-    levels = int(about.facts.get("levels") or 1)
-    return (yield from open_image_levels(Path(path), io.ReadOptions(), levels=levels))
+    levels = io.describe(path).levels
+    job = open_image_levels(Path(path), io.ReadOptions(), levels=levels)
+    # a name in a temporary folder is not the user's
+    return (
+        yield from core.map_progress(
+            job, lambda step: replace(step, message="opening the result")
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +346,7 @@ def run_and_open(
     if stack:
         count, planes = report.shape[0], []
         for number in range(count):
-            yield core.Progress(number, count, f"opening {path.name}")
+            yield core.Progress(number, count, "opening the result")
             planes.append(io.read(path, plane=number))
         return JobResult(report, (OpenedImage(planes[0], (planes[0],)),), tuple(planes))
     opened = [(yield from open_store(report.output))]

@@ -90,8 +90,8 @@ def _get_thread_pool() -> QThreadPool:
     return pool
 
 
-Make = Callable[[], core.Job[Any]]
-Show = Callable[[Any], Parts]
+Make = Callable[[], core.Job[object]]
+Show = Callable[..., Parts]
 Begin = Callable[[], Parts]
 
 
@@ -111,25 +111,6 @@ class JobRequest:
     key: object = None  # equal for two identical jobs
     reads: tuple[Layer, ...] = ()  # layers, as they were at the request
     saves_state: bool = False  # when it is cancelled: its end is waited for
-
-
-def count_main_part(
-    job: core.Job[_Result], is_main: Callable[[core.Progress], bool]
-) -> core.Job[_Result]:
-    """Count only the steps of the part of a job that takes longest.
-
-    A bar that started again with each part would go back, and the time left would grow.
-    """
-    done, total = 0, 0
-
-    def count(step: core.Progress) -> core.Progress:
-        nonlocal done, total
-        if not is_main(step):
-            return replace(step, done=done, total=total)
-        done, total = step.done, step.total
-        return step
-
-    return core.map_progress(job, count)
 
 
 _ENDED = JobRequest(_do_nothing)
@@ -576,10 +557,9 @@ class JobRunner(QObject):
             _log.debug("%s failed", run.title, exc_info=error)
             sentence = str(error)  # our errors are sentences
             if not isinstance(error, core.SemsrError):
-                sentence = " ".join(sentence.split()) or "no message"
-                sentence = (
-                    f"{run.title} stopped because of {type(error).__name__}: {sentence}"
-                )
+                kind, why = type(error).__name__, " ".join(sentence.split())
+                why = why or "no message"
+                sentence = f"{run.title} stopped because of {kind}: {why}"
             self.failed.emit(sentence)
             log_file = log_error(run.title, error)
             if log_file is not None:

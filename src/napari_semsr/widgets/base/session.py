@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import numpy as np
@@ -25,27 +25,33 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     Signal as QtSignal,
 )
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import (
-    QAbstractButton,
-    QComboBox,
-    QMainWindow,
-    QMessageBox,
-    QWidget,
-)
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QMainWindow, QMessageBox, QWidget
 
 from napari_semsr import io
-from napari_semsr.core import Job, Progress, SemsrError, WriteError, update_value_name
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    Progress,
+    SemsrError,
+    WriteError,
+    update_value_name,
+)
 from napari_semsr.jobs import describe_former_name
 from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base import history, places, results
 from napari_semsr.widgets.base.form import OptionsForm, convert_names_to_panel_labels
+from napari_semsr.widgets.base.navigation import find_title
 from napari_semsr.widgets.base.runner import (
     JobRequest,
     JobRunner,
     create_timer,
     is_alive,
 )
-from napari_semsr.widgets.base.titles import find_title
+from napari_semsr.widgets.base.saving import ask_new_project_path
+
+if TYPE_CHECKING:
+    from napari_semsr.widgets.base.panel import VerbPanel
+    from napari_semsr.widgets.window import StepsWindow
 
 _MOST_NAMES = 8  # in a sentence; chosen: more would fill the screen
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
@@ -108,7 +114,7 @@ class LayerSource(NamedTuple):
 
     store: str | None = None
     input: str | None = None
-    read: dict[str, Any] | None = None
+    read: dict[str, object] | None = None
 
 
 _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
@@ -126,10 +132,8 @@ def _list_names(names: list[str]) -> str:
 
 def describe_unsaved_content(names: list[str]) -> str:
     """Describe unsaved content; return an empty string if everything is saved."""
-    sentence = (
-        f"Not saved, and will be lost when napari is closed: {_list_names(names)}"
-    )
-    return sentence if names else ""
+    lost = "Not saved, and will be lost when napari is closed"
+    return f"{lost}: {_list_names(names)}" if names else ""
 
 
 def ask_about_unsaved_content(parent: QWidget, names: list[str]) -> str:
@@ -211,8 +215,8 @@ class Session(QObject):
         self._edited_layers: WeakSet[Layer] = WeakSet()
         self._filed_layers: WeakSet[Layer] = WeakSet()  # layers not in the project
         self._reset_project()
-        self._panels: WeakSet[Any] = WeakSet()
-        self._steps_window: Callable[[], Any] = lambda: None  # a weak reference, later
+        self._panels: WeakSet[VerbPanel] = WeakSet()
+        self._steps_window: Callable[[], StepsWindow | None] = lambda: None  # a ref
         self._opening = False
         self._then: list[Callable[[], object]] = []
         self._window: ref[QWidget] | None = None  # a weak reference, once there is one
@@ -262,13 +266,8 @@ class Session(QObject):
 
     def list_created_images(self) -> list[Image]:
         """Return the images created by panels, from bottom to top."""
-        return [
-            item
-            for item in self.viewer.layers
-            if isinstance(item, Image)
-            and history.MADE_KEY in item.metadata
-            and not item.metadata.get(io.HELPER_KEY)
-        ]
+        images = layers.list_image_layers(self.viewer)
+        return [item for item in images if history.MADE_KEY in item.metadata]
 
     def list_unsaved_names(self) -> list[str]:
         """Return the names of unsaved results, drawings and pixel sizes."""
@@ -308,12 +307,12 @@ class Session(QObject):
 
     # -- following -----------------------------------------------------------------
 
-    def watch_panel(self, panel: Any) -> None:
+    def watch_panel(self, panel: "VerbPanel") -> None:
         """Save a panel's form values on change, and ask before its window closes."""
         if panel not in self._panels:
             self._panels.add(panel)
             if panel.title in self._options:
-                panel.restore_values(self._options[panel.title])
+                set_form_values(panel, self._options[panel.title])
             for _, item in _iterate_controls(panel):
                 _connect_change(item, self._schedule_save)
         window = panel.parentWidget()
@@ -325,7 +324,7 @@ class Session(QObject):
             self._window = ref(window)
             self._offer_abandoned_results(window)
 
-    def watch_steps(self, window: Any) -> None:
+    def watch_steps(self, window: "StepsWindow") -> None:
         """Save the state of a workflow window, using its `state` and `show_state`."""
         self._steps_window = ref(window)
         window.page_changed.connect(self._schedule_save)
@@ -378,7 +377,7 @@ class Session(QObject):
             title = find_title(name) or name
             self._options[title] = {**self._options.get(title, {}), **values}
         for panel in filter(is_alive, self._panels):
-            panel.restore_values(self._options.get(panel.title, {}))
+            set_form_values(panel, self._options.get(panel.title, {}))
         self._warn_of_former_panels()
         viewer, state = self.viewer, project.window
         # invalid values are ignored
@@ -736,7 +735,7 @@ class Session(QObject):
         """Return a function that writes a layer's pixels to a store in the project."""
         layers.disable_cache(layer)
         folder, name = self.folder or Path(), layer.name
-        grey: Any = None
+        grey: Micrograph | None = None
         if isinstance(layer, Image) and layer.ndim == 2 and not layer.rgb:
             # without grey values, such as a mask, the pixels are saved as an array
             with suppress(SemsrError):
@@ -810,8 +809,7 @@ class Session(QObject):
         for record, layer in layers_made:
             layers.disable_cache(layer)
             viewer.add_layer(layer)
-            if isinstance(layer, Image):
-                layers.show_colour_bar(layer)
+            layers.show_colour_bar(layer)
             if record.store or record.input:
                 source = LayerSource(record.store, record.input, record.read)
                 self._kept_sources[layer] = source
@@ -855,8 +853,7 @@ class Session(QObject):
         for layer in layers_recovered:
             layer.name = layers.find_free_name(self.viewer, layer.name)
             self.viewer.add_layer(layer)
-            if isinstance(layer, Image):
-                layers.show_colour_bar(layer)
+            layers.show_colour_bar(layer)
         self.changed.emit()
 
     # -- closing ---------------------------------------------------------------------
@@ -904,8 +901,6 @@ class Session(QObject):
             return not self.failing
         answer = self.ask(window, names)
         if answer == "save":
-            from napari_semsr.widgets.base.saving import ask_new_project_path
-
             if self.folder is not None:
                 self.save(window.close)
             elif folder := ask_new_project_path(window):
@@ -1010,19 +1005,11 @@ def _connect_change(item: Any, call: Callable[..., None]) -> None:
         item.native.currentIndexChanged.connect(call)
 
 
-def _remove_user_only_options(
-    values: dict[str, object], form: OptionsForm
-) -> dict[str, object]:
-    """Return the values, excluding options that only the user may set."""
-    return {k: v for k, v in values.items() if k not in form.user_only_names}
-
-
 def get_form_values(panel: object) -> dict[str, object]:
     """Return the values of a panel, with layers represented by their names."""
     values = {}
     for name, item in _iterate_controls(panel):
-        form = isinstance(item, OptionsForm)
-        value = _remove_user_only_options(item.values(), item) if form else item.value
+        value = item.saved_values if isinstance(item, OptionsForm) else item.value
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
@@ -1030,18 +1017,18 @@ def get_form_values(panel: object) -> dict[str, object]:
     return values
 
 
-def set_form_values(panel: Any, values: dict[str, Any]) -> None:
+def set_form_values(panel: "VerbPanel", values: dict[str, Any]) -> None:
     """Restore the form values of a panel.
 
     Instead of invalid values, the form shows those that are used.
     """
     layers = {item.name: item for item in panel.viewer.layers}
     for name, item in list(_iterate_controls(panel)):
-        value = values.get(name)
+        value: Any = values.get(name)
         if isinstance(item, OptionsForm):
-            for key, one in _remove_user_only_options(value or {}, item).items():
+            for key in filter((value or {}).__contains__, item.saved_values):
                 with suppress(ValueError, TypeError, LookupError):
-                    item.set_values(**{key: update_value_name(key, one)})
+                    item.set_values(**{key: update_value_name(key, value[key])})
         elif name in values:
             with suppress(ValueError, TypeError):
                 item.value = layers.get(value, value) if value else value

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, FileEdit
+from magicgui.widgets import CheckBox, ComboBox
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
@@ -72,6 +72,7 @@ def _preload_torch() -> None:
     Thread(target=load_in_background, name="semsr-torch").start()
 
 
+_STAGES = {"tiles": 1.0}  # maps take little time
 _DRAW_MS = 50  # between two updates of the live field; chosen
 _SMALL_PX = 1 << 20  # pixels of a level that is read as a whole; chosen
 _RUN_KEY = "semsr_begun"
@@ -349,7 +350,7 @@ class _CollapsibleOptions(base.CollapsibleSection):
 
     has_settings = True
 
-    def __init__(self, title: str, tooltip: str, *more: base.OptionsForm) -> None:
+    def __init__(self, title: str, tooltip: str, *more: base.OptionsForm[Any]) -> None:
         self.form = base.OptionsForm(EnhanceOptions, group=title)
         super().__init__(title, tooltip, self.form, *more)
 
@@ -385,8 +386,6 @@ class EnhancePanel(base.VerbPanel):
     help_place = "live.md"
     title = run_label = "Enhance"
     verb = jobs.ENHANCE
-    applies_to_folder = True
-    output: FileEdit
     _project: Path | None = None  # folder searched for unfinished stores
     _store_offered: Path | None = None  # the one of them to resume
 
@@ -462,6 +461,9 @@ class EnhancePanel(base.VerbPanel):
             tooltip="Enhance a small box under the mouse, to test models and options.",
         )
         self.look.add_row(self.pointing)
+        base.FolderRun(
+            self, self.read_values, replaces=lambda: self.existing.value == "replace"
+        )
         self.preview = MousePreview(
             self.viewer, self._read_run_inputs, self.messages.show_problem, self
         )
@@ -497,6 +499,7 @@ class EnhancePanel(base.VerbPanel):
             lambda on: preview.start() if on else preview.stop()
         )
         preview.runner.failed.connect(self._stop_preview)
+        self.runner.cancelled.connect(self._report_kept_layer)
         self.closed.connect(self._stop_preview)
         for call in (self._propose_model, self._compare_model, self.look.select_layers):
             self.layer.changed.connect(call)
@@ -597,11 +600,6 @@ class EnhancePanel(base.VerbPanel):
         address = str(self.cluster.values()["scheduler"] or "").strip()
         return ClusterOptions(scheduler=address or None)
 
-    @property
-    def replaces_output(self) -> bool:
-        """Whether existing outputs are replaced."""
-        return bool(self.existing.value == "replace")
-
     def _read_run_inputs(self) -> Subject:
         """Read the layer, image, model and options."""
         layer = self.layer.value
@@ -688,7 +686,7 @@ class EnhancePanel(base.VerbPanel):
         if not is_classical:
             resumed = self._load_unfinished_options()
         source: Image = self.layer.value
-        micrograph, path = self.input_layers.read(source), self.get_output_path()
+        micrograph, path = self.input_layers.read(source), self._get_output_path()
         takes_all = self.input_layers.uses_all_planes()
         planes = layers.list_planes(source) if takes_all else []
         card, shape = dict(self.model.card), micrograph.shape
@@ -721,13 +719,22 @@ class EnhancePanel(base.VerbPanel):
         if is_classical:
             job = jobs.RESTORE.job(image, target, **how)
             make = partial(_restore, job, target)
-            return base.JobRequest(lambda: _count_tiles(make()), show, begin)
+            return base.JobRequest(
+                lambda: core.count_stages(make(), _STAGES), show, begin, writes=target
+            )
         how |= {"model": model, "cluster": self._read_cluster()}
         make = partial(_enhance_and_create_maps, self, image, target, maps, how)
         if not planes:  # they are not drawn during the run
             draw = partial(self._draw_live_layer, request, micrograph, name, path)
             begin = partial(draw, card, target, how)
-        return base.JobRequest(lambda: _count_tiles(make()), show, begin)
+        return base.JobRequest(
+            lambda: core.count_stages(make(), _STAGES), show, begin, writes=target
+        )
+
+    def _get_output_path(self) -> Path | None:
+        """Return the path entered for the output."""
+        stack = self.input_layers.uses_all_planes()
+        return base.get_entered_store(self.output, stack=stack)
 
     def _stop_preview(self, _: object = None) -> None:
         self.pointing.value = False
@@ -850,11 +857,19 @@ class EnhancePanel(base.VerbPanel):
         live = self.live
         if live is not None and live.is_shown and live.live.tiles_done:
             live.pause()
-            self.after_cancel = "the finished part is kept, and Enhance resumes it"
         elif live is not None:
             live.discard()
             base.remove_created_store(live.store)
-            self.live, self.after_cancel = None, "no layer was added"
+            self.live = None
+
+    def _report_kept_layer(self) -> None:
+        """Keep or remove the layer of a cancelled run, and report a kept one."""
+        self._keep_or_remove_layer()
+        if self.live is not None:
+            self.messages.show_status(
+                f"{self.title} was cancelled; the finished part is kept, and Enhance "
+                "resumes it."
+            )
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Check for unfinished stores, and import torch while the panel is idle."""
@@ -892,7 +907,7 @@ class EnhancePanel(base.VerbPanel):
         folder = self.session.folder
         if not base.is_alive(self) or not self.isVisible() or folder == self._project:
             return
-        self._project, output_typed = folder, self.get_output_path()
+        self._project, output_typed = folder, self._get_output_path()
         if folder is None or self.is_busy:
             return
         stores = (
@@ -917,11 +932,6 @@ class EnhancePanel(base.VerbPanel):
                     self.messages.show_status(sentence)
                 return
 
-    def report_cancelled(self) -> None:
-        """Keep or remove an unfinished layer, and report it."""
-        self._keep_or_remove_layer()
-        super().report_cancelled()
-
 
 @dataclass(frozen=True, slots=True)
 class EnhanceOutcome:
@@ -944,10 +954,6 @@ def describe_enhancement(report: Any, image: str) -> str:
         parts = list(filter(None, (noise, blur)))
     removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
     return f"{name} {removed} {image}."
-
-
-def _count_tiles(job: core.Job[EnhanceOutcome]) -> core.Job[EnhanceOutcome]:
-    return base.count_main_part(job, lambda step: "tiles" in step.message)
 
 
 def _restore(job: core.Job[Any], target: Path) -> core.Job[EnhanceOutcome]:

@@ -76,7 +76,7 @@ def describe_result(report: Any, *, is_named: bool = True) -> str:
 class MeasurePanel(base.VerbPanel):
     """Panel that measures layers, whole or by region, and may add a map."""
 
-    applies_to_folder = plots = True
+    plots = True
     input_image = 0  # the image that takes the active layer
     helps = ""  # label of the tick box that shows helper layers
     region_help = ""  # action in each region
@@ -97,6 +97,7 @@ class MeasurePanel(base.VerbPanel):
         self.add_group("Layers", self.layer_form, self.form)
         self.add_controls()
         self.add_results("Result", helpers=self.helps, ticks=below)
+        base.FolderRun(self, self.create_options, images=boxes)
         self.input_layers.follow_active_layer(boxes[self.input_image])
 
     def add_controls(self) -> None:

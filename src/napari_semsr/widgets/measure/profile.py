@@ -125,7 +125,7 @@ def _measure_profiles(
 class ProfilePanel(base.VerbPanel):
     """Panel that plots layer profiles along a line and updates as the line moves."""
 
-    plots = applies_to_folder = True
+    plots = True
     help_place = "profile.md"
     queue = None  # a profile is quick, and must not wait for long computations
 
@@ -182,6 +182,7 @@ class ProfilePanel(base.VerbPanel):
         self.add_group("Layers", form, self.hint)
         self.add_group("Options", self.form, base.Form(self.live, self.alike))
         self.add_results("Result")
+        base.FolderRun(self, self.read_options)
         self.follower = base.JobRunner(self)
         self.follower.returned.connect(self._show_moving_profiles)
         self.follower.failed.connect(self.messages.show_status)
@@ -269,8 +270,8 @@ class ProfilePanel(base.VerbPanel):
 
     # -- measuring ---------------------------------------------------------------
 
-    def read_values(self) -> dict[str, Any]:
-        """Return the options, with the line in pixels of the first layer."""
+    def read_options(self) -> analysis.ProfileOptions:
+        """Read the options, with the line in pixels of the first layer."""
         layer, ends = self._list_images()[0], self._find_line_ends(self.line.value)
         if ends is None:
             msg = "Draw a line first; it is measured in every image."
@@ -280,7 +281,7 @@ class ProfilePanel(base.VerbPanel):
         for end in ends:
             point[-2:] = end
             places += [f"{value:.3f}" for value in layer.world_to_data(point)[-2:]]
-        return {**self.form.values(), "line": ",".join(places)}
+        return self.form.create_options(line=",".join(places))
 
     def _list_images(self) -> list[Image]:
         chosen = list(self.layers.value) or layers.list_grey_layers(self.viewer)[-1:]

@@ -36,7 +36,7 @@ REASON_COLOURS = {
     "identical": "#875af0",
     "periodic": "#c36900",
     "too-small": "#690f2d",
-    "beyond-nyquist": "#ffffff",
+    "beyond-nyquist": "#2dffb4",
     "not-independent": "#ffa5ff",
     "undetermined": "#a0a0a0",
     "inverted": "#000099",
@@ -66,7 +66,6 @@ class ResolutionPanel(panel.MeasurePanel):
     helps = "Show failed blocks and outline"
     map_name = "FRC map"
     region_help = "blocks are summarised in each region that contains their centre."
-    _found_none = False
 
     def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form."""
@@ -125,11 +124,6 @@ class ResolutionPanel(panel.MeasurePanel):
         """Reject network outputs, for which no resolution is defined."""
         return super().accepts_layer(layer) and layers.get_network_name(layer) is None
 
-    @property
-    def asks_question(self) -> bool:
-        """Whether no block had a resolution."""
-        return self._found_none
-
     def _update_rows(self, _: object = None) -> None:
         """Show the rows of the method, and a note if the only image is a mosaic."""
         self.verb = _METHODS[self.method.value]
@@ -152,10 +146,6 @@ class ResolutionPanel(panel.MeasurePanel):
         """Read the options of the method."""
         maps = self.verb is jobs.FRC_MAP
         return self.form.create_options(**more) if maps else self.verb.options()
-
-    def read_values(self) -> dict[str, Any]:
-        """Return the arguments of the command that the form sets, without images."""
-        return self.verb.list_values(options=self.create_options())
 
     def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
         """Return the store of a mosaic with halves, and whether these are needed."""
@@ -224,7 +214,7 @@ class ResolutionPanel(panel.MeasurePanel):
 
     def add_layers(self, layer: Layer, outcome: panel.Measurement) -> Iterator[None]:
         """Add the map, and outline the part that was measured as a whole."""
-        self._found_none = outcome.opened is not None and (
+        self.asks_question = outcome.opened is not None and (
             outcome.report.failed == outcome.report.blocks
         )
         yield from super().add_layers(layer, outcome)
@@ -236,7 +226,7 @@ class ResolutionPanel(panel.MeasurePanel):
     ) -> Iterator[None]:
         """Add the map, unless no block has a resolution, and the failed blocks."""
         result = outcome.report.result
-        if self._found_none:
+        if self.asks_question:
             return
         yield from super().add_map(outcome, opened)
         if result.reasons.any():

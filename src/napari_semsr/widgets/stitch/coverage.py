@@ -79,8 +79,6 @@ class Coverage(QObject):
             colormap=Colormap([(0, 0, 0, 0), *colours], name="frames"),
             contrast_limits=(0, most),
             interpolation2d="nearest",
-            opacity=0.5,
-            blending="translucent",
             scale=mosaic.scale,
             translate=mosaic.translate,
             units=mosaic.units,

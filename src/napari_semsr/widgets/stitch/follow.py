@@ -56,9 +56,7 @@ _TIP = (
 def stitch_scan(folder: Path, target: Path, **how: Any) -> Job[base.JobResult]:
     """Stitch a folder of frames with one progress of the whole, and open the mosaic."""
     job = jobs.STITCH.job(folder, target, keep=False, **how)
-    return base.run_and_open(
-        core.map_progress(job, core.StagedProgress(_STAGES)), target
-    )
+    return base.run_and_open(core.count_stages(job, _STAGES), target)
 
 
 class GrowingLevels:

@@ -140,7 +140,6 @@ class StitchMosaicPanel(base.VerbPanel):
     help_place = "first-steps.md#5-stitch-frames"
     title, run_label = _TITLE, "Stitch"
     verb = jobs.STITCH
-    output: FileEdit
 
     def build_form(self) -> None:
         """Build the form."""
@@ -505,7 +504,7 @@ class StitchMosaicPanel(base.VerbPanel):
             positions = how["positions"]
             yield from self._show_stitched_mosaic(outcome, folder, positions, options)
 
-        return base.JobRequest(stitch, show)
+        return base.JobRequest(stitch, show, writes=target)
 
     def _read_settings(
         self, folder: Path
@@ -623,11 +622,6 @@ class StitchMosaicPanel(base.VerbPanel):
             layers.fill_view(self.viewer, self._mosaic)
             self.by_hand.show_mosaic(mosaic_file, self._mosaic)
 
-    @property
-    def asks_question(self) -> bool:
-        """Whether the grid of the frames could not be determined from their images."""
-        return not self.question.isHidden()
-
     def _offer_grids(self, grids: Sequence[stitching.LikelyGrid]) -> None:
         """Offer grids that match the overlaps; each button stitches with its grid."""
         self._grids = tuple(grids)
@@ -642,7 +636,8 @@ class StitchMosaicPanel(base.VerbPanel):
             )
             self._answers.addButton(button, number)
             cast("QVBoxLayout", self.question.layout()).addWidget(button)
-        self.question.setVisible(bool(grids))
+        self.asks_question = bool(grids)
+        self.question.setVisible(self.asks_question)
 
     def _stitch_with_grid(self, number: int) -> None:
         """Stitch with one of the offered grids."""

@@ -344,7 +344,7 @@ def _train(
 ) -> core.Job[jobs.Trained]:
     """Train by a recipe, and add the model to the library."""
     job = jobs.train_and_import(values, existing)
-    return base.count_main_part(job, _is_training)
+    return core.count_stages(job, {"loss": 1.0})
 
 
 def _run_adaptation(
@@ -357,7 +357,7 @@ def _run_adaptation(
     if stopped is not None:
         shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
     job = jobs.ADAPT.job(output=folder, **how)
-    adaptation = yield from base.count_main_part(job, _is_training)
+    adaptation = yield from core.count_stages(job, {"training,": 1.0})
     yield from jobs.MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
         adaptation,
@@ -373,7 +373,6 @@ class TrainPanel(base.VerbPanel):
     queue = "training"  # runs for hours, in parallel with jobs of the panels
     title = run_label = "Train"
     verb: jobs.Verb[Any, Any] = jobs.TRAIN
-    after_cancel = "no model was added, and Train resumes the training"
 
     def build_form(self) -> None:
         """Build the form."""
@@ -478,7 +477,9 @@ class TrainPanel(base.VerbPanel):
             ),
         )
         self.runner.busy_changed.connect(self._update_run_buttons)
+        self.messages.translate = self._name_landmarks
         self.runner.stepped.connect(self._show_training_step)
+        self.runner.cancelled.connect(self._report_stopped)
         self.runner.failed.connect(self._show_last_state)
         self.closed.connect(self._on_closed)
 
@@ -644,10 +645,8 @@ class TrainPanel(base.VerbPanel):
         default = str(jobs.get_runs_folder() / str(self.name.value))
         self.folder.line_edit.native.setPlaceholderText(default)
 
-    def get_output_path(self) -> Path | None:
+    def _get_run_folder(self) -> Path:
         """Return the entered or default folder of the run."""
-        if self._has_place:
-            return None
         default = jobs.get_runs_folder() / str(self.name.value)
         return base.get_entered_path(self.folder) or default
 
@@ -657,7 +656,7 @@ class TrainPanel(base.VerbPanel):
         """Read the form, and return the request of the job that Run starts."""
         if self._has_place:
             return self._create_place_request()
-        values, run_dir = self._read_recipe(), Path(str(self.get_output_path()))
+        values, run_dir = self._read_recipe(), self._get_run_folder()
         images: dict[str, object]
         if self.have.value == _ALONE:
             images = dict(zip(("image", "second"), self._read_images(), strict=False))
@@ -674,6 +673,7 @@ class TrainPanel(base.VerbPanel):
             make,
             self.show_training,
             partial(self._watch_run, run_dir),
+            writes=run_dir,
             saves_state=True,
         )
 
@@ -736,7 +736,7 @@ class TrainPanel(base.VerbPanel):
     def _read_recipe(self) -> dict[str, Any]:
         """Return the arguments of a training without its images, and check its name."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
-        replace, run_dir = bool(self.replace.value), Path(str(self.get_output_path()))
+        replace, run_dir = bool(self.replace.value), self._get_run_folder()
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
                 "Enter a model name of letters, digits, '_', '-', '+' and '.', got "
@@ -812,7 +812,7 @@ class TrainPanel(base.VerbPanel):
         if self.runner.is_busy:
             self.messages.show_status("A training run is in progress; stop it first.")
             return
-        run_dir = Path(str(self.get_output_path()))
+        run_dir = self._get_run_folder()
         is_entered = base.get_entered_path(self.folder) is not None
         if not ((run_dir / _STATE).is_file() or is_entered):
             path_chosen = QFileDialog.getExistingDirectory(
@@ -830,10 +830,10 @@ class TrainPanel(base.VerbPanel):
 
     # -- watching ----------------------------------------------------------------
 
-    def translate(self, text: str) -> str:
+    def _name_landmarks(self, text: str) -> str:
         """Rephrase messages for this panel, which has no landmarks of its own."""
         advice = "as landmarks in Register, then press 'Train on these' there"
-        return super().translate(text).replace("as landmarks", advice)
+        return self.translate(text).replace("as landmarks", advice)
 
     def _update_run_buttons(self, busy: bool) -> None:
         self.resume_button.setEnabled(not busy)
@@ -937,11 +937,14 @@ class TrainPanel(base.VerbPanel):
         """Record that the panel is closed, to avoid importing the model."""
         self._left = True
 
-    def report_cancelled(self) -> None:
+    def _report_stopped(self) -> None:
         """Report that the run stopped, and import the best model so far."""
         run_dir = self._run_dir
         if self._has_place:
-            super().report_cancelled()
+            self.messages.show_status(
+                f"{self.title} was cancelled; no model was added, and Train resumes "
+                "the training."
+            )
             return
         self.view.poll()
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():

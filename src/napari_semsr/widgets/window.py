@@ -1,33 +1,22 @@
-"""Start here: the window with all steps in order."""
+"""Start here: the window with all steps in order, and the commands of the palette."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from napari import current_viewer
 from napari.layers import Image
 from napari.utils.events import Event
 from napari.viewer import Viewer
+from qtpy import QtWidgets
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QResizeEvent, QShowEvent
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QFileDialog,
-    QPushButton,
-    QSizePolicy,
-    QStackedLayout,
-    QVBoxLayout,
-    QWidget,
-)
 
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets import base
-from napari_semsr.widgets.layers import (
-    have_same_grid,
-    is_made_from,
-    list_grey_layers,
-)
+from napari_semsr.widgets.layers import have_same_grid, is_made_from, list_grey_layers
 
 
 class WorkStep(NamedTuple):
@@ -42,7 +31,7 @@ class WorkStep(NamedTuple):
 STEPS = (
     WorkStep(
         "open",
-        "Open",
+        "Images",
         "Open an image, or stitch frames into a mosaic.",
         ("Open", "Stitch"),
     ),
@@ -53,12 +42,7 @@ STEPS = (
         "images.",
         ("Train", "Register"),
     ),
-    WorkStep(
-        "enhance",
-        "Enhance",
-        "Remove blur and noise.",
-        ("Enhance",),
-    ),
+    WorkStep("enhance", "Enhance", "Remove blur and noise.", ("Enhance",)),
     WorkStep(
         "measure",
         "Measure",
@@ -78,10 +62,7 @@ _SAMPLES = {
         "Two exposures",
         "Two exposures of one field with independent noise; for Resolution.",
     ),
-    "scan": (
-        "Superlens scan",
-        "16 simulated frames to stitch; takes a few seconds.",
-    ),
+    "scan": ("Superlens scan", "16 simulated frames to stitch; takes a few seconds."),
     "place": (
         "Optical and SEM",
         "Mosaic and SEM image of the same area; takes a few seconds.",
@@ -103,8 +84,8 @@ class ButtonRow(base.WrappingRow):
 
     def __init__(self, texts: Sequence[tuple[str, str]]) -> None:
         super().__init__()
-        self.buttons: list[QPushButton] = []
-        self._group = QButtonGroup(self)
+        self.buttons: list[QtWidgets.QPushButton] = []
+        self._group = QtWidgets.QButtonGroup(self)
         for number, (text, tooltip) in enumerate(texts):
             button = base.create_button(text, self._on_button_pressed, tooltip)
             button.setCheckable(True)
@@ -150,16 +131,16 @@ def _can_register(one: Image, other: Image) -> bool:
     )
 
 
-def _create_margin_layout(*widgets: QWidget) -> QVBoxLayout:
+def _create_margin_layout(*widgets: QtWidgets.QWidget) -> QtWidgets.QVBoxLayout:
     """Lay out widgets vertically, with the margins of panels."""
-    column = QVBoxLayout()
+    column = QtWidgets.QVBoxLayout()
     column.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
     for widget in widgets:
         column.addWidget(widget)
     return column
 
 
-class StartPage(QWidget):
+class StartPage(QtWidgets.QWidget):
     """Page shown while no image is open, with samples and links to the manual."""
 
     frames_chosen = QtSignal(object)
@@ -193,7 +174,7 @@ class StartPage(QWidget):
         )
 
     def _ask_frame_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(
+        folder = QtWidgets.QFileDialog.getExistingDirectory(
             self, "Folder of frames", str(base.get_start_folder())
         )
         if folder:
@@ -203,7 +184,7 @@ class StartPage(QWidget):
         self._viewer.open_sample("napari-semsr", key)
 
 
-class StepPage(QWidget):
+class StepPage(QtWidgets.QWidget):
     """Page with the panels of one step, each created on first use."""
 
     page_changed = QtSignal()
@@ -218,8 +199,8 @@ class StepPage(QWidget):
         self._viewer = viewer
         self.kinds = ButtonRow([(title, step.hint) for title in step.panels])
         self.kinds.button_chosen.connect(self._show_numbered)
-        self.stack = QStackedLayout()
-        column = QVBoxLayout(self)
+        self.stack = QtWidgets.QStackedLayout()
+        column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(_create_margin_layout(self.kinds))
         column.addLayout(self.stack, stretch=1)
@@ -252,7 +233,7 @@ class StepPage(QWidget):
         self.page_changed.emit()
 
 
-class StepsWindow(QWidget):
+class StepsWindow(QtWidgets.QWidget):
     """Widget that guides the user through the steps, passing results between panels."""
 
     page_changed = QtSignal()
@@ -262,7 +243,10 @@ class StepsWindow(QWidget):
         super().__init__()
         self.setMinimumWidth(_WIDTH)
         # otherwise napari adds a stretch below, larger for each window of a session
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self.setSizePolicy(
+            QtWidgets.QSizePolicy.Policy.Preferred,
+            QtWidgets.QSizePolicy.Policy.Expanding,
+        )
         self.viewer = viewer
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
@@ -277,11 +261,11 @@ class StepsWindow(QWidget):
         tip = "Save all visible images as one figure for a paper."
         self.figure_button = base.create_button("Save figure…", self._save_figure, tip)
         self.pages = [StepPage(viewer, step) for step in STEPS]
-        holder = QWidget()  # napari looks for widgets in its docks
-        self.stack = QStackedLayout(holder)
+        holder = QtWidgets.QWidget()  # napari looks for widgets in its docks
+        self.stack = QtWidgets.QStackedLayout(holder)
         for page in self.pages:
             self.stack.addWidget(page)
-        column = QVBoxLayout(self)
+        column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
         column.addLayout(_create_margin_layout(self.steps, self.hint, self.beginning))
         column.addWidget(holder, stretch=1)
@@ -326,7 +310,7 @@ class StepsWindow(QWidget):
 
     def _save_figure(self) -> None:
         if self.page.panel is not None:
-            self.page.panel.save_figure()
+            self.page.panel.sharing.save_figure()
 
     def _show_frames(self, folder: Path) -> None:
         """Show a folder of frames in the stitching step."""
@@ -441,3 +425,27 @@ class StepsWindow(QWidget):
                     panel.cancel_all_jobs()
             base.destroy_widget_after_jobs(self)
         super().changeEvent(event)
+
+
+# Commands of the palette open the panel that has what they name.
+
+
+def __getattr__(name: str) -> Callable[[], None]:
+    """Return the command that opens a panel, named ``open_`` plus one of its names."""
+    title = base.find_title(name.removeprefix("open_"))
+    if title is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return partial(_open_panel, title)
+
+
+def _open_panel(panel: str) -> Any:
+    viewer = current_viewer()
+    return None if viewer is None else base.open_panel(viewer, panel)
+
+
+def denoise() -> None:
+    """Open the Train panel to train a denoiser on the active layer only."""
+    panel = _open_panel("Train")
+    if panel is not None:
+        panel.take_noisy(panel.viewer.layers.selection.active)

@@ -1,1 +1,0 @@
-"""Window that contains all steps of the workflow, in order."""
