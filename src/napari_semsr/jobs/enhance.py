@@ -80,11 +80,9 @@ class EnhancedFile(images.ImageResult):
 
     def figures(self) -> dict[str, core.Figure]:
         """Return the misfit and the computational cost."""
-        all_figures = core.get_declared_figures(self)
-        misfit = {
-            name: all_figures[name] for name in ("Misfit",) if name in all_figures
-        }
-        return misfit | all_figures
+        figures = core.get_declared_figures(self)
+        misfit = {name: one for name, one in figures.items() if name == "Misfit"}
+        return misfit | figures
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON record, including the model digest."""
@@ -194,7 +192,8 @@ def enhance(
     if output is None and (residual_map, unfamiliar_map) != (None, None):
         msg = f"{run.verb} requires an output."
         raise core.OptionError(msg, code="missing-value")
-    path, notes = _find_model(model, source)
+    name, notes = choose_model(source) if model is None else (model, ())
+    path = models.find_model(name)
     yield core.Progress(0, 0, f"loading the model {path.stem}")
     network = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
@@ -265,16 +264,6 @@ def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]
         "model-unsuitable",
     )
     return models.DEFAULT_MODEL, (note,)
-
-
-def _find_model(
-    name: str | Path | None, image: core.Micrograph
-) -> tuple[Path, tuple[core.Message, ...]]:
-    """Return the file of the requested or the default model, and a note on it."""
-    if name is not None:
-        return models.find_model(name), ()
-    name, notes = choose_model(image)
-    return models.find_model(name), notes
 
 
 def compare_with_training_area(
