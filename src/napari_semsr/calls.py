@@ -68,7 +68,7 @@ def convert_source(
 
 
 @cache
-def get_function(name: str) -> Callable[..., Any]:
+def get_function(name: str) -> Callable[..., object]:
     """Return the function of a command."""
     verb = get_verb(name)
     if verb is None:
@@ -81,7 +81,7 @@ def get_function(name: str) -> Callable[..., Any]:
     named_files = {item.name for item in (*verb.inputs, *verb.all_outputs)}
     named_files |= _OUTPUT_FLAGS.keys()
 
-    def call(*positional: Any, **options: Any) -> Any:
+    def call(*positional: object, **options: object) -> object:
         own_arguments = {
             key: options.pop(key) for key in [*options] if key in parameters
         }

@@ -4,13 +4,12 @@
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from napari_semsr.calls import get_function
 from napari_semsr.jobs import FUNCTIONS
 
 
-def __getattr__(name: str) -> Callable[..., Any]:
+def __getattr__(name: str) -> Callable[..., object]:
     if name not in FUNCTIONS:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

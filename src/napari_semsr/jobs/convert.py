@@ -98,8 +98,8 @@ def convert(
             "omit `zarr_version`, or change the suffix."
         )
         raise core.OptionError(msg, code="option-without-effect")
-    for beside in io.read_companions(image, output):
-        _OUTPUT.check_path(beside, (), run.existing)
+    for companion in io.read_companions(image, output):
+        _OUTPUT.check_path(companion, (), run.existing)
     saved = yield from save_image(image, output, dtype=dtype, zarr_version=version)
     return replace(saved, clipped=clipped_count)
 

@@ -149,11 +149,9 @@ class Cropped(ImageResult):
 
     def figures(self) -> dict[str, core.Figure]:
         """Return the displayed values: the area first, then how it was found."""
-        all_figures = core.get_declared_figures(self)
-        first = ("Area", "Grey values", "Moved by")
-        return {
-            name: all_figures[name] for name in first if name in all_figures
-        } | all_figures
+        figures = core.get_declared_figures(self)
+        names = ("Area", "Grey values", "Moved by")
+        return {name: figures[name] for name in names if name in figures} | figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Degrade an image like a scanning microscope, and simulate sample images."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -112,20 +113,21 @@ def degrade(
     yield core.Progress(1, 3, f"degrading {image.name}")
     images.require_all_pixels(image)
     grey = image.array()
-    option_values: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ("seed", "uniform_fog", "airlight", "stretch")
-    }
+    degrade_plane = partial(
+        simulation.degrade_plane,
+        seed=options.seed,
+        uniform_fog=options.uniform_fog,
+        airlight=options.airlight,
+        stretch=options.stretch,
+    )
     if not options.has_effects and options.kind != "none":
-        degradation = simulation.degrade_plane(grey, options.kind, **option_values)
+        degradation = degrade_plane(grey, options.kind)
         data, parameters = degradation.image, degradation.parameters
     else:  # integers are rounded only once, at the end
         low, high = simulation.get_grey_range(grey)
         values, blurring = grey.astype(np.float64), dict[str, object]()
         if options.kind != "none":
-            degradation = simulation.degrade_plane(
-                values, options.kind, levels=(low, high), **option_values
-            )
+            degradation = degrade_plane(values, options.kind, levels=(low, high))
             values, blurring = degradation.image, degradation.parameters
         unit, effects = simulation.add_effects(
             (values - low) / (high - low), options, seed=options.seed

@@ -1,10 +1,10 @@
 """Enhance an image, or a stack plane by plane.
 
-`enhance` opens the image, loads the model, compares the image with what the model was
-trained on, and records the input. Without an output it returns the enhanced image;
-otherwise `_write_enhanced` plans the output, fills the store tile by tile and compares
-the result with the input, and the requested maps are written. Below, functions stand in
-this order.
+`enhance` opens the image; `_load_model` loads the model, compares the image with what
+it was trained on, and records both. Without an output the enhanced image is returned;
+otherwise it plans the output, `_write_enhanced` fills the store tile by tile and
+compares the result with the input, and the requested maps are written. Below, functions
+stand in this order.
 
 A new store is filled in place. Other formats are written from a hidden store next to
 the output; an existing store is kept until the hidden one is complete. A stopped run
@@ -80,11 +80,9 @@ class EnhancedFile(images.ImageResult):
 
     def figures(self) -> dict[str, core.Figure]:
         """Return the misfit and the computational cost."""
-        all_figures = core.get_declared_figures(self)
-        misfit = {
-            name: all_figures[name] for name in ("Misfit",) if name in all_figures
-        }
-        return misfit | all_figures
+        figures = core.get_declared_figures(self)
+        misfit = {name: one for name, one in figures.items() if name == "Misfit"}
+        return misfit | figures
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON record, including the model digest."""
@@ -194,14 +192,9 @@ def enhance(
     if output is None and (residual_map, unfamiliar_map) != (None, None):
         msg = f"{run.verb} requires an output."
         raise core.OptionError(msg, code="missing-value")
-    path, notes = _find_model(model, source)
-    yield core.Progress(0, 0, f"loading the model {path.stem}")
-    network = models.load_model(path)
-    unlike, distances = yield from compare_with_training_area(
-        source, network, options, wants_map=unfamiliar_map is not None
+    network, notes, provenance, (unlike, distances) = yield from _load_model(
+        run, image, source, model, wants_map=unfamiliar_map is not None
     )
-    yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
-    provenance = yield from _create_provenance(run, network, path)
     if output is None:
         result = yield from inference.enhance_in_memory(
             source, network, options, provenance=provenance
@@ -214,11 +207,17 @@ def enhance(
         source, provenance = yield from _get_recorded_input(
             place, image, source, provenance
         )
+    output_plan = (
+        inference.plan_output(source, network.card.model_dump(), options)
+        if live is None
+        else live.output
+    )
     scheduler = None if cluster is None else cluster.scheduler
     written_file = yield from _write_enhanced(
         run,
         source,
         output,
+        output_plan,
         network,
         provenance,
         wants_map=residual_map is not None,
@@ -254,6 +253,37 @@ def enhance(
     )
 
 
+def _load_model(
+    run: verb.Run[EnhanceOptions],
+    image: images.Image,
+    source: core.Micrograph,
+    model: str | Path | None,
+    *,
+    wants_map: bool,
+) -> core.Job[
+    tuple[
+        "models.LoadedModel",
+        tuple[core.Message, ...],
+        core.Provenance,
+        tuple[float | None, core.Micrograph | None],
+    ]
+]:
+    """Load the model, compare the image with its training area, and record both.
+
+    Also returns a note on the choice of the model.
+    """
+    name, notes = choose_model(source) if model is None else (model, ())
+    path = models.find_model(name)
+    yield core.Progress(0, 0, f"loading the model {path.stem}")
+    network = models.load_model(path)
+    comparison = yield from compare_with_training_area(
+        source, network, run.options, wants_map=wants_map
+    )
+    yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
+    provenance = yield from _create_provenance(run, network, path)
+    return network, notes, provenance, comparison
+
+
 def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]:
     """Return the bundled model for the instrument of an image; a note if unknown."""
     if image.instrument is not None:
@@ -265,16 +295,6 @@ def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]
         "model-unsuitable",
     )
     return models.DEFAULT_MODEL, (note,)
-
-
-def _find_model(
-    name: str | Path | None, image: core.Micrograph
-) -> tuple[Path, tuple[core.Message, ...]]:
-    """Return the file of the requested or the default model, and a note on it."""
-    if name is not None:
-        return models.find_model(name), ()
-    name, notes = choose_model(image)
-    return models.find_model(name), notes
 
 
 def compare_with_training_area(
@@ -424,6 +444,7 @@ def _write_enhanced(
     run: verb.Run[EnhanceOptions],
     source: core.Micrograph,
     target: Path,
+    output_plan: Any,
     model: "models.LoadedModel",
     provenance: core.Provenance,
     *,
@@ -434,11 +455,6 @@ def _write_enhanced(
     """Fill the store of the output tile by tile, and compare it with the input."""
     options, existing = run.options, run.existing
     place = io.get_output_store_path(target, resume=existing.resume)
-    output_plan = (
-        inference.plan_output(source, model.card.model_dump(), options)
-        if live is None
-        else live.output
-    )
 
     def create_store(place: Path) -> io.OmeZarrStore:
         return inference.create_output_store(

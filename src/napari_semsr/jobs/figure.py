@@ -173,12 +173,14 @@ def figure(
         caption=caption,
         title=", ".join(image.name for image in images_opened),
     )
-    with replace_atomically(output) as beside:
-        beside.write_bytes(plate.data)
+    with replace_atomically(output) as temporary:
+        temporary.write_bytes(plate.data)
     whole = create_caption(cells, images_shown, options.replace(no_caption=False))
     if text is not None:
-        with replace_atomically(text) as beside:
-            beside.write_text(whole + "\n", encoding="utf-8", errors="backslashreplace")
+        with replace_atomically(text) as temporary:
+            temporary.write_text(
+                whole + "\n", encoding="utf-8", errors="backslashreplace"
+            )
     return CreatedFigure(
         path=str(output),
         pixel_size_nm=first_image.pixel_size_nm,

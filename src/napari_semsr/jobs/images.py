@@ -667,13 +667,13 @@ def _resolve_path(path: Path) -> Path:
         return path.absolute()
 
 
-def check_outputs_differ(target: Path, beside: Path) -> None:
+def check_outputs_differ(target: Path, other: Path) -> None:
     """Raise an error if two outputs have the same or nested paths."""
-    one, two = _resolve_path(target), _resolve_path(beside)
+    one, two = _resolve_path(target), _resolve_path(other)
     if one == two or one in two.parents or two in one.parents:
         msg = (
             f"Two outputs must have different, non-nested paths, got {target} and "
-            f"{beside}: choose another path for one of them."
+            f"{other}: choose another path for one of them."
         )
         raise core.WriteError(msg, code="outputs-coincide")
 

@@ -53,18 +53,15 @@ PLACES = _COMMANDS | {
 """The same of each job that a history names: some run only from panels."""
 
 
-def _read_summary(place: str) -> str:
-    """Read the first line of a docstring, as a phrase, without importing its module."""
-    module, _, function = place.rpartition(".")
-    parts = (part or ".." for part in module.split("."))
-    source = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
-    text = source.read_text("utf-8")
-    own = text[text.index(f"\ndef {function}(") :] if function else text
-    line = own.split('"""', 2)[1].partition("\n")[0].removesuffix(".")
-    return line[0].lower() + line[1:]
-
-
-_SUMMARIES = {name: _read_summary(place) for name, place in _COMMANDS.items()}
+_SUMMARIES: dict[str, str] = {}
+for _name, _place in _COMMANDS.items():
+    _module, _, _function = _place.rpartition(".")
+    _parts = (part or ".." for part in _module.split("."))
+    _source = Path(__file__).parent.joinpath(*_parts).with_suffix(".py")
+    _text = _source.read_text("utf-8")
+    _text = _text[_text.index(f"\ndef {_function}(") :] if _function else _text
+    _line = _text.split('"""', 2)[1].partition("\n")[0].removesuffix(".")
+    _SUMMARIES[_name] = _line[0].lower() + _line[1:]
 VERBS = {name: text for name, text in _SUMMARIES.items() if " " not in name}
 """Summary of each command, in the order of the help."""
 ACTIONS = {name: text for name, text in _SUMMARIES.items() if " " in name}

@@ -155,7 +155,12 @@ def info(
         facts |= to_json_value(get_pixel_size_fields(image))
         facts["pixel_size_from"] = image.pixel_size_from
     if options.methods:
-        facts["methods"] = _describe_methods(path.name, info.provenance, facts)
+        text = "not known"
+        if facts.get("pixel_size_nm") is not None:
+            sd = facts.get("pixel_size_sd_nm")
+            size_text = core.format_pixel_size(facts["pixel_size_nm"], sd)
+            text = f"{size_text}, {facts.get('pixel_size_from')}"
+        facts["methods"] = _describe_methods(path.name, info.provenance, text)
     return Description(str(path), facts)
 
 
@@ -189,7 +194,7 @@ def _measure_printed_bar(
 
 
 def _describe_methods(
-    name: str, history: core.Provenance | None, facts: Mapping[str, Any]
+    name: str, history: core.Provenance | None, size_text: str
 ) -> str:
     """Describe in one paragraph how a file was made, and where its scale is from."""
     sentences = []
@@ -211,14 +216,7 @@ def _describe_methods(
                 "The output of a network is an estimate: a resolution measured in it "
                 "alone describes the output, not the sample."
             )
-    size, sd = facts.get("pixel_size_nm"), facts.get("pixel_size_sd_nm")
-    if size is None:
-        sentences.append(f"The pixel size of {name} is not known.")
-    else:
-        size_text = core.format_pixel_size(size, sd)
-        origin = facts.get("pixel_size_from")
-        sentences.append(f"The pixel size of {name} is {size_text}, {origin}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, f"The pixel size of {name} is {size_text}."])
 
 
 def _list_steps(history: core.Provenance) -> Iterator[core.Provenance]:

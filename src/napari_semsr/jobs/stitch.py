@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 from unicodedata import normalize
 
 import numpy as np
@@ -500,8 +500,8 @@ def _check_outputs(task: _Stitching) -> None:
     inputs = [folder, *fields, *([] if table is None else [table])]
     images.check_output_not_input(target, inputs)
     coverage = io.get_label_path(target, io.COVERAGE)
-    beside = [coverage] if coverage.parent == target.parent else []
-    for more in (*beside, task.height_path, *task.half_paths):
+    labels = [coverage] if coverage.parent == target.parent else []
+    for more in (*labels, task.height_path, *task.half_paths):
         if more is not None:
             verb.Output("").check_path(more, inputs, task.run.existing)
     if task.positions_out is not None:
@@ -773,24 +773,32 @@ def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | N
     return shared_table if is_shared else table
 
 
+class _FieldImages(TypedDict):
+    """Flat field and dark level of all frames."""
+
+    flat: core.RealArray | None
+    dark: core.RealArray | float | None
+
+
 def _read_field_images(
     task: _Stitching, power: int = 0
-) -> tuple[dict[str, Any], list[core.InputRecord]]:
+) -> tuple[_FieldImages, list[core.InputRecord]]:
     """Read the flat field and the dark level, if given, and record their files.
 
     As the frames, their grey values are multiplied by 2 to this `power`.
     """
-    values: dict[str, Any] = {"flat_field": None, "dark": task.options.dark}
-    records = []
+    arrays, records, dark = {}, [], task.options.dark
     for name, path in _get_field_paths(task).items():
         image, role = images.open_image(path), name.replace("_", " ")
-        values[name] = image.array()
+        arrays[name] = np.ldexp(image.array(), power) if power else image.array()
         records.append(images.create_input_record(path, image, role=role))
-    fields = {"flat": values["flat_field"], "dark": values["dark"]}
-    if power:
-        fields = {
-            k: None if v is None else np.ldexp(v, power) for k, v in fields.items()
-        }
+    level = (
+        None if dark is None or isinstance(dark, str) else float(np.ldexp(dark, power))
+    )
+    fields: _FieldImages = {
+        "flat": arrays.get("flat_field"),
+        "dark": arrays.get("dark", level),
+    }
     return fields, records
 
 
@@ -1031,7 +1039,7 @@ def _write_mosaic(
     """
     copy_block = _create_block_copier(plan, task)
     dtype, existing = task.options.dtype, task.run.existing
-    beside = list(_create_companions(plan, halves, about, task))
+    companions = list(_create_companions(plan, halves, about, task))
 
     def create_store(place: Path) -> io.OmeZarrStore:
         return existing.open_store(
@@ -1040,7 +1048,7 @@ def _write_mosaic(
 
     def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         parts = [
-            stack.enter_context(_open_companion_store(*one, task)) for one in beside
+            stack.enter_context(_open_companion_store(*one, task)) for one in companions
         ]
         for part in parts:
             store.mark_unfinished(part.pending_units())  # e.g. damaged ones

@@ -268,9 +268,9 @@ def create_comparison_figures(
         figures["Gain of training"] = core.Figure(gain, core.DB, "+.2f", note)
     if off_nm is not None:
         px = comparison.get("map_error_px")
-        beside = "" if px is None else f"({px:.2g} px)"
+        note = "" if px is None else f"({px:.2g} px)"
         figures["Expected error of the transform"] = core.Figure(
-            off_nm, "nm", ".3g", beside
+            off_nm, "nm", ".3g", note
         )
     return figures
 
@@ -405,11 +405,11 @@ def train(
             "Set either `start_from` (a model) or `from_scratch` (no model), not both."
         )
         raise core.OptionError(msg, code="options-contradict")
-    beside, is_packaged = _get_pairs_folder(output), path.parent == RECIPES
+    own_pairs, is_packaged = _get_pairs_folder(output), path.parent == RECIPES
     may_have_cut = pairs is None and (cut is not None or is_packaged)
-    if existing.resume and may_have_cut and beside.is_dir():
-        yield from _check_same_images(output, beside, cut)
-        pairs, cut = beside, None  # cut for this run
+    if existing.resume and may_have_cut and own_pairs.is_dir():
+        yield from _check_same_images(output, own_pairs, cut)
+        pairs, cut = own_pairs, None  # cut for this run
 
     def train_on(
         store: str | Path | None, existing: images.OverwritePolicy

@@ -753,18 +753,18 @@ class Run(Generic[O]):
                 lead_records.append(images.create_guide_record(record, role))
             else:
                 records.append(record)
-        options_told = {
+        recorded_options = {
             **self.options.model_dump(mode="json"),
             "reading": self.opening.model_dump(mode="json"),
         }
         first = self.images.get(next(iter(self.image_inputs), ""))
         if first is not None:
             if "pixel_size_nm" not in more:
-                options_told |= get_size_record(first)
-            options_told |= first.unrecorded_instrument
+                recorded_options |= get_size_record(first)
+            recorded_options |= first.unrecorded_instrument
         return images.compose_provenance(
             self.verb,
-            options_told | more,
+            recorded_options | more,
             *records,
             *inputs,
             guides=[*lead_records, *guides],

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from napari_semsr import core
 from napari_semsr.analysis import GapOptions, Gaps, WidthHistogram, measure_gaps
-from napari_semsr.io import write_csv, write_sheet
+from napari_semsr.io import Cell, write_csv, write_sheet
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.measure.offset import warn_about_offset
@@ -104,11 +104,11 @@ class GapReport(images.ImageMeasurement):
         known = [
             key for key in _OF_PARTICLE if any(row[key] is not None for row in rows)
         ]
-        beside = {_OF_PARTICLE[key].also for key in known}
+        replaced = {_OF_PARTICLE[key].also for key in known}
         shown = {
             f"{of.label} ({of.unit})".removesuffix(" ()"): [row[key] for row in rows]
             for key, of in _OF_PARTICLE.items()
-            if key in known and key not in beside
+            if key in known and key not in replaced
         }
         return {"Particles": shown} if shown else {}
 
@@ -116,11 +116,11 @@ class GapReport(images.ImageMeasurement):
     def particle_rows(
         self,
     ) -> Annotated[
-        list[dict[str, Any]], core.declare_quantity("Each particle", keys=_OF_PARTICLE)
+        list[dict[str, Cell]], core.declare_quantity("Each particle", keys=_OF_PARTICLE)
     ]:
         """Measured values of each particle that the border does not cut."""
         error, nm = self.result.size_error, self.pixel_size_nm
-        rows = []
+        rows: list[dict[str, Cell]] = []
         for one in self.result.sizes:
             if not one.whole:
                 continue
@@ -129,7 +129,7 @@ class GapReport(images.ImageMeasurement):
             if nm is not None and one.diameter_nm is not None:
                 y_nm, x_nm = np.add(self.origin_nm, np.multiply((y, x), nm)).tolist()
                 area_nm2 = one.area_px * math.prod(nm)
-            row = {
+            row: dict[str, Cell] = {
                 "label": one.label,
                 "y_nm": y_nm,
                 "y_px": y,

@@ -67,13 +67,13 @@ class MeasuredCurve(images.PixelSizeResult):
     ) -> core.Figure:
         """Format a fitted length with its interval, and the value from crossings."""
         k = self.profile.per_px
-        beside = "" if plain is None else f"plain {plain * k:.4g}"
+        crossing = "" if plain is None else f"plain {plain * k:.4g}"
         if fit_length is None:
             missing = "not determined by a fit"
-            return core.Figure(f"{beside} {self.unit}, " * bool(beside) + missing)
+            return core.Figure(f"{crossing} {self.unit}, " * bool(crossing) + missing)
         length = self.convert_to_axis_unit(fit_length)
         ends = f"95 %: {length.low:.4g} to {length.high:.4g}"
-        note = f"({ends}{', ' * bool(beside)}{beside})"
+        note = f"({ends}{', ' * bool(crossing)}{crossing})"
         return core.Figure(length.value, self.unit, note=note, sd=length.sd)
 
     def _format_median(

@@ -288,28 +288,19 @@ def frc_map(
     a, b = yield from _record_images(run, a, b)
     offset = _find_offset(a, b, options)
     records = []
-    if halves is not None:
+    if halves is None:
+        mapping = analysis.measure_frc_map(a, b, options, shift_px=offset.shift)
+        result = yield from mapping
+    else:
         result = yield from analysis.measure_frc_map(*halves, options, whole=a)
-        count, blocks = result.incomplete, result.blocks
-        if count:
-            note = f"{count} of {blocks} blocks are not covered by both halves"
-            less = ": use smaller blocks, or scan with more overlap."
-            note += "." if count < blocks else less
+        note = _describe_coverage(result) or note
         for half in halves:
             job = images.record_input(half, half, run.opening, role="half")
             records.append((yield from job))
-    else:
-        mapping = analysis.measure_frc_map(a, b, options, shift_px=offset.shift)
-        result = yield from mapping
     if b is not None:
         run.warn_if_trained_on()
     history = yield from run.compose_history(inputs=records)
-    map_values = result.map.array()
-    look = core.DisplaySettings(  # opaque: its colours are those of the colour bar
-        limits=core.contrast_limits(map_values, 1, 99),
-        colormap="viridis",
-        colour_bar=bool(np.isfinite(map_values).any()),
-    )
+    look = _create_map_display(result.map)
     result = replace(result, map=result.map.replace(provenance=history, look=look))
     run.write_image(result.map)
     interval_nm = result.median_interval if result.unit == "nm" else None
@@ -345,6 +336,26 @@ def frc_map(
         found_shift_px=offset.shift_px,
         found_shift_sd_px=offset.error_px,
         result=result,
+    )
+
+
+def _describe_coverage(result: analysis.FrcMap) -> str | None:
+    """Return a note on blocks that both halves do not cover; None if there are none."""
+    count, blocks = result.incomplete, result.blocks
+    if not count:
+        return None
+    note = f"{count} of {blocks} blocks are not covered by both halves"
+    less = ": use smaller blocks, or scan with more overlap."
+    return f"{note}{'.' if count < blocks else less}"
+
+
+def _create_map_display(image: core.Micrograph) -> core.DisplaySettings:
+    """Return opaque display settings: the colours are those of the colour bar."""
+    values = image.array()
+    return core.DisplaySettings(
+        limits=core.contrast_limits(values, 1, 99),
+        colormap="viridis",
+        colour_bar=bool(np.isfinite(values).any()),
     )
 
 
@@ -414,10 +425,10 @@ def _find_mismatch(mosaic: Path, mosaic_image: core.Micrograph, halves: Halves) 
         return "is a PNG, whose grey values differ from those of its halves"
     mosaic_stored = io.read(mosaic)
     for half in halves:
-        lying = [
+        grids = [
             (item.shape, item.scale, item.origin) for item in (mosaic_stored, half)
         ]
-        if lying[0] != lying[1] or mosaic_image.shape != half.shape:
+        if grids[0] != grids[1] or mosaic_image.shape != half.shape:
             return "has halves next to it on another grid"
     own_recipe = _get_stitch_recipe(mosaic_stored.provenance)
     if any(
@@ -558,7 +569,7 @@ def decorrelation(
 
 
 def _create_frequency_property(share: float, unit: str, also: str = "") -> property:
-    """Create a property for the frequency below which a power fraction lies."""
+    """Create a property for the frequency below which a fraction of the power is."""
 
     def get_frequency(report: "SpectrumReport") -> float | None:
         frequency = getattr(report.radial, f"frequency_per_{unit}")

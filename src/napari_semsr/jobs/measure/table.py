@@ -385,12 +385,12 @@ class _TableRows:
         names = self.measure.image_columns
         earlier_rows = {tuple(row.get(name) for name in names): row for row in earlier}
         for number, item in enumerate(self.items):
-            row_begun = self.create_row(item)
-            row = earlier_rows.pop(tuple(row_begun.get(name) for name in names), None)
+            new_row = self.create_row(item)
+            row = earlier_rows.pop(tuple(new_row.get(name) for name in names), None)
             if row is None or row.get("error"):
                 continue
             if row["fingerprint"] == _compute_fingerprint(self.way, item):
-                self.item_rows[number] = {**row, **row_begun}
+                self.item_rows[number] = {**row, **new_row}
         folder = Path() if self.place is None else self.place.parent
         for row in earlier_rows.values():
             places = (folder / str(row[name]) for name in names if row.get(name))
@@ -421,12 +421,12 @@ class _TableRows:
         for number in todo:  # the shortest name that distinguishes rows
             path = self.items[number].paths[self.measure.required_image_count - 1]
             names.append("" if path is None else path.name)
-        verb, begun_rows, written_at = self.measure.verb, dict[int, Cells](), -math.inf
+        verb, new_rows, written_at = self.measure.verb, dict[int, Cells](), -math.inf
 
         def measure_row(index: int) -> core.Job[Result]:
             item = self.items[todo[index]]
             fingerprint = _compute_fingerprint(self.way, item)
-            begun_rows[index] = {**self.create_row(item), "fingerprint": fingerprint}
+            new_rows[index] = {**self.create_row(item), "fingerprint": fingerprint}
             if item.fault:
                 raise core.ReadError(item.fault)
             files = zip(verb.images, item.paths, strict=True)
@@ -435,7 +435,7 @@ class _TableRows:
 
         def add_row(index: int, outcome: Outcome[Result]) -> None:
             nonlocal written_at
-            row, own = begun_rows[index], ()
+            row, own = new_rows[index], ()
             if outcome.result is not None:
                 row |= to_json_value(core.get_cells(outcome.result))
                 own = outcome.result.to_json().get("warnings") or ()
@@ -569,28 +569,28 @@ def _check_table(
 
 
 def _warn_about_rows(
-    rows_asked: Sequence[Cells], failures: Sequence[Cells], table: Path | None
+    requested_rows: Sequence[Cells], failures: Sequence[Cells], table: Path | None
 ) -> None:
     """Warn about failed rows and about rows with warnings."""
     column = "" if table is None else f" of {table.name}"
-    if failures and len(rows_asked) == 1:
+    if failures and len(requested_rows) == 1:
         raise core.ReadError(
             str(failures[0]["error"]), code=core.get_error_code(failures[0]["error"])
         )
     if failures:
         first = f"the first: {failures[0]['error']}"
-        if len(failures) == len(rows_asked):
-            msg = f"None of the {len(rows_asked)} images could be measured; {first}"
+        if len(failures) == len(requested_rows):
+            msg = f"None of the {len(requested_rows)} images could be measured; {first}"
             raise core.ReadError(msg, code="all-images-failed")
         core.warn(
-            f"{len(failures)} of {len(rows_asked)} images could not be measured (see "
-            f"column error{column}); {first}",
+            f"{len(failures)} of {len(requested_rows)} images could not be measured "
+            f"(see column error{column}); {first}",
             "images-failed",
         )
-    rows_with_warnings = [row for row in rows_asked if row["warnings"]]
+    rows_with_warnings = [row for row in requested_rows if row["warnings"]]
     if rows_with_warnings:
         core.warn(
-            f"{len(rows_with_warnings)} of {len(rows_asked)} images were measured "
+            f"{len(rows_with_warnings)} of {len(requested_rows)} images were measured "
             f"with warnings (see column warnings{column}); the first: "
             f"{rows_with_warnings[0]['warnings']}",
             "images-with-warnings",
