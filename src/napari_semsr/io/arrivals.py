@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -83,13 +82,13 @@ class FrameFolder:
 
     folder: Path
     positions: Path | None = None
-    how: Mapping[str, Any] = field(default_factory=dict)
+    how: Mapping[str, object] = field(default_factory=dict)
     layout: Mapping[str, object] = field(default_factory=dict)
     # of the first frame
     kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = None
     unit: str = "px"  # of the corners
     is_busy: bool = False  # whether a file had changed at the last poll
-    layout_values: dict[str, Any] = field(init=False)
+    layout_values: core.JsonObject = field(init=False)
     """Grid, overlap and pixel size, from the user or from ``scan.json``."""
     changes: int = 0  # stated positions so far
     _looks: dict[str, _PollState] = field(default_factory=dict)
@@ -188,11 +187,8 @@ class FrameFolder:
         if self.kind is None:
             self.kind = pixels.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
-            kind, first = (
-                describe_kind(pixels.shape, pixels.dtype),
-                describe_kind(*self.kind),
-            )
-            why = f"has {kind}, but the first frame has {first}"
+            kind = describe_kind(pixels.shape, pixels.dtype)
+            why = f"has {kind}, but the first frame has {describe_kind(*self.kind)}"
             yield NewFrame(path.name, reason=why)
             return
         yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
@@ -206,14 +202,15 @@ class FrameFolder:
             if count > 1:
                 msg = f"{path} contains {count} images instead of one."
                 raise core.ReadError(msg, code="several-images")
-            return source.read(ReadOptions(**self.how))
+            return source.read(ReadOptions.model_validate(self.how))
 
     def read(self, name: str) -> core.RealArray:
         """Read the grey values (Y, X) of a completed frame again."""
         if self.kind is None:
             msg = f"{self.folder} has no complete frame yet."
             raise core.ReadError(msg, code="frames-missing")
-        return read_stored_frame(self.folder / name, *self.kind, self.how)
+        how = ReadOptions.model_validate(self.how)
+        return read_stored_frame(self.folder / name, *self.kind, how)
 
     # Stated positions of frames.
 
@@ -286,8 +283,8 @@ class FrameFolder:
         if not 0 <= number < count:
             return None
         try:
-            order: Any = layout.get("order") or "row"
-            first: Any = layout.get("first") or "top-left"
+            order: core.FrameOrder = layout.get("order") or "row"
+            first: core.FirstFrame = layout.get("first") or "top-left"
             row, column = core.compute_grid_cells(count, grid, order, first)[number]
         except core.OptionError:
             return None  # the final solution refuses such a grid

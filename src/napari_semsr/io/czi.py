@@ -6,12 +6,11 @@ compression.
 """
 
 import math
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,11 @@ from numpy.typing import NDArray
 from napari_semsr import core
 from napari_semsr.io import files, read_image
 from napari_semsr.io.files import check_claimed_size, choose_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import czifile
 
 _MAGIC = b"ZISRAWFILE"
 _FRAME = "M"  # axis of tiles; each counts in its scene
@@ -75,10 +79,10 @@ class CziTiles:
 
 
 @contextmanager
-def _open_czi(path: Path) -> Iterator[Any]:
+def _open_czi(path: Path) -> "Iterator[czifile.CziFile]":
     """Open a CZI; raise `ReadError` if it is damaged or czifile is missing."""
-    czifile = files.import_library(path, "czifile", "czifile", "czi")
-    with files.convert_decoding_errors(path, "CZI"), czifile.CziFile(path) as czi:
+    library = files.import_library(path, "czifile", "czifile", "czi")
+    with files.convert_decoding_errors(path, "CZI"), library.CziFile(path) as czi:
         yield czi
 
 
@@ -245,10 +249,8 @@ def _read_directory(
         try:
             root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
         except SyntaxError:  # raised by the XML parser
-            text = (
-                f"The metadata of {path.name} are damaged: its pixel size is unknown."
-            )
-            return tiles, None, {}, (core.Message(text, "metadata-damaged"),)
+            text = f"The metadata of {path.name} are damaged: its pixel size is unknown"
+            return tiles, None, {}, (core.Message(f"{text}.", "metadata-damaged"),)
         lengths: dict[str, float | None] = {}
         for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
             length = read_image.convert_to_nm(item.findtext("Value"), "m")
@@ -264,7 +266,7 @@ def _read_directory(
         return tiles, size, facts, ()
 
 
-def _read_entry(number: int, entry: Any) -> _TileEntry:
+def _read_entry(number: int, entry: "czifile.DirectoryEntryDV") -> _TileEntry:
     """Convert a directory entry from any release of ``czifile``.
 
     Until 2019 axes are letters, including that of scenes; the last is samples.

@@ -27,7 +27,6 @@ from napari_semsr.core import (
     FloatArray,
     Message,
     Options,
-    compute_optical_cut_off_nm,
 )
 from napari_semsr.simulation.specimen import declare_fraction, declare_option
 
@@ -169,7 +168,7 @@ class MicroscopeOptions(Options):
         """Shortest period that the optics transmit, in nm; None for a Gaussian."""
         if self.optics == "gaussian":
             return None
-        return compute_optical_cut_off_nm(self.wavelength_nm, self.numerical_aperture)
+        return self.wavelength_nm / (2 * self.numerical_aperture)
 
     @property
     def fwhm_nm(self) -> float:
