@@ -14,17 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from napari_semsr import core
+from napari_semsr.io import frames
 from napari_semsr.io.files import read_json_object, read_text
 from napari_semsr.io.formats import Source
-from napari_semsr.io.frames import (
-    describe_kind,
-    list_image_entries,
-    natural_sort_key,
-    parse_scan_values,
-    read_positions,
-    read_positions_table,
-    read_stored_frame,
-)
 from napari_semsr.io.read_image import ReadOptions
 
 _State = tuple[int, int, int]  # size, time stamp and number of a file
@@ -113,7 +105,7 @@ class FrameFolder:
     def count_files(self) -> int:
         """Count the images in the folder, complete or not."""
         try:
-            return len(list_image_entries(self.folder))
+            return len(frames.list_image_entries(self.folder))
         except OSError:
             return 0
 
@@ -124,7 +116,7 @@ class FrameFolder:
         with suppress(OSError, core.SemsrError):  # as for the table
             if not self._has_values and place.is_file():
                 stated = read_json_object(place)
-                stated = parse_scan_values(stated, self.folder, self.layout)
+                stated = frames.parse_scan_values(stated, self.folder, self.layout)
                 self.layout_values = {**stated, **self.layout_values}
                 self._has_values = True
                 self.changes += 1
@@ -144,7 +136,7 @@ class FrameFolder:
                     self._first_number = 0
             elif not look.is_taken:
                 look.times += 1
-                order = state[1], natural_sort_key(path.name)
+                order = state[1], frames.natural_sort_key(path.name)
                 changed.append((order, path, look))
         for _, path, look in sorted(changed, key=lambda item: item[0]):
             if (look.times - 1) % _NAMED_AFTER == 0:
@@ -156,7 +148,7 @@ class FrameFolder:
         Completed files with an unchanged file number are only checked a few at a time.
         """
         try:
-            entries = list_image_entries(self.folder)
+            entries = frames.list_image_entries(self.folder)
         except OSError:
             return
         turns = 1 + len(entries) // FILES_A_LOOK
@@ -187,8 +179,9 @@ class FrameFolder:
         if self.kind is None:
             self.kind = pixels.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
-            kind = describe_kind(pixels.shape, pixels.dtype)
-            why = f"has {kind}, but the first frame has {describe_kind(*self.kind)}"
+            kind = frames.describe_kind(pixels.shape, pixels.dtype)
+            first = frames.describe_kind(*self.kind)
+            why = f"has {kind}, but the first frame has {first}"
             yield NewFrame(path.name, reason=why)
             return
         yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
@@ -210,7 +203,7 @@ class FrameFolder:
             msg = f"{self.folder} has no complete frame yet."
             raise core.ReadError(msg, code="frames-missing")
         how = ReadOptions.model_validate(self.how)
-        return read_stored_frame(self.folder / name, *self.kind, how)
+        return frames.read_stored_frame(self.folder / name, *self.kind, how)
 
     # Stated positions of frames.
 
@@ -243,7 +236,7 @@ class FrameFolder:
             with core.open_file(path) as stream:
                 stream.seek(max(0, state[0] - 1))
                 look.is_taken = is_still or stream.read(1) in (b"\n", b"\r")
-            positions = read_positions(path, self.folder)
+            positions = frames.read_positions(path, self.folder)
         except (OSError, core.SemsrError, UnicodeDecodeError):
             return  # it is being written; if not, the final solution refuses it
         self.unit, self._corners = positions.unit, dict(positions.corners)
@@ -260,12 +253,14 @@ class FrameFolder:
         rows = text if is_still else text[: text.rfind("\n") + 1]
         read = self._rows if rows.startswith(self._rows) else ""
         header = read[: read.find("\n") + 1]
-        positions = read_positions_table(path, self.folder, header + rows[len(read) :])
+        positions = frames.read_positions_table(
+            path, self.folder, header + rows[len(read) :]
+        )
         if not read:
             self._corners = {}
         elif self._corners.keys() & positions.corners.keys():
             # rejects duplicates
-            positions = read_positions_table(path, self.folder, rows)
+            positions = frames.read_positions_table(path, self.folder, rows)
         self.unit = positions.unit
         self._corners.update(positions.corners)
         # a cell in quotes may hold the end of a line

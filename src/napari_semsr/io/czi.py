@@ -125,7 +125,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         if len(indices) > 1:
             outer[name] = indices
     axes, counts = [name.lower() for name in outer], [*map(len, outer.values())]
-    channels, planes, index = read_image.choose_plane(path, options, axes, counts)
+    choices, index = read_image.choose_plane(path, options, axes, counts)
     place = {name: outer[name][i] for name, i in zip(outer, index, strict=True)}
     for name, at in place.items():
         tiles = [tile for tile in tiles if tile.axis_index(name) == at]
@@ -138,11 +138,9 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         pixel_size_nm=size,
         vendor="Zeiss",
         series=scenes,
-        channels=channels,
-        planes=planes,
-        axes=read_image.get_axis_sizes(axes, counts),
         metadata=facts | (scene if scenes > 1 else {}),
         doubts=doubts,
+        **choices,
     )
 
 

@@ -148,7 +148,7 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     outer = image.axes[:-2]
     several = [axis for axis in outer if axis.size > 1]
     axes, counts = [one.axis_letter for one in several], [one.size for one in several]
-    channels, planes, place = images.choose_plane(path, options, axes, counts)
+    choices, place = images.choose_plane(path, options, axes, counts)
     plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
     descriptions: list[str] = []
     for one in listed:
@@ -162,11 +162,9 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
         pixel_size_nm=images.create_pixel_size(lengths),
         vendor=vendor,
         series=len(listed),
-        channels=channels,
-        planes=planes,
-        axes=images.get_axis_sizes(axes, counts),
         name=f"{path.stem} {image.name}".strip() if len(listed) > 1 else None,
         metadata=images.create_series_record(number, descriptions),
+        **choices,
     )
 
 

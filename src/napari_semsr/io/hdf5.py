@@ -133,8 +133,8 @@ def raw_image(
     inner = [axes.index(axis) for axis in "yxs" if axis in axes]
     outer = [n for n in range(len(axes)) if n not in inner]
     outer_axes, counts = [axes[n] for n in outer], [lengths[n] for n in outer]
-    channels, planes, chosen = images.choose_plane(path, options, outer_axes, counts)
-    place = dict(zip(outer, chosen, strict=True))
+    choices, index = images.choose_plane(path, options, outer_axes, counts)
+    place = dict(zip(outer, index, strict=True))
     where = tuple(place.get(n, 0) for n, axis in enumerate(axes) if axis != "s")
     plane = DatasetPlane(path, name, where, (inner[0], inner[1]))
     shape = tuple(lengths[n] for n in inner)
@@ -142,13 +142,11 @@ def raw_image(
         format="HDF5",
         data=images.read_plane(plane, shape, dtype),
         pixel_size_nm=pitch,
-        channels=channels,
-        planes=planes,
-        axes=images.get_axis_sizes(outer_axes, counts),
         name=None if len(datasets) == 1 else f"{path.stem} {name.strip('/')}",
         metadata={"dataset": name}
         | ({"datasets": descriptions} if len(descriptions) > 1 else {}),
         doubts=doubts,
+        **choices,
     )
 
 

@@ -364,7 +364,7 @@ def create_series_record(number: int, names: Sequence[str]) -> dict[str, object]
 AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
-def get_axis_sizes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
+def _get_axis_sizes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     """Return the names and sizes of the axes that precede rows and columns.
 
     Unnamed axes are ``plane``, adjacent ones combined; further ones, after a named
@@ -381,15 +381,15 @@ def get_axis_sizes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
 
 def choose_plane(
     path: Path, options: ReadOptions, axes: Sequence[str], sizes: Sequence[int]
-) -> tuple[int, int, tuple[int, ...]]:
+) -> tuple[core.JsonObject, tuple[int, ...]]:
     """Choose one channel and plane along the axes that precede rows and columns.
 
     One of them may be ``c`` for channels, others ``t`` and ``z``; the remaining axes
-    count planes, the last fastest. Returns the numbers of channels and planes, and the
-    index on each axis.
+    count planes, the last fastest. Returns the numbers of channels and planes and the
+    sizes of the axes, as in `RawImage`, and the index on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
-    sizes_by_axis = get_axis_sizes(axes, sizes)
+    sizes_by_axis = _get_axis_sizes(axes, sizes)
     text = ", ".join(f"{axis} {n}" for axis, n in sizes_by_axis.items() if n > 1)
     axes_text = f" ({text})" if "," in text or "plane" not in text else ""
     channels = sizes_by_axis.get("c", 1)
@@ -407,7 +407,8 @@ def choose_plane(
     plane = choose_index(path, "plane", options.plane, planes, axes_text, either)
     where = iter(np.unravel_index(plane, others) if others else ())
     places = (position[a] if a in position else int(next(where)) for a in axes)
-    return channels, planes, tuple(places)
+    counts = {"channels": channels, "planes": planes, "axes": sizes_by_axis}
+    return counts, tuple(places)
 
 
 # Text that microscopes write next to an image, or into it.

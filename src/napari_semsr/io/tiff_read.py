@@ -1161,7 +1161,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
 
 def _choose_plane(
     path: Path, level: "tifffile.TiffPageSeries", options: read_image.ReadOptions
-) -> tuple[dict[str, Any], int, int | None]:
+) -> tuple[core.JsonObject, int, int | None]:
     """Count channels and planes; choose a plane's page and a channel's sample."""
     page = level.keyframe
     if page.dtype is None or page.sampleformat == _COMPLEX_INTEGERS:
@@ -1187,13 +1187,11 @@ def _choose_plane(
         names, counts = [*names, "S"], [*counts, samples]
     letter = "S" if by_sample else "C"
     axes = ["c" if a == letter else a.lower().replace("c", "") for a in names]
-    channels, planes, places = read_image.choose_plane(path, options, axes, counts)
+    choices, places = read_image.choose_plane(path, options, axes, counts)
     sample = places[-1] if by_sample else None
     where = places[: len(shape)]
     outer = int(np.ravel_multi_index(where, shape)) if shape else 0
-    sizes = read_image.get_axis_sizes(axes, counts)
-    about = {"channels": channels, "planes": planes, "axes": sizes}
-    return about, outer, sample
+    return choices, outer, sample
 
 
 def _count_missing_planes(series: "tifffile.TiffPageSeries") -> list[str]:

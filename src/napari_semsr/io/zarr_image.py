@@ -15,18 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_semsr import core
-from napari_semsr.io import files, zarr_store as stores
-from napari_semsr.io.read_image import (
-    Pixels,
-    RawImage,
-    ReadOptions,
-    choose_plane,
-    convert_to_nm,
-    create_pixel_size,
-    create_series_record,
-    create_size_warning,
-    get_axis_sizes,
-)
+from napari_semsr.io import files, read_image, zarr_store as stores
 from napari_semsr.io.zarr_store import OmeZarrStore
 
 if TYPE_CHECKING:
@@ -106,7 +95,7 @@ def read_coverage(image: core.Micrograph) -> core.Micrograph | None:
     place = files.get_label_path(Path(image.path), files.COVERAGE)
     if not matches(place, b""):
         return None
-    counts = raw_image(place, ReadOptions()).data
+    counts = raw_image(place, read_image.ReadOptions()).data
     if counts.shape != image.shape:
         return None
     return image.replace(data=counts, name=f"{image.name} {files.COVERAGE}")
@@ -145,7 +134,7 @@ def matches(path: Path, head: bytes) -> bool:
     return not head and path.is_dir() and any(mark.is_file() for mark in marks)
 
 
-def raw_image(path: Path, options: ReadOptions) -> RawImage:
+def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImage:
     """Read the selected image, level and plane."""
     import zarr
 
@@ -252,7 +241,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     if not isinstance(child, zarr.Group):
         msg = f"{path} is a zarr group without OME-Zarr metadata: {_HINT}."
         raise core.ReadError(msg, code="no-image")
-    listed = create_series_record(number, names)
+    listed = read_image.create_series_record(number, names)
     return replace(_find_image(path, child, 0), count=len(names), listed=listed)
 
 
@@ -395,7 +384,7 @@ def _apply_transform(
         got = core.shorten_value(step.get(kind, dict(step)))
         what = f"The {kind} of {name} must be {ndim} numbers"
         if kind == "scale":
-            doubts = (*place.doubts, create_size_warning(what, got))
+            doubts = (*place.doubts, read_image.create_size_warning(what, got))
             return replace(place, doubts=doubts)
         text = f"{what}, got {got}: the position is left unknown."
         doubt = core.Message(text, "place-unknown")
@@ -412,16 +401,15 @@ def _read_level(
     path: Path,
     image: _MultiscaleImage,
     record: files.Record | None,
-    options: ReadOptions,
-) -> RawImage:
+    options: read_image.ReadOptions,
+) -> read_image.RawImage:
     """Read a level with its metadata."""
     datasets = _get_level_metadata(path, image)
     level = files.choose_index(path, "level", options.level, len(datasets))
     array = _open_level_array(path, image, level)
     axes = _get_axes(path, image, array.ndim)
     outer = [str(a["name"]) for a in axes[:-2]]
-    sizes = array.shape[:-2]
-    channels, planes, index = choose_plane(path, options, outer, sizes)
+    choices, index = read_image.choose_plane(path, options, outer, array.shape[:-2])
     channel = index[outer.index("c")] if "c" in outer else 0
     place = _read_level_transform(image, datasets[level], array.ndim)
     ratio, place = _compute_level_ratio(path, image, level, array, place)
@@ -433,16 +421,13 @@ def _read_level(
         text = f"OME-Zarr {image.version} is not fully supported {range_text}: check"
         doubt = core.Message(f"{text} the pixel size.", "other-version")
         doubts = (*doubts, doubt)
-    return RawImage(
+    return read_image.RawImage(
         format=f"OME-Zarr {image.version}",
         data=_create_lazy_array(path, array, index),
         pixel_size_nm=size,
         coarser=ratio,
         levels=len(datasets),
         series=image.count,
-        channels=channels,
-        planes=planes,
-        axes=get_axis_sizes(outer, sizes),
         record=record,
         origin=origin,
         spacing_px=spacing,
@@ -451,6 +436,7 @@ def _read_level(
         metadata={"chunks": list(array.chunks[-2:]), **image.listed},
         doubts=doubts,
         place_doubts=place.place_doubts,
+        **choices,
     )
 
 
@@ -471,7 +457,7 @@ def _read_display_settings(
 
 def _create_lazy_array(
     path: Path, array: "ZarrArray", index: tuple[int, ...]
-) -> Pixels:
+) -> read_image.Pixels:
     """Return a dask array with one block for each chunk (or shard)."""
     import dask.array as da
     from dask.base import tokenize
@@ -591,8 +577,9 @@ def _compute_calibration(
             doubts = (core.Message(text, "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
-    lengths = [convert_to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
-    size = create_pixel_size(lengths)
+    scales = zip((y, x), units, strict=True)
+    lengths = [read_image.convert_to_nm(step, unit) for step, unit in scales]
+    size = read_image.create_pixel_size(lengths)
     if size is not None:
         grow = [n / s for n, s in zip(size, (y, x), strict=True)]
         return size, (down * grow[0], across * grow[1]), (1.0, 1.0), ()
@@ -603,7 +590,8 @@ def _compute_calibration(
         return None, (0.0, 0.0), ratio, ()
     pairs = zip((y, x), units, strict=True)
     got = " and ".join(f"{s:g} {u or 'without a unit'}" for s, u in pairs)
-    doubt = create_size_warning("The scale of y and x must be lengths above 0", got)
+    what = "The scale of y and x must be lengths above 0"
+    doubt = read_image.create_size_warning(what, got)
     return None, (0.0, 0.0), ratio, (doubt,)
 
 

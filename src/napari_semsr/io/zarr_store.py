@@ -488,8 +488,8 @@ class _Pyramid:
         (high, wide), total, count = self._unit, 0, 0
         missing: list[list[core.IntPair]] = [[]]
         for level, shape in enumerate(self._shapes[1:], start=1):
-            places = product(range(-(-shape[0] // high)), range(-(-shape[1] // wide)))
-            missing.append([p for p in places if (level, *p) not in self._done])
+            units = product(range(-(-shape[0] // high)), range(-(-shape[1] // wide)))
+            missing.append([at for at in units if (level, *at) not in self._done])
         total = sum(map(len, missing))
         for level, places in enumerate(missing[1:], start=1):
             source, target = self._open_level(level - 1), self._open_level(level)
@@ -790,9 +790,9 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
     if files < (get_recorded_block_count(group) or 0):
         return False
     for level in levels:
-        unit = level.shards or level.chunks
-        spans = (range(0, n, side) for n, side in zip(level.shape, unit, strict=True))
-        boxes = (core.Box.from_shape(unit, corner) for corner in product(*spans))
+        (rows, columns), (high, wide) = level.shape, level.shards or level.chunks
+        corners = product(range(0, rows, high), range(0, columns, wide))
+        boxes = (core.Box.from_shape((high, wide), corner) for corner in corners)
         if not all(_is_decodable(level, box.slices) for box in boxes):
             return False
     return True
