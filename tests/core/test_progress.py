@@ -5,12 +5,12 @@ from napari_semsr.core import (
     TimeEstimator,
     capture_warnings,
     count_stages,
-    format_time,
     run,
     warn,
     warn_once,
 )
 from napari_semsr.core.errors import Cancelled
+from napari_semsr.core.progress import format_time
 from tests.refusals import refused, warned
 
 

@@ -101,7 +101,6 @@ from .micrograph import (
     PixelSize as PixelSize,
     Provenance as Provenance,
     combine_digests as combine_digests,
-    compute_optical_cut_off_nm as compute_optical_cut_off_nm,
     create_size_source as create_size_source,
     digest_path as digest_path,
     digest_with_progress as digest_with_progress,
@@ -147,7 +146,6 @@ from .progress import (
     configure_allocator as configure_allocator,
     count_available_cores as count_available_cores,
     count_stages as count_stages,
-    format_time as format_time,
     load_torch_libraries as load_torch_libraries,
     map_parallel as map_parallel,
     map_progress as map_progress,
@@ -207,6 +205,7 @@ from .types import (
     FloatArray as FloatArray,
     FloatPair as FloatPair,
     IntPair as IntPair,
+    JsonObject as JsonObject,
     ReadableArray as ReadableArray,
     RealArray as RealArray,
 )

@@ -93,8 +93,7 @@ def check_grid_options(
     *others, last = names
     which = f"{', '.join(others)} and {last}" if others else last
     verb = "describe" if others else "describes"
-    how = "the grid is unknown"
-    remedy = "set the grid as well"
+    how, remedy = "the grid is unknown", "set the grid as well"
     if has_positions:
         how = "the frames have positions"
         remedy = f"omit {which}, or set the grid to use it instead of the positions"
@@ -224,8 +223,7 @@ class Acquisition:
         if self.grid is None or self.overlap is None:
             return None
         step = np.array(self.frame_shape) * (1 - self.overlap)
-        corners: FloatArray = self.grid_cells() * step
-        return corners
+        return np.asarray(self.grid_cells() * step)
 
     def nominal_corners(self) -> FloatArray | None:
         """Return nominal top-left frame corners in px (N, 2), or None if unknown.

@@ -29,10 +29,7 @@ def tukey_window(size: int, alpha: float) -> FloatArray:
     that no pixel has weight zero.
     """
     if not 0 <= alpha <= 1:
-        msg = (
-            "The tapered fraction of a Tukey window must be between 0 and 1, got "
-            f"{alpha}."
-        )
+        msg = f"The taper of a Tukey window must be between 0 and 1, got {alpha}."
         raise OptionError(msg, code="out-of-range")
     if alpha * size <= 1:
         return np.ones(size)
@@ -45,10 +42,8 @@ def tukey_window(size: int, alpha: float) -> FloatArray:
 
 def tukey_window_2d(shape: IntPair, alpha: float) -> FloatArray:
     """Return a separable Tukey window (Y, X) with the tapered fraction `alpha`."""
-    plane: FloatArray = np.outer(
-        tukey_window(shape[0], alpha), tukey_window(shape[1], alpha)
-    )
-    return plane
+    rows, columns = (tukey_window(size, alpha) for size in shape)
+    return np.asarray(np.outer(rows, columns))
 
 
 def compute_relative_pitch(scale: FloatPair) -> FloatPair:
@@ -73,8 +68,7 @@ def compute_radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
     """Return the radial frequency of every half-plane sample (Y, X // 2 + 1)."""
     rows = np.fft.fftfreq(shape[0], pitch[0])
     columns = np.fft.rfftfreq(shape[1], pitch[1])
-    radius: FloatArray = np.hypot(rows[:, None], columns[None, :])
-    return radius
+    return np.asarray(np.hypot(rows[:, None], columns[None, :]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +96,8 @@ class Rings:
 
         It must be real and even in frequency.
         """
-        weights = (plane * self.multiplicity).ravel()
-        total = np.bincount(
-            self.index.ravel(), weights=weights, minlength=self.frequency.size
-        )
+        weights, rings = (plane * self.multiplicity).ravel(), self.index.ravel()
+        total = np.bincount(rings, weights, minlength=self.frequency.size)
         return total.astype(np.float64)
 
 
@@ -117,10 +109,8 @@ def create_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
     `ShapeError` if a side has fewer than two pixels.
     """
     if min(shape) < 2:
-        msg = (
-            "Fourier rings need an image of at least 2x2 px, got "
-            f"{shape[0]}x{shape[1]} px."
-        )
+        size = f"{shape[0]}x{shape[1]} px"
+        msg = f"Fourier rings need an image of at least 2x2 px, got {size}."
         raise ShapeError(msg, code="image-too-small")
     radius = compute_radial_frequency(shape, pitch)
     width = 1 / min(shape[0] * pitch[0], shape[1] * pitch[1])
@@ -131,9 +121,7 @@ def create_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
     if shape[1] % 2 == 0:
         multiplicity[:, -1] = 1
     count = int(index.max()) + 1
-    samples = np.bincount(
-        index.ravel(), weights=multiplicity.ravel(), minlength=count
-    ).astype(float)
+    samples = np.bincount(index.ravel(), multiplicity.ravel(), count).astype(float)
     complete = min(count, math.floor(0.5 / max(pitch) / width + 1e-9) + 1)
     frequency: FloatArray = np.arange(count, dtype=np.float64) * width
     return Rings(shape, pitch, width, index, multiplicity, frequency, samples, complete)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import starmap
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from napari_semsr.core import types
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.types import FloatArray, FloatPair, IntPair, RealArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 # Tile geometry: arithmetic of halo, stride and scale.
 #
@@ -95,11 +98,8 @@ class Box:
         It may extend beyond the field.
         """
         high, wide = (margin, margin) if isinstance(margin, int) else margin
-        rows, columns = (
-            (self.y0 - high, self.y1 + high),
-            (self.x0 - wide, self.x1 + wide),
-        )
-        return type(self)(*rows, *columns)
+        rows = self.y0 - high, self.y1 + high
+        return type(self)(*rows, self.x0 - wide, self.x1 + wide)
 
     def intersection(self, other: "Box") -> Self:
         """Return the intersection of both boxes, empty if they do not overlap."""
@@ -146,8 +146,7 @@ class TilePlan:
     @property
     def grid(self) -> IntPair:
         """Shape of the tile grid, (rows, columns)."""
-        rows, columns = (-(-size // self.core) for size in self.shape)
-        return rows, columns
+        return -(-self.shape[0] // self.core), -(-self.shape[1] // self.core)
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -295,8 +294,7 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     if size == 1:
         return np.zeros(stop - start, dtype=np.intp)
     folded = np.mod(np.arange(start, stop), 2 * (size - 1))
-    indices: NDArray[np.intp] = np.minimum(folded, 2 * (size - 1) - folded)
-    return indices
+    return np.asarray(np.minimum(folded, 2 * (size - 1) - folded))
 
 
 def get_central_box(shape: IntPair, side: int) -> Box:
@@ -420,18 +418,18 @@ class Resampling:
         kind = get_interpolation_dtype(block.dtype)
         down = self._compute_weight_matrix(0, (box.y0, box.y1), (place.y0, place.y1))
         across = self._compute_weight_matrix(1, (box.x0, box.x1), (place.x0, place.x1))
+        rows, columns = box.relative_to(place).slices
         values = np.asarray(block, dtype=np.float64)
-        if down is not None:
-            values = down @ values
+        values = values[rows] if down is None else down @ values
+        if across is None:
+            values = values[:, columns]
         else:
-            values = values[box.y0 - place.y0 : box.y1 - place.y0]
-        if across is not None:
             values = (across @ np.ascontiguousarray(values.T)).T
-        else:
-            values = values[:, box.x0 - place.x0 : box.x1 - place.x0]
         return np.ascontiguousarray(values, dtype=kind)
 
-    def _compute_weight_matrix(self, axis: int, span: IntPair, place: IntPair) -> Any:
+    def _compute_weight_matrix(
+        self, axis: int, span: IntPair, place: IntPair
+    ) -> "sparse.csr_matrix | None":
         """Return the weights of one axis as a matrix; None if the grids are equal."""
         step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
         together = step == 1 and offset == 0

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shorten_value
 from napari_semsr.core.opening import list_files_recursively, open_file
 from napari_semsr.core.progress import Job, Progress, run
-from napari_semsr.core.types import FloatPair, IntPair
+from napari_semsr.core.types import FloatPair, IntPair, JsonObject
 
 PixelSize = NewType("PixelSize", FloatPair)
 """``(y, x)`` in nanometres, finite and positive; created only by `parse_pixel_size`."""
@@ -58,13 +58,6 @@ class InputRecord(BaseModel):
     path: str | None = None  # None for an image in memory
 
 
-def compute_optical_cut_off_nm(
-    wavelength_nm: float, numerical_aperture: float
-) -> float:
-    """Return the shortest period that a pupil transfers with incoherent light."""
-    return wavelength_nm / (2 * numerical_aperture)
-
-
 class Provenance(BaseModel):
     """Step that produced an image: job, options, inputs, model, versions, device.
 
@@ -76,7 +69,7 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     job: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: JsonObject = Field(default_factory=dict)
     inputs: tuple[InputRecord, ...] = ()
     model_name: str | None = None
     model_digest: str | None = None
@@ -123,7 +116,7 @@ class Provenance(BaseModel):
         match options.get("wavelength_nm"), options.get("numerical_aperture"):
             case float() | int() as wavelength, float() | int() as aperture:
                 if is_optical and wavelength > 0 and aperture > 0:
-                    return compute_optical_cut_off_nm(wavelength, aperture)
+                    return wavelength / (2 * aperture)
         before = (item.provenance for item in self.inputs if item.provenance)
         cut_offs = (step.optical_cut_off_nm() for step in before)
         return min(filter(None, cut_offs), default=None)
@@ -183,7 +176,7 @@ class Provenance(BaseModel):
         in_lengths = self.quantity("nm") != self.quantity("pixel")
         return in_lengths or self.defining_step().job == "spectrum"
 
-    def reproducible_record(self) -> dict[str, Any]:
+    def reproducible_record(self) -> JsonObject:
         """Return the history in JSON types without dates, versions, devices and paths.
 
         That is, all that determines the grey values.
@@ -221,7 +214,7 @@ _MAPS = {
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 
-def _remove_run_details(record: dict[str, Any]) -> dict[str, Any]:
+def _remove_run_details(record: JsonObject) -> JsonObject:
     """Remove dates, versions, devices and paths from a record and its inputs."""
     contents = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
     sources = ORIGIN_KEY, INSTRUMENT_KEY
@@ -369,7 +362,7 @@ INSTRUMENT_KEY = "instrument"
 _OPTICAL_KEYS = "wavelength_nm", "objective", "microsphere_um"
 
 
-def find_instrument(facts: Mapping[str, Any]) -> str | None:
+def find_instrument(facts: Mapping[str, object]) -> str | None:
     """Return the kind of microscope that metadata, ``scan.json`` or options state."""
     kind = facts.get(INSTRUMENT_KEY)
     if kind in ("optical", "sem"):

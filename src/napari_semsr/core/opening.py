@@ -144,7 +144,5 @@ def _open_file(path: str, flags: int) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    msg = (
-        f"{path} must be a regular file, not a pipe or device; copy it to a file first."
-    )
-    raise ReadError(msg, code="not-a-file")
+    msg = f"{path} must be a regular file, not a pipe or device; copy it to a file"
+    raise ReadError(f"{msg} first.", code="not-a-file")

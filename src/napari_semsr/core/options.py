@@ -101,9 +101,7 @@ def _format_message(first: ErrorDetails) -> str:
     words = _CONSTRAINTS.get(kind) or (_KINDS.get(group) if group != kind else None)
     context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
     if words is not None:
-        sentence = words.format(**context).replace(
-            "at least 1 items", "at least 1 item"
-        )
+        sentence = words.format(**context).replace("least 1 items", "least 1 item")
         return sentence.replace("at least 1 characters", "a character")
     sentence = first["msg"].removeprefix("Value error, ").rstrip(".")
     plain = sentence[:1].isupper() and not sentence[1:2].isupper()
@@ -153,9 +151,8 @@ _OLD_VALUES = {"norm": {"exact": "whole", "frozen": "sampled"}}
 
 def update_value_name(name: str, value: object) -> Any:
     """Replace an outdated option value with its current name."""
-    return (
-        _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
-    )
+    old = _OLD_VALUES.get(name, {})
+    return old.get(value, value) if isinstance(value, str) else value
 
 
 class Options(BaseModel):
@@ -168,7 +165,7 @@ class Options(BaseModel):
     def _check_value(cls, value: object, info: ValidationInfo) -> object:
         """Update an outdated value, and reject a boolean in place of a number."""
         if isinstance(value, str):
-            return _OLD_VALUES.get(str(info.field_name), {}).get(value, value)
+            return update_value_name(str(info.field_name), value)
         kinds = _collect_types(cls.model_fields[str(info.field_name)].annotation)
         parts = value if isinstance(value, (list, tuple)) else (value,)
         has_boolean = any(isinstance(part, bool) for part in parts)  # 1 for Python
@@ -283,13 +280,11 @@ def option(
     and manual, `bounds` are those of `pydantic.Field`. Use `user_only` for what
     connects to an address or another process, or writes to any path.
     """
-    words = OptionDisplay(
-        label, unit, choices, step, user_only, metavar, group, flags, when
-    )
+    shown = label, unit, choices, step, user_only, metavar, group, flags, when
     return Field(
         default=default,
         description=description or None,
-        json_schema_extra={"words": words},  # type: ignore[dict-item]
+        json_schema_extra={"words": OptionDisplay(*shown)},  # type: ignore[dict-item]
         **bounds,
     )
 
@@ -336,8 +331,8 @@ GreyType = Annotated[str | None, AfterValidator(_check_type_name)]
 
 def get_display(info: FieldInfo) -> OptionDisplay:
     """Return the display settings of an option; empty if not declared by `option`."""
-    extra: Any = info.json_schema_extra
-    words = extra.get("words") if isinstance(extra, dict) else None
+    extra = info.json_schema_extra
+    words: object = extra.get("words") if isinstance(extra, dict) else None
     return words if isinstance(words, OptionDisplay) else OptionDisplay()
 
 

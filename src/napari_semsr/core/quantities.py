@@ -67,17 +67,18 @@ def declare_quantity(
 
 
 def describe_measured_box(
-    result: Any,
+    result: object,
 ) -> Annotated[str | None, Quantity("Measured in")]:
     """Describe the `box` of a result; None if the whole image was measured."""
-    if result.box is None:
+    box = get_value(result, "box")
+    if box is None:
         return None
-    y0, x0, y1, x1 = result.box
+    y0, x0, y1, x1 = box
     return f"largest gap-free rectangle, rows {y0} to {y1}, columns {x0} to {x1}"
 
 
 def create_length_properties(
-    get: Callable[[Any, str], object], key: str, label: str, **more: Any
+    get: Callable[..., object], key: str, label: str, **more: Any
 ) -> tuple[property, property]:
     """Create properties for a length in nm and px, each with its `Quantity`.
 
@@ -229,10 +230,10 @@ def get_declared_figures(result: object) -> dict[str, Figure]:
     """Return annotated fields and properties of a result as figures keyed by label."""
     quantities = get_quantities(type(result))
     declared = [quantity for quantity, _ in quantities.values()]
-    beside = {name for q in declared for name in (q.also, q.sd, q.interval)}
+    secondary = {name for q in declared for name in (q.also, q.sd, q.interval)}
     figures = {}
     for name, (quantity, _) in quantities.items():
-        if quantity.shown and name not in beside:
+        if quantity.shown and name not in secondary:
             shown, figure = _create_figure(result, name, quantity)
             if figure is not None:
                 figures[shown.label] = figure
@@ -425,9 +426,9 @@ class Plot:
             label, x = line.label or self.title, line.abscissa
             period = np.full(x.shape, np.nan)
             np.divide(1000.0 if self.period == "nm" else 1.0, x, period, where=x > 0)
-            beside = {f"period ({self.period})": period} if self.period else {}
+            extra = {f"period ({self.period})": period} if self.period else {}
             name = f"{label} ({number})" if label in columns else label
-            columns[name] = {self.xlabel: x, **beside, self.ylabel: line.y}
+            columns[name] = {self.xlabel: x, **extra, self.ylabel: line.y}
         return columns
 
 

@@ -192,12 +192,12 @@ def _find_peaks(values: Float32Array) -> BoolArray:
             for axis, away in enumerate(excess):
                 along = 1 - axis
                 sizes = np.diff([*cuts[along], away.shape[along]])
-                for stands in (away > 0, away < 0):
-                    count = np.add.reduceat(stands, cuts[along], along, np.int16)
+                for is_excess in (away > 0, away < 0):
+                    count = np.add.reduceat(is_excess, cuts[along], along, np.int16)
                     share = np.moveaxis(count, along, -1) / sizes
                     whole = np.moveaxis(share > _STANDING, -1, along)
                     if whole.any():
-                        lines[rows] |= stands & np.repeat(whole, sizes, along)
+                        lines[rows] |= is_excess & np.repeat(whole, sizes, along)
         lines |= _find_short_lines(wide, values, apart)
     for candidates, most in ((peaks, _MOST), (lines, _MAX_LINES)):
         candidates &= np.count_nonzero(candidates) / candidates.size <= most
@@ -226,14 +226,14 @@ def _find_short_lines(
         size = min(_SEGMENT, values.shape[along])
         part = sliding_window_view(values, size, along)
         constant = part.max(axis=-1) == part.min(axis=-1)
-        for stands in (away > 0, away < 0) if constant.any() else ():
-            share = sliding_window_view(stands, size, along).mean(axis=-1)
+        for is_excess in (away > 0, away < 0) if constant.any() else ():
+            share = sliding_window_view(is_excess, size, along).mean(axis=-1)
             whole = np.moveaxis(constant & (share > _STANDING), along, 0)
-            in_line = np.zeros_like(stands)
+            in_line = np.zeros_like(is_excess)
             lines = np.moveaxis(in_line, along, 0)
             for start in range(size):
                 lines[start : start + len(whole)] |= whole
-            is_line |= in_line & stands
+            is_line |= in_line & is_excess
     return is_line
 
 

@@ -61,11 +61,9 @@ class Affine:
         if not np.isfinite([*self.matrix, self.shift]).all() or (
             abs(self.determinant) <= _FLAT * scale**2
         ):
-            msg = "A transform must be finite and invertible, got"
-            raise OptionError(
-                f"{msg} matrix {self.matrix} and shift {self.shift}.",
-                code="transform-invalid",
-            )
+            got = f"matrix {self.matrix} and shift {self.shift}"
+            msg = f"A transform must be finite and invertible, got {got}."
+            raise OptionError(msg, code="transform-invalid")
 
     @classmethod
     def from_matrix(cls, linear: RealArray, shift: RealArray) -> Self:
@@ -132,8 +130,7 @@ class Affine:
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map positions (..., 2)."""
-        mapped_places: FloatArray = np.asarray(places) @ self.linear.T + self.shift
-        return mapped_places
+        return np.asarray(np.asarray(places) @ self.linear.T + self.shift)
 
     def inverse(self) -> Self:
         """Return the inverse transform."""
@@ -161,10 +158,8 @@ class BSplineDisplacement:
     def __post_init__(self) -> None:
         shape, is_finite = self.coefficients.shape, np.isfinite(self.coefficients).all()
         if len(shape) != 3 or shape[0] != 2 or min(shape) < 2 or not is_finite:
-            what = (
-                "An elastic transform needs finite coefficients (2, Y, X) of 2+ knots"
-            )
-            msg = f"{what} on each axis, got shape {shape}."
+            what = "An elastic transform needs finite coefficients (2, Y, X)"
+            msg = f"{what} of 2+ knots on each axis, got shape {shape}."
             raise OptionError(msg, code="transform-invalid")
         lengths = [*self.origin, *self.spacing]
         if not (min(self.spacing) > 0 and np.isfinite(lengths).all()):
@@ -202,8 +197,7 @@ class BSplineDisplacement:
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map positions (..., 2)."""
-        displaced_places: FloatArray = np.asarray(places) + self.displacement(places)
-        return displaced_places
+        return np.asarray(places) + self.displacement(places)
 
     def apply_inverse(self, places: FloatArray) -> FloatArray:
         """Return the positions (..., 2) that map to the given positions.
@@ -359,8 +353,7 @@ class WarpedImage:
         away[radius, radius] = np.finfo(np.float32).tiny
         window = np.i0(_KAISER * np.sqrt(np.maximum(1 - (away / _RADIUS) ** 2, 0)))
         weights = np.where(away < _RADIUS, special.j1(np.pi * away) / away * window, 0)
-        kernel: FloatArray = weights / weights.sum()
-        return kernel
+        return np.asarray(weights / weights.sum())
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Compute the pixels of a box of the grid, by default of the whole grid."""
@@ -413,8 +406,7 @@ class WarpedImage:
             spectrum = fft.rfft2(wide, sides) * fft.rfft2(self._kernel, sides)
             rows, columns = wide.shape
             block = fft.irfft2(spectrum, sides)[width:rows, width:columns]
-        values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
-        return values
+        return np.asarray(ndimage.map_coordinates(block, at, order=3, mode="mirror"))
 
     def _read_block(self, part: Box) -> FloatArray:
         """Return grey values of a box of the resampled image; NaN next to gaps."""
@@ -475,9 +467,8 @@ def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
     At least one pixel must be `finite`, (Y, X).
     """
     how = {"return_distances": False, "return_indices": True}
-    nearest = ndimage.distance_transform_edt(~finite, **how)
-    values: NDArray[_F] = plane[tuple(nearest)]
-    return values
+    filled: NDArray[_F] = plane[tuple(ndimage.distance_transform_edt(~finite, **how))]
+    return filled
 
 
 def _weights(at: FloatArray, nodes: int) -> FloatArray:
@@ -485,5 +476,4 @@ def _weights(at: FloatArray, nodes: int) -> FloatArray:
     distance = np.abs(at[:, None] - np.arange(nodes))
     near = 2 / 3 - distance**2 * (1 - distance / 2)
     far = np.maximum(2 - distance, 0) ** 3 / 6
-    weights: FloatArray = np.where(distance < 1, near, far)
-    return weights
+    return np.where(distance < 1, near, far)

@@ -10,22 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from napari_semsr import core
+from napari_semsr.io import frames
 from napari_semsr.io.files import read_json_object, read_text
 from napari_semsr.io.formats import Source
-from napari_semsr.io.frames import (
-    describe_kind,
-    list_image_entries,
-    natural_sort_key,
-    parse_scan_values,
-    read_positions,
-    read_positions_table,
-    read_stored_frame,
-)
 from napari_semsr.io.read_image import ReadOptions
 
 _State = tuple[int, int, int]  # size, time stamp and number of a file
@@ -83,13 +74,13 @@ class FrameFolder:
 
     folder: Path
     positions: Path | None = None
-    how: Mapping[str, Any] = field(default_factory=dict)
+    how: Mapping[str, object] = field(default_factory=dict)
     layout: Mapping[str, object] = field(default_factory=dict)
     # of the first frame
     kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = None
     unit: str = "px"  # of the corners
     is_busy: bool = False  # whether a file had changed at the last poll
-    layout_values: dict[str, Any] = field(init=False)
+    layout_values: core.JsonObject = field(init=False)
     """Grid, overlap and pixel size, from the user or from ``scan.json``."""
     changes: int = 0  # stated positions so far
     _looks: dict[str, _PollState] = field(default_factory=dict)
@@ -114,7 +105,7 @@ class FrameFolder:
     def count_files(self) -> int:
         """Count the images in the folder, complete or not."""
         try:
-            return len(list_image_entries(self.folder))
+            return len(frames.list_image_entries(self.folder))
         except OSError:
             return 0
 
@@ -125,7 +116,7 @@ class FrameFolder:
         with suppress(OSError, core.SemsrError):  # as for the table
             if not self._has_values and place.is_file():
                 stated = read_json_object(place)
-                stated = parse_scan_values(stated, self.folder, self.layout)
+                stated = frames.parse_scan_values(stated, self.folder, self.layout)
                 self.layout_values = {**stated, **self.layout_values}
                 self._has_values = True
                 self.changes += 1
@@ -145,7 +136,7 @@ class FrameFolder:
                     self._first_number = 0
             elif not look.is_taken:
                 look.times += 1
-                order = state[1], natural_sort_key(path.name)
+                order = state[1], frames.natural_sort_key(path.name)
                 changed.append((order, path, look))
         for _, path, look in sorted(changed, key=lambda item: item[0]):
             if (look.times - 1) % _NAMED_AFTER == 0:
@@ -157,7 +148,7 @@ class FrameFolder:
         Completed files with an unchanged file number are only checked a few at a time.
         """
         try:
-            entries = list_image_entries(self.folder)
+            entries = frames.list_image_entries(self.folder)
         except OSError:
             return
         turns = 1 + len(entries) // FILES_A_LOOK
@@ -188,10 +179,8 @@ class FrameFolder:
         if self.kind is None:
             self.kind = pixels.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
-            kind, first = (
-                describe_kind(pixels.shape, pixels.dtype),
-                describe_kind(*self.kind),
-            )
+            kind = frames.describe_kind(pixels.shape, pixels.dtype)
+            first = frames.describe_kind(*self.kind)
             why = f"has {kind}, but the first frame has {first}"
             yield NewFrame(path.name, reason=why)
             return
@@ -206,14 +195,15 @@ class FrameFolder:
             if count > 1:
                 msg = f"{path} contains {count} images instead of one."
                 raise core.ReadError(msg, code="several-images")
-            return source.read(ReadOptions(**self.how))
+            return source.read(ReadOptions.model_validate(self.how))
 
     def read(self, name: str) -> core.RealArray:
         """Read the grey values (Y, X) of a completed frame again."""
         if self.kind is None:
             msg = f"{self.folder} has no complete frame yet."
             raise core.ReadError(msg, code="frames-missing")
-        return read_stored_frame(self.folder / name, *self.kind, self.how)
+        how = ReadOptions.model_validate(self.how)
+        return frames.read_stored_frame(self.folder / name, *self.kind, how)
 
     # Stated positions of frames.
 
@@ -246,7 +236,7 @@ class FrameFolder:
             with core.open_file(path) as stream:
                 stream.seek(max(0, state[0] - 1))
                 look.is_taken = is_still or stream.read(1) in (b"\n", b"\r")
-            positions = read_positions(path, self.folder)
+            positions = frames.read_positions(path, self.folder)
         except (OSError, core.SemsrError, UnicodeDecodeError):
             return  # it is being written; if not, the final solution refuses it
         self.unit, self._corners = positions.unit, dict(positions.corners)
@@ -263,12 +253,14 @@ class FrameFolder:
         rows = text if is_still else text[: text.rfind("\n") + 1]
         read = self._rows if rows.startswith(self._rows) else ""
         header = read[: read.find("\n") + 1]
-        positions = read_positions_table(path, self.folder, header + rows[len(read) :])
+        positions = frames.read_positions_table(
+            path, self.folder, header + rows[len(read) :]
+        )
         if not read:
             self._corners = {}
         elif self._corners.keys() & positions.corners.keys():
             # rejects duplicates
-            positions = read_positions_table(path, self.folder, rows)
+            positions = frames.read_positions_table(path, self.folder, rows)
         self.unit = positions.unit
         self._corners.update(positions.corners)
         # a cell in quotes may hold the end of a line
@@ -286,8 +278,8 @@ class FrameFolder:
         if not 0 <= number < count:
             return None
         try:
-            order: Any = layout.get("order") or "row"
-            first: Any = layout.get("first") or "top-left"
+            order: core.FrameOrder = layout.get("order") or "row"
+            first: core.FirstFrame = layout.get("first") or "top-left"
             row, column = core.compute_grid_cells(count, grid, order, first)[number]
         except core.OptionError:
             return None  # the final solution refuses such a grid

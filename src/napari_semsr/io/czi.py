@@ -6,12 +6,11 @@ compression.
 """
 
 import math
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,11 @@ from numpy.typing import NDArray
 from napari_semsr import core
 from napari_semsr.io import files, read_image
 from napari_semsr.io.files import check_claimed_size, choose_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import czifile
 
 _MAGIC = b"ZISRAWFILE"
 _FRAME = "M"  # axis of tiles; each counts in its scene
@@ -75,10 +79,10 @@ class CziTiles:
 
 
 @contextmanager
-def _open_czi(path: Path) -> Iterator[Any]:
+def _open_czi(path: Path) -> "Iterator[czifile.CziFile]":
     """Open a CZI; raise `ReadError` if it is damaged or czifile is missing."""
-    czifile = files.import_library(path, "czifile", "czifile", "czi")
-    with files.convert_decoding_errors(path, "CZI"), czifile.CziFile(path) as czi:
+    library = files.import_library(path, "czifile", "czifile", "czi")
+    with files.convert_decoding_errors(path, "CZI"), library.CziFile(path) as czi:
         yield czi
 
 
@@ -121,7 +125,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         if len(indices) > 1:
             outer[name] = indices
     axes, counts = [name.lower() for name in outer], [*map(len, outer.values())]
-    channels, planes, index = read_image.choose_plane(path, options, axes, counts)
+    choices, index = read_image.choose_plane(path, options, axes, counts)
     place = {name: outer[name][i] for name, i in zip(outer, index, strict=True)}
     for name, at in place.items():
         tiles = [tile for tile in tiles if tile.axis_index(name) == at]
@@ -134,11 +138,9 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         pixel_size_nm=size,
         vendor="Zeiss",
         series=scenes,
-        channels=channels,
-        planes=planes,
-        axes=read_image.get_axis_sizes(axes, counts),
         metadata=facts | (scene if scenes > 1 else {}),
         doubts=doubts,
+        **choices,
     )
 
 
@@ -245,10 +247,8 @@ def _read_directory(
         try:
             root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
         except SyntaxError:  # raised by the XML parser
-            text = (
-                f"The metadata of {path.name} are damaged: its pixel size is unknown."
-            )
-            return tiles, None, {}, (core.Message(text, "metadata-damaged"),)
+            text = f"The metadata of {path.name} are damaged: its pixel size is unknown"
+            return tiles, None, {}, (core.Message(f"{text}.", "metadata-damaged"),)
         lengths: dict[str, float | None] = {}
         for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
             length = read_image.convert_to_nm(item.findtext("Value"), "m")
@@ -264,7 +264,7 @@ def _read_directory(
         return tiles, size, facts, ()
 
 
-def _read_entry(number: int, entry: Any) -> _TileEntry:
+def _read_entry(number: int, entry: "czifile.DirectoryEntryDV") -> _TileEntry:
     """Convert a directory entry from any release of ``czifile``.
 
     Until 2019 axes are letters, including that of scenes; the last is samples.

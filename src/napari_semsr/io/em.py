@@ -19,13 +19,17 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from napari_semsr.core import ReadError, RealArray, open_file
+from napari_semsr.core import JsonObject, ReadError, RealArray, open_file
 from napari_semsr.io import hdf5, read_image as images
 from napari_semsr.io.files import choose_index, convert_decoding_errors, import_library
+
+if TYPE_CHECKING:
+    import h5py
 
 _MRC_HEADER = 1024
 # from MRC2014; 16, three bytes per colour pixel, from IMOD
@@ -33,13 +37,8 @@ _MODES = {0: "i1", 1: "i2", 2: "f4", 3: "V4", 4: "c8", 6: "u2", 12: "f2", 16: "V
 _LONGEST = 1 << 20  # px on a side; chosen: other formats have larger numbers there
 _IMOD = 1146047817  # stamp of IMOD, followed by a flag for signed bytes
 _FEI_RECORDS = 1 << 17  # bytes of FEI's first extended header, 32 floats a record
-_DM_TYPES = dict(
-    zip(
-        (1, 2, 6, 7, 8, 9, 10, 11, 12, 14, 23),
-        ("i2", "f4", "u1", "i4", "u1", "i1", "u2", "u4", "f8", "u1", "u1"),
-        strict=True,
-    )
-)
+_DM_TYPES = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 8: "u1", 9: "i1", 10: "u2"}
+_DM_TYPES |= {11: "u4", 12: "f8", 14: "u1", 23: "u1"}
 _DM_COLOUR, _DM_COMPLEX = (8, 23), (3, 5, 13, 27, 28)
 _RECIPROCAL = re.compile(r"^1\s*/|\^\s*-|\u207b|\w-1$|^m?rad|^deg")
 _ENERGY = ("ev", "kev")
@@ -149,7 +148,7 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     outer = image.axes[:-2]
     several = [axis for axis in outer if axis.size > 1]
     axes, counts = [one.axis_letter for one in several], [one.size for one in several]
-    channels, planes, place = images.choose_plane(path, options, axes, counts)
+    choices, place = images.choose_plane(path, options, axes, counts)
     plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
     descriptions: list[str] = []
     for one in listed:
@@ -163,11 +162,9 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
         pixel_size_nm=images.create_pixel_size(lengths),
         vendor=vendor,
         series=len(listed),
-        channels=channels,
-        planes=planes,
-        axes=images.get_axis_sizes(axes, counts),
         name=f"{path.stem} {image.name}".strip() if len(listed) > 1 else None,
         metadata=images.create_series_record(number, descriptions),
+        **choices,
     )
 
 
@@ -187,15 +184,12 @@ def _choose_image(
         others = ", ".join(map(str, usable))
         what = f"series {number}" if len(listed) > 1 else "it"
         remedy = f"choose series {others}" if usable else "open another file"
-        msg = (
-            f"{path} must contain an image of the sample, but {what} is {refusal}: "
-            f"{remedy}."
-        )
-        raise ReadError(msg, code="format-unsupported")
+        msg = f"{path} must contain an image of the sample, but {what} is {refusal}"
+        raise ReadError(f"{msg}: {remedy}.", code="format-unsupported")
     return number
 
 
-def _find_rejection_reason(axes: Sequence[_Axis], dtype: Any) -> str:
+def _find_rejection_reason(axes: Sequence[_Axis], dtype: DTypeLike) -> str:
     """Return why an array is not an image of the sample, or an empty string."""
     if any(axis.unit.lower() in _ENERGY for axis in axes):
         return _SPECTRUM
@@ -223,7 +217,7 @@ def _list_dm_images(path: Path) -> tuple[list[_Image], str | None]:
     return [_describe_dm_image(path, tags) for tags in dictionaries], "Gatan"
 
 
-def _describe_dm_image(path: Path, tags: dict[str, Any]) -> _Image:
+def _describe_dm_image(path: Path, tags: JsonObject) -> _Image:
     data, more = tags["ImageData"], tags.get("ImageTags") or {}
     name = tags.get("Name") or ""
     sizes = [int(n) for n in data["Dimensions"].values()]
@@ -346,7 +340,7 @@ def _list_velox_images(path: Path) -> tuple[list[_Image], str | None]:
     return images, _FEI
 
 
-def _read_velox_object(item: Any, where: object = 0) -> dict[str, Any]:
+def _read_velox_object(item: "h5py.Dataset", where: object = 0) -> JsonObject:
     """Read a zero-padded JSON object; return an empty one if it is damaged."""
     try:
         text = item[where]
@@ -358,7 +352,11 @@ def _read_velox_object(item: Any, where: object = 0) -> dict[str, Any]:
 
 
 def _describe_array(
-    path: Path, array: Any, axes: Sequence[_Axis], sides: tuple[int, int], name: str
+    path: Path,
+    array: "h5py.Dataset",
+    axes: Sequence[_Axis],
+    sides: tuple[int, int],
+    name: str,
 ) -> _Image:
     """Describe an HDF5 dataset whose row and column axes are `sides`."""
     outer = [n for n in range(array.ndim) if n not in sides]
@@ -381,7 +379,7 @@ def _describe_array(
 def _list_ncem_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the arrays in an EMD file with the NCEM layout."""
     images: list[_Image] = []
-    groups: list[Any] = []
+    groups: list[h5py.Group] = []
     with hdf5.open_hdf5(path) as file:
         file.visititems(lambda _, item: groups.append(item))
         for group in filter(hdf5.is_emd_group, groups):
@@ -398,9 +396,8 @@ def _list_ncem_images(path: Path) -> tuple[list[_Image], str | None]:
             first = 0 if "dim0" in group else 1
             dims = [group.get(f"dim{n + first}") for n in range(array.ndim)]
             axes = [*map(_read_ncem_axis, dims, array.shape)]
-            names = [
-                _to_text(_read_attribute(dim, "name")).lower()[-1:] for dim in dims
-            ]
+            stated = [_to_text(_read_attribute(dim, "name")) for dim in dims]
+            names = [name.lower()[-1:] for name in stated]
             sides = (array.ndim - 2, array.ndim - 1)
             if names.count("y") == names.count("x") == 1:
                 sides = (names.index("y"), names.index("x"))
@@ -409,12 +406,12 @@ def _list_ncem_images(path: Path) -> tuple[list[_Image], str | None]:
     return images, None
 
 
-def _read_attribute(item: Any, name: str) -> object:
+def _read_attribute(item: "h5py.Dataset | None", name: str) -> object:
     value = None if item is None else item.attrs.get(name)
     return value.flat[0] if isinstance(value, np.ndarray) and value.size else value
 
 
-def _read_ncem_axis(dim: Any, size: int) -> _Axis:
+def _read_ncem_axis(dim: "h5py.Dataset | None", size: int) -> _Axis:
     """Read an axis and the step of its evenly spaced coordinates."""
     # as in "[n_m]"
     unit = _to_text(_read_attribute(dim, "units")).strip("[]").replace("_", "")

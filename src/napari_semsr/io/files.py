@@ -172,7 +172,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_json_object(path: Path, *, may_lack_brace: bool = False) -> dict[str, Any]:
+def read_json_object(path: Path, *, may_lack_brace: bool = False) -> core.JsonObject:
     """Read a JSON object from a file, which may lack its last brace if allowed."""
     try:
         text = read_text(path)
@@ -184,10 +184,8 @@ def read_json_object(path: Path, *, may_lack_brace: bool = False) -> dict[str, A
             values = json.loads(text.rstrip().removesuffix(",") + "}")
     except (OSError, ValueError, RecursionError) as error:
         text = f"{path} must contain a JSON object, but is not valid JSON ({error})."
-        fault = core.Message(text, "content-invalid")
-        raise core.ReadError(
-            core.describe_access_error(path, error) or fault
-        ) from error
+        fault = core.describe_access_error(path, error)
+        raise core.ReadError(fault or core.Message(text, "content-invalid")) from error
     if not isinstance(values, dict):
         msg = f"{path} must contain a JSON object, got {type(values).__name__}."
         raise core.ReadError(msg, code="content-invalid")

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from types import ModuleType
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -43,7 +44,7 @@ class Format:
     module: str  # Module of the reader
     one_plane: bool = False  # Whether it has no stacks
 
-    def load(self) -> Any:
+    def load(self) -> ModuleType:
         """Import the module of the format."""
         return import_module(self.module)
 
@@ -459,7 +460,7 @@ def read_companions(image: core.Micrograph, path: Path) -> dict[Path, core.Micro
     return images
 
 
-def _convert_block(block: Any, dtype: np.dtype[np.generic]) -> object:
+def _convert_block(block: core.RealArray, dtype: np.dtype[np.generic]) -> object:
     return core.convert_dtype(block, dtype)[0]
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import starmap
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -40,9 +40,8 @@ _Place = tuple[Path, Mapping[str, int]]
 """File of a frame, and the series and plane that are read from it."""
 
 
-def _get_cache_key(place: _Place, how: Mapping[str, object]) -> Hashable:
+def _get_cache_key(path: Path, options: ReadOptions) -> Hashable:
     """Return a key of a frame that changes with its file; None if it has none."""
-    path, selection = place
     try:
         file = path.stat()
     except OSError:
@@ -50,7 +49,7 @@ def _get_cache_key(place: _Place, how: Mapping[str, object]) -> Hashable:
     if path.is_dir():  # its chunks may change while its own state does not
         return None
     state = file.st_ino, file.st_size, file.st_mtime_ns
-    return path, *sorted({**how, **selection}.items()), state
+    return path, options, state
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +59,14 @@ class _StoredFrames:
     places: tuple[_Place, ...]
     shape: tuple[int, int, int]  # Frames, rows and columns
     dtype: np.dtype[np.generic]
-    how: Mapping[str, Any]  # Options of `read`
+    how: ReadOptions
 
     def __getitem__(self, index: int) -> core.RealArray:
-        key = _get_cache_key(self.places[index], self.how)
+        path, selection = self.places[index]
+        options = self.how.model_copy(update=dict(selection))
+        key = _get_cache_key(path, options)
         grey: core.RealArray | None = None if key is None else _RECENT.get(key)
         if grey is None:
-            path, selection = self.places[index]
-            options = ReadOptions.model_validate({**self.how, **selection})
             # the warnings were shown at opening
             with core.capture_warnings(lambda _: None):
                 image = Source.from_path(path).read(options)
@@ -108,10 +107,7 @@ class _SelectedFrames:
 
 
 def read_stored_frame(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype[np.generic],
-    how: Mapping[str, object],
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], how: ReadOptions
 ) -> core.RealArray:
     """Read a frame; raise `ReadError` if its shape or type differs."""
     return _StoredFrames(((path, {}),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
@@ -206,11 +202,8 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
         raise core.ReadError(msg, code="table-invalid")
     heights: dict[Path, float] = {}
     for line, row in sheet.rows:
-        name, z_nm = (*row, "", "")[:2]
-        place, where = (
-            folder / _check_frame_name(folder, name, path),
-            f"{path} line {line}",
-        )
+        (name, z_nm), where = (*row, "", "")[:2], f"{path} line {line}"
+        place = folder / _check_frame_name(folder, name, path)
         height = sheet.parse_number(z_nm, where, "a finite number, got {}")
         if not place.is_dir():
             msg = f"{where} must name a folder next to the file, got {name!r}."
@@ -276,8 +269,8 @@ def _add_text_files(
 ) -> list[Path]:
     """Return the images of a scan together with their text files."""
     texts = (text for image in images for text in list_text_files(image))
-    beside = {path for path in (*texts, *tables, folder / _SCAN) if path_exists(path)}
-    return sorted(beside.union(images))
+    others = {path for path in (*texts, *tables, folder / _SCAN) if path_exists(path)}
+    return sorted(others.union(images))
 
 
 def _may_be_frame(path: Path) -> bool:
@@ -382,7 +375,7 @@ def _describe_frames(
     title: str,
     places: Mapping[str, _Place],
     results: _FrameChecks,
-    how: Mapping[str, Any],
+    how: ReadOptions,
 ) -> core.Job[tuple[dict[str, FileInfo], list[core.UnusedFrame]]]:
     """Read and check every frame, a file or a page; list the unreadable ones."""
     infos: dict[str, FileInfo] = {}
@@ -394,21 +387,21 @@ def _describe_frames(
         try:
             if source is None or source.path != path:
                 source = Source.from_path(path)
-                info = source.read_info(series=how["series"])
-            count = info.planes * (info.channels if how["channel"] is None else 1)
+                info = source.read_info(series=how.series)
+            count = info.planes * (info.channels if how.channel is None else 1)
             if not selection and count > 1:
                 why = f"contains {count} images instead of one"
                 faults.append(core.UnusedFrame(name, why))
                 continue
             # truncation of a file only shows on reading
             with core.capture_warnings(sentences.append):
-                options = ReadOptions.model_validate({**how, **selection})
+                options = how.model_copy(update=dict(selection))
                 image = source.read(options)
                 grey = core.mask_fill_values(image.array(), path.name)
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
             results.instruments[name] = image.instrument
-            if (key := _get_cache_key(places[name], how)) is not None:
+            if (key := _get_cache_key(path, options)) is not None:
                 _RECENT.put(key, np.asarray(grey))
         except core.SemsrError as error:
             why = str(error).removeprefix(f"{path} ").rstrip(".")
@@ -529,7 +522,7 @@ def _open_folder(
     folder: Path,
     table: Path | None,
     results: _FrameChecks,
-    how: Mapping[str, object],
+    how: ReadOptions,
     *,
     leave_out: bool = False,
 ) -> core.Job[tuple[core.Acquisition, list[str]]]:
@@ -565,7 +558,7 @@ def _open_folder(
     if len(infos) < 2:
         _raise_too_few_frames(folder, len(infos), faults)
     _check_same_type(folder, infos)
-    if how["databar_rows"] is None:
+    if how.databar_rows is None:
         rows = [info.suggested_databar_rows for info in infos.values()]
         _warn_about_databar(folder, rows)
     size = _common_pixel_size(folder, infos)
@@ -578,9 +571,7 @@ def _open_folder(
 
 
 def _create_frames(
-    infos: Mapping[str, FileInfo],
-    places: Mapping[str, _Place],
-    how: Mapping[str, object],
+    infos: Mapping[str, FileInfo], places: Mapping[str, _Place], how: ReadOptions
 ) -> _StoredFrames:
     first, read = next(iter(infos.values())), tuple(places[name] for name in infos)
     return _StoredFrames(read, (len(read), *first.shape), np.dtype(first.dtype), how)
@@ -640,12 +631,11 @@ def _create_acquisition(
 
 
 def _select_images(
-    path: Path, info: FileInfo, how: Mapping[str, Any]
+    path: Path, info: FileInfo, how: ReadOptions
 ) -> list[dict[str, int]]:
     """Return the series and plane of each frame in a file."""
     planes = [{"plane": plane} for plane in range(info.planes)]
-    is_chosen = how["series"] is not None
-    if is_chosen or info.metadata.get(OWN_SERIES_KEY, info.series) < 2:
+    if how.series is not None or info.metadata.get(OWN_SERIES_KEY, info.series) < 2:
         return planes
     source = Source.from_path(path)
     infos = [source.read_info(series=number) for number in range(info.series)]
@@ -691,14 +681,14 @@ def _open_czi(
     path: Path,
     positions: Positions | None,
     results: _FrameChecks,
-    how: Mapping[str, Any],
+    how: ReadOptions,
     table: Path | None,
 ) -> core.Job[core.Acquisition]:
     """Open the tiles of a CZI; damaged ones are left out."""
-    if how["databar_rows"]:
+    if how.databar_rows:
         msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
         raise core.OptionError(msg, code="option-without-effect")
-    tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
+    tiles = open_tiles(path, how.colour, how.series, how.channel)
     names, size = [f"tile-{n:03d}" for n in range(tiles.shape[0])], tiles.pixel_size_nm
     results.instruments.update(dict.fromkeys(names, tiles.instrument))
     acquisition = _create_acquisition(tiles, names, size, path.stem, positions)
@@ -718,7 +708,7 @@ def _open_czi(
 
 
 def _open_file(
-    path: Path, table: Path | None, results: _FrameChecks, how: Mapping[str, Any]
+    path: Path, table: Path | None, results: _FrameChecks, how: ReadOptions
 ) -> core.Job[core.Acquisition]:
     """Open frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None
@@ -727,7 +717,7 @@ def _open_file(
     if path.is_file() and is_czi(path):
         return (yield from _open_czi(path, positions, results, how, table))
     source = Source.from_path(path)
-    info = source.read_info(series=how["series"])
+    info = source.read_info(series=how.series)
     selections = _select_images(path, info, how)
     if len(selections) < 2:
         msg = f"{path} is a single image: stitch a folder of at least two frames."
@@ -736,11 +726,11 @@ def _open_file(
         positions = read_ome_positions(path, len(selections))
     names, positions = _name_images(path, selections, positions)
     pages = {name: (path, one) for name, one in zip(names, selections, strict=True)}
-    if how["databar_rows"] is None:
+    if how.databar_rows is None:
         _warn_about_databar(path, [info.suggested_databar_rows])
     infos, faults = yield from _describe_frames(path.stem, pages, results, how)
     if not infos:  # the refusal of a page applies to all
-        source.read(ReadOptions.model_validate({**how, **selections[0]}))
+        source.read(how.model_copy(update=selections[0]))
     if len(infos) < 2:
         _raise_too_few_frames(path, len(infos), faults)
     frames, size = _create_frames(infos, pages, how), info.pixel_size_nm
@@ -749,8 +739,8 @@ def _open_file(
 
 
 def parse_scan_values(
-    stated: dict[str, Any], folder: Path, layout_given: Mapping[str, object]
-) -> dict[str, Any]:
+    stated: core.JsonObject, folder: Path, layout_given: Mapping[str, object]
+) -> core.JsonObject:
     """Read the attributes of an acquisition from ``scan.json``.
 
     The order and the first frame are those of `layout_given`, if set.
@@ -885,9 +875,9 @@ def open_frames(
     path = Path(path)
     if not path.exists():
         raise create_missing_file_error(path)
-    typed_size = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
-    how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed_size}
-    how |= {"series": series, "channel": channel}
+    given: dict[str, object] = {"databar_rows": databar_rows, "colour": colour}
+    given |= {"pixel_size_nm": pixel_size_nm, "series": series, "channel": channel}
+    how = ReadOptions.parse(given)
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     table = None if positions is None else Path(positions)
     results, names = _FrameChecks(), list[str]()
@@ -914,7 +904,7 @@ def open_frames(
     )
     scan = path / _SCAN
     scan_record = read_json_object(scan) if is_folder and scan.is_file() else {}
-    layout: dict[str, Any] = {"grid": grid, "order": order, "first": first}
+    layout: core.JsonObject = {"grid": grid, "order": order, "first": first}
     layout |= {"overlap": overlap, "pixel_size_nm": pixel_size_nm}
     return _add_layout(acquisition, path, scan_record, layout)
 
@@ -923,7 +913,7 @@ def _add_layout(
     acquisition: core.Acquisition,
     path: Path,
     scan_record: dict[str, object],
-    layout_given: dict[str, Any],
+    layout_given: core.JsonObject,
 ) -> core.Acquisition:
     """Add grid, overlap and pixel size from `layout_given` or ``scan.json``.
 

@@ -12,13 +12,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from napari_semsr.core import Message, PixelSize, ReadError, RealArray
+from napari_semsr.core import PixelSize, ReadError, RealArray
 from napari_semsr.io import read_image as images
 from napari_semsr.io.files import choose_index, convert_decoding_errors, import_library
+
+if TYPE_CHECKING:
+    import h5py
+
+    Item: TypeAlias = h5py.Dataset | h5py.Group
 
 _LARGEST_CHUNK = 1 << 29  # bytes, decoded as a whole; as for a zarr store
 
@@ -54,13 +59,13 @@ def detect_emd_kind(path: Path) -> str:
         return "EMD (NCEM)" if is_named else ""  # its reader reports the error
 
 
-def is_emd_group(item: Any) -> bool:
+def is_emd_group(item: "Item") -> bool:
     """Return whether an item is a group with an array in the NCEM layout."""
     return hasattr(item, "keys") and bool(item.attrs.get("emd_group_type", False))
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Any]:
+def open_hdf5(path: Path) -> "Iterator[h5py.File]":
     """Open a file; raise `ReadError` if it is damaged or h5py is missing."""
     extra = "em" if path.suffix.lower() == ".emd" else "hdf5"
     h5py = import_library(path, "h5py", "h5py", extra)
@@ -68,7 +73,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         yield file
 
 
-def check_chunks(path: Path, array: Any) -> None:
+def check_chunks(path: Path, array: "h5py.Dataset") -> None:
     """Raise `ReadError` if the chunks of a dataset are too large to load."""
     if math.prod(array.chunks or ()) * array.dtype.itemsize > _LARGEST_CHUNK:
         msg = f"{path} must have chunks of at most 512 MiB in {array.name}."
@@ -101,7 +106,7 @@ def raw_image(
     for what in ("series", "level"):
         choose_index(path, what, getattr(options, what), 1)
     with open_hdf5(path) as file:
-        items: dict[str, Any] = {}
+        items: dict[str, Item] = {}
         file.visititems(lambda name, item: items.update({f"/{name}": item}))
         datasets = {name: item for name, item in items.items() if _is_image(item)}
         names, name = [*datasets], options.dataset
@@ -128,8 +133,8 @@ def raw_image(
     inner = [axes.index(axis) for axis in "yxs" if axis in axes]
     outer = [n for n in range(len(axes)) if n not in inner]
     outer_axes, counts = [axes[n] for n in outer], [lengths[n] for n in outer]
-    channels, planes, chosen = images.choose_plane(path, options, outer_axes, counts)
-    place = dict(zip(outer, chosen, strict=True))
+    choices, index = images.choose_plane(path, options, outer_axes, counts)
+    place = dict(zip(outer, index, strict=True))
     where = tuple(place.get(n, 0) for n, axis in enumerate(axes) if axis != "s")
     plane = DatasetPlane(path, name, where, (inner[0], inner[1]))
     shape = tuple(lengths[n] for n in inner)
@@ -137,17 +142,15 @@ def raw_image(
         format="HDF5",
         data=images.read_plane(plane, shape, dtype),
         pixel_size_nm=pitch,
-        channels=channels,
-        planes=planes,
-        axes=images.get_axis_sizes(outer_axes, counts),
         name=None if len(datasets) == 1 else f"{path.stem} {name.strip('/')}",
         metadata={"dataset": name}
         | ({"datasets": descriptions} if len(descriptions) > 1 else {}),
         doubts=doubts,
+        **choices,
     )
 
 
-def _is_image(item: Any) -> bool:
+def _is_image(item: "Item") -> bool:
     """Return whether an item is a real-valued image stored in its own file."""
     if not getattr(item, "shape", None) or item.dtype.kind not in "buif":
         return False
@@ -157,7 +160,7 @@ def _is_image(item: Any) -> bool:
     return is_plane and not is_table and is_self_contained(item)
 
 
-def _find_axes(image: Any) -> list[str]:
+def _find_axes(image: "h5py.Dataset") -> list[str]:
     """Return the axes of a dataset: y, x, s of colour samples, t, z, c, otherwise p.
 
     Empty if it states none and does not have two or three.
@@ -171,7 +174,7 @@ def _find_axes(image: Any) -> list[str]:
     return [*usual] if image.ndim in (2, 3) else []
 
 
-def _read_axis_names(image: Any) -> Any:
+def _read_axis_names(image: "h5py.Dataset") -> list[object]:
     """Read the names of axes as stated by vigra and ilastik, HDF5 or NeXus."""
     if "axistags" in image.attrs:
         return [axis["key"] for axis in json.loads(image.attrs["axistags"])["axes"]]
@@ -179,11 +182,11 @@ def _read_axis_names(image: Any) -> Any:
     signal = np.ravel(group.get("signal", "")).astype(str)
     if any(labels) or image.name.rpartition("/")[2] not in signal:
         return labels
-    return np.ravel(group.get("axes", "")).astype(str)
+    return [*np.ravel(group.get("axes", "")).astype(str)]
 
 
 def _read_pixel_size(
-    image: Any, axes: Sequence[str]
+    image: "h5py.Dataset", axes: Sequence[str]
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
     """Read the pixel size as many programs, NeXus or Imaris state it."""
     sides = axes.index("y"), axes.index("x")
@@ -191,18 +194,15 @@ def _read_pixel_size(
         return images.create_pixel_size([_read_step_nm(image, n) for n in sides]), ()
     steps = [images.convert_to_nm(value, "um") for value in np.ravel(stated)[-2:]]
     size = images.create_pixel_size(steps) if len(steps) == 2 else None
-    sentence = (
-        f"element_size_um of {image.name} must be positive lengths (z, y, x), got "
-        f"{stated}: the pixel size is left unknown."
-    )
-    return size, () if size else (Message(sentence, "pixel-size-invalid"),)
+    what = f"element_size_um of {image.name} must be positive lengths (z, y, x)"
+    return size, () if size else (images.create_size_warning(what, stated),)
 
 
-def _read_step_nm(image: Any, axis: int) -> float | None:
+def _read_step_nm(image: "h5py.Dataset", axis: int) -> float | None:
     """Read the pixel size along an axis from its coordinates or its extent."""
     names = [*_read_axis_names(image), *[""] * image.ndim]
-    places: Any = image.parent.get(names[axis]) if names[axis] else None
-    if hasattr(places, "shape"):
+    places = image.parent.get(names[axis]) if names[axis] else None
+    if places is not None and hasattr(places, "shape"):
         step, within = images.measure_step(places[()])
         unit = _join_text(places.attrs.get("units", ""))
         step = images.round_to_fewest_digits(abs(step), within)
@@ -223,7 +223,7 @@ def _join_text(value: Any) -> str:
     return b"".join(parts).decode("utf-8", "replace")
 
 
-def _get_shape(image: Any) -> tuple[int, ...]:
+def _get_shape(image: "h5py.Dataset") -> tuple[int, ...]:
     """Return the shape of an image, which Imaris pads to whole chunks and states."""
     stated = [image.parent.attrs.get(f"ImageSize{axis}") for axis in "ZYX"]
     if len(image.shape) != len(stated) or any(size is None for size in stated):
@@ -231,9 +231,10 @@ def _get_shape(image: Any) -> tuple[int, ...]:
     return tuple(map(min, image.shape, (int(_join_text(size)) for size in stated)))
 
 
-def _get_dtype(array: Any) -> Any:
+def _get_dtype(array: "h5py.Dataset") -> np.dtype[np.generic]:
     """Return the type of values, in BigDataViewer's files uint16 by default."""
-    dtype, cells = array.dtype, re.fullmatch(r"/t\d+/(s\d+)/\d+/cells", array.name)
+    dtype: np.dtype[np.generic] = array.dtype
+    cells = re.fullmatch(r"/t\d+/(s\d+)/\d+/cells", array.name)
     if cells is None or dtype.str[1:] != "i2":
         return dtype
     stated = getattr(array.file.get(cells[1]), "attrs", {}).get("dataType", b"uint16")
@@ -241,7 +242,7 @@ def _get_dtype(array: Any) -> Any:
     return dtype if is_signed else np.dtype(dtype.str.replace("i", "u"))
 
 
-def is_self_contained(item: Any) -> bool:
+def is_self_contained(item: "h5py.Dataset") -> bool:
     """Return whether all values of a dataset are in its own file."""
     sources = item.virtual_sources() if item.is_virtual else ()
     return not item.external and all(source.file_name == "." for source in sources)

@@ -4,7 +4,7 @@ Layers come calibrated in nanometres, with names for their axes and with contras
 limits, so that napari need not guess or compute them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,15 +232,14 @@ def _read_grey_scan(path: Path) -> list[LayerTuple]:
     """Read a scan of colour frames as luminance; return no layers for other scans."""
     from napari_semsr.io.frames import open_frames
 
-    how: Any = {"colour": "luminance"}
+    colour = "luminance"
     try:
-        layers = create_scan_layers(core.run(open_frames(path, **how)), path, **how)
+        scan = core.run(open_frames(path, colour=colour))
+        layers = create_scan_layers(scan, path, colour=colour)
     except core.ReadError:
         return []
-    text = (
-        f"The colour frames of {path.name} are shown as luminance, which is also what"
-    )
-    core.warn(f"{text} `stitch(colour=luminance)` uses.", "colour-image")
+    text = f"The colour frames of {path.name} are shown as luminance, which"
+    core.warn(f"{text} `stitch(colour=luminance)` uses, too.", "colour-image")
     return layers
 
 
@@ -254,9 +253,9 @@ def _read_scene(path: Path) -> list[LayerTuple]:
         layers: list[LayerTuple] = []
         try:
             for channel in range(channels):
-                how: Any = {"channel": channel}
+                how = {"channel": channel}
                 how |= {} if series is None else {"series": series}
-                scan = core.run(open_frames(path, **how))
+                scan = core.run(open_frames(path, channel=channel, series=series))
                 if channels > 1:
                     scan = scan.replace(name=f"{scan.name} channel {channel}")
                 more = create_scan_layers(scan, path, **how)
@@ -342,14 +341,18 @@ def _reshape_to_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
     data, about, kind = layer
     sizes = {axis: size for axis, size in axes.items() if axis != "c" and size > 1}
     if sizes:
-        levels = data if about["multiscale"] else [data]
-        planes = [one.reshape(*sizes.values(), *one.shape[1:]) for one in levels]
-        data, more = planes if about["multiscale"] else planes[0], len(sizes) - 1
+        more, outer = len(sizes) - 1, tuple(sizes.values())
+        data = map_levels(data, lambda level: level.reshape(*outer, *level.shape[1:]))
         about["scale"] = (*(1.0,) * more, *about["scale"])
         about["translate"] = (*(0.0,) * more, *about["translate"])
         about["units"] = (*("pixel",) * more, *about["units"])
         about["axis_labels"] = (*sizes, "y", "x")
     return data, about, kind
+
+
+def map_levels(data: Any, change: Callable[..., Any]) -> Any:
+    """Apply a function to an array, or to each level of a pyramid."""
+    return [change(level) for level in data] if isinstance(data, list) else change(data)
 
 
 def _get_finest_shape(data: Any) -> tuple[int, ...]:
@@ -385,9 +388,7 @@ def create_layer(
         del attributes["rgb"]
         # a TIFF holds some integers as floats, which napari refuses as labels
         if first.dtype.kind == "f":
-            several = values if isinstance(values, list) else [values]
-            several = [level.astype(np.int64) for level in several]
-            values = several if isinstance(values, list) else several[0]
+            values = map_levels(values, lambda level: level.astype(np.int64))
         return values, attributes, "labels"
     if "contrast_limits" not in attributes:
         limits = core.contrast_limits(first if coarsest is None else coarsest)
@@ -430,15 +431,14 @@ def _display_keywords(look: core.DisplaySettings) -> dict[str, object]:
     """Return the display settings as layer keyword arguments."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)
-        colormap: Any = {None: "transparent", **dict(zip(values, colours, strict=True))}
+        by_value = {None: "transparent", **dict(zip(values, colours, strict=True))}
         legend = {"index": list(values), "meaning": list(meanings)}
-        keywords: dict[str, object] = {"colormap": colormap, "features": legend}
+        keywords: dict[str, object] = {"colormap": by_value, "features": legend}
     else:
-        colormap = look.colormap
+        colormap: object = look.colormap
         if look.colours:
-            colormap = {"name": look.colormap, "colors": look.colours}
-            if look.places:
-                colormap["controls"] = look.places
+            places = {"controls": look.places} if look.places else {}
+            colormap = {"name": look.colormap, "colors": look.colours, **places}
         keywords = {"contrast_limits": look.limits, "colormap": colormap}
         keywords |= {"gamma": look.gamma, "interpolation2d": look.interpolation}
     return {**keywords, "opacity": look.opacity, "blending": look.blending}

@@ -216,11 +216,6 @@ def _list_position_lists(folder: Path) -> list[Path]:
     return sorted(p for p in list_folder(folder) if p.suffix.lower() == ".pos")
 
 
-def _list_stacks(folder: Path) -> list[Path]:
-    stacks = [item for item in list_folder(folder) if _STACK.search(item.name)]
-    return stacks if len(stacks) > 1 else []
-
-
 def _read_micro_manager_positions(folder: Path) -> Positions:
     files = _list_metadata_files(folder)
     if files:
@@ -228,7 +223,8 @@ def _read_micro_manager_positions(folder: Path) -> Positions:
     import tifffile
 
     entries = []
-    for path in _list_stacks(folder):
+    stacks = [item for item in list_folder(folder) if _STACK.search(item.name)]
+    for path in stacks if len(stacks) > 1 else ():
         with suppress(OSError, tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
             tag = tif.pages.first.tags.get(_MICRO_MANAGER)
             value = tag.value if tag is not None else None

@@ -64,13 +64,13 @@ class ProjectLayer(_ProjectSection):
 
     kind: Kind  # kind in napari
     name: str
-    attributes: dict[str, Any] = {}  # keywords as JSON: transform, look, metadata
+    attributes: core.JsonObject = {}  # keywords as JSON: transform, look, metadata
     store: str | None = None  # name of the store in the project's folder
     # digest of the input that it shows, or whose frames it outlines
     input: str | None = None
     # ``{"frames": True}`` with options, ``{"layer": N}`` for one of the layers that our
     # reader returns to napari, or options
-    read: dict[str, Any] | None = None
+    read: core.JsonObject | None = None
     data: list[object] | None = None  # vertices, points, vectors or tracks, in pixels
 
     @field_validator("read", mode="before")
@@ -97,7 +97,7 @@ class Project(_ProjectSection):
     inputs: dict[str, ProjectInput] = {}  # by digest
     layers: tuple[ProjectLayer, ...] = ()  # bottom first
     options: dict[str, dict[str, object]] = {}  # forms of the panels, by their titles
-    window: dict[str, Any] = {}  # camera, axes and the chosen layer
+    window: core.JsonObject = {}  # camera, axes and the chosen layer
 
 
 def get_project_folder(path: Path) -> Path:
@@ -186,8 +186,8 @@ def write_array(data: core.ReadableArray, path: Path) -> None:
             da.to_zarr(data, str(place))
         else:
             array = np.asarray(data)
-            kind: Any = {"shape": array.shape, "dtype": array.dtype}
-            zarr.create_array(str(place), **kind, chunks="auto")[...] = array
+            shape, dtype = array.shape, array.dtype
+            zarr.create_array(str(place), shape=shape, dtype=dtype)[...] = array
 
 
 def read_array(path: Path) -> Any:
@@ -195,10 +195,8 @@ def read_array(path: Path) -> Any:
     import dask.array as da
     import zarr
 
-    from napari_semsr.core import FolderStore
-
     with io_files.convert_decoding_errors(path, "an array"):
-        array = zarr.open_array(FolderStore(path, read_only=True), mode="r")
+        array = zarr.open_array(core.FolderStore(path, read_only=True), mode="r")
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
 
 
@@ -257,7 +255,7 @@ def _is_json_value(value: object) -> bool:
     return value is None or isinstance(value, plain_types)
 
 
-def _restore_keywords(layer: ProjectLayer) -> dict[str, Any]:
+def _restore_keywords(layer: ProjectLayer) -> core.JsonObject:
     """Convert stored layer attributes back to keyword arguments."""
     keywords = dict(layer.attributes, name=layer.name)
     metadata = (keywords.get("metadata") or {}).items()
@@ -425,9 +423,9 @@ def _read_layer(
     if more > 0:  # saved when all planes of a file were on one axis
         for name in ("scale", "translate", "units", "axis_labels"):
             own[name] = own[name][more:]
-        levels = data if isinstance(data, list) else [data]
-        flat = [level.reshape(-1, *level.shape[more + 1 :]) for level in levels]
-        data = flat if isinstance(data, list) else flat[0]
+        data = io_layers.map_levels(
+            data, lambda level: level.reshape(-1, *level.shape[more + 1 :])
+        )
     here = own.pop("metadata", {})
     metadata = {key: here[key] for key in _PLACES if key in here}
     metadata |= keywords.pop("metadata")

@@ -22,6 +22,9 @@ from napari_semsr import core
 from napari_semsr.io import files
 from napari_semsr.io.files import Record, choose_index, path_exists
 
+Pixels = Any
+"""Array (Y, X) or (Y, X, S) of NumPy or dask, whose methods have no types."""
+
 # Conversion of lengths in files to nanometres.
 #
 # Nothing is guessed: anything but a finite positive number with a known unit becomes
@@ -129,7 +132,7 @@ def parse_metadata_length_nm(text: str, unit: str = "") -> float | None:
     return convert_to_nm(match.group(1).replace(",", "."), match.group(2))
 
 
-def measure_step(places: Any) -> tuple[float, float]:
+def measure_step(places: Pixels) -> tuple[float, float]:
     """Return the step of evenly spaced coordinates and its error, otherwise NaN."""
     if places.ndim != 1 or places.size < 2 or places.dtype.kind not in "iuf":
         return math.nan, 0.0
@@ -158,6 +161,12 @@ def create_pixel_size(lengths_nm: Sequence[float | None]) -> core.PixelSize | No
     """Return a pixel size from two lengths; None unless both are valid."""
     y, x = lengths_nm
     return None if y is None or x is None else core.PixelSize((float(y), float(x)))
+
+
+def create_size_warning(requirement: str, got: object) -> core.Message:
+    """Return the warning that a stated pixel size is invalid."""
+    text = f"{requirement}, got {got}: the pixel size is left unknown."
+    return core.Message(text, "pixel-size-invalid")
 
 
 # Options.
@@ -289,13 +298,14 @@ class RawImage:
     format: str  # As in `FileInfo`
     # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None if read from
     # a microscope's text file alone
-    data: Any
+    data: Pixels
     pixel_size_nm: core.PixelSize | None = None  # ``(y, x)`` at this level
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
     coarser: core.FloatPair = (1.0, 1.0)  # Rows and columns of level 0 per pixel
     orientation: int = 1  # Stored one, numbered as in TIFF; see `_rotate_upright`
-    missing: Any = None  # Mask (Y, X) of pixels that become NaN in the grey image
+    # Mask (Y, X) of pixels that become NaN in the grey image
+    missing: Pixels | None = None
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
     series: int = 1
@@ -322,7 +332,7 @@ class RawImage:
         stored = np.dtype(self.data.dtype)
         return stored if self.missing is None else np.result_type(stored, np.float32)
 
-    def move_pixels(self, move: Callable[[Any], Any]) -> "RawImage":
+    def move_pixels(self, move: Callable[[Pixels], Pixels]) -> "RawImage":
         """Apply a crop or rotation of (Y, X, ...) to the pixels."""
         missing = None if self.missing is None else move(self.missing)
         return replace(self, data=move(self.data), missing=missing)
@@ -345,7 +355,7 @@ def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
     return metadata.get(OWN_SERIES_KEY, count), which
 
 
-def create_series_record(number: int, names: Sequence[str]) -> dict[str, Any]:
+def create_series_record(number: int, names: Sequence[str]) -> dict[str, object]:
     """Return the metadata of a choice among several images; empty for a single one."""
     images = {str(index): name for index, name in enumerate(names)}
     return {SERIES_KEY: number, "images": images} if len(names) > 1 else {}
@@ -354,7 +364,7 @@ def create_series_record(number: int, names: Sequence[str]) -> dict[str, Any]:
 AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
-def get_axis_sizes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
+def _get_axis_sizes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     """Return the names and sizes of the axes that precede rows and columns.
 
     Unnamed axes are ``plane``, adjacent ones combined; further ones, after a named
@@ -371,15 +381,15 @@ def get_axis_sizes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
 
 def choose_plane(
     path: Path, options: ReadOptions, axes: Sequence[str], sizes: Sequence[int]
-) -> tuple[int, int, tuple[int, ...]]:
+) -> tuple[core.JsonObject, tuple[int, ...]]:
     """Choose one channel and plane along the axes that precede rows and columns.
 
     One of them may be ``c`` for channels, others ``t`` and ``z``; the remaining axes
-    count planes, the last fastest. Returns the numbers of channels and planes, and the
-    index on each axis.
+    count planes, the last fastest. Returns the numbers of channels and planes and the
+    sizes of the axes, as in `RawImage`, and the index on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
-    sizes_by_axis = get_axis_sizes(axes, sizes)
+    sizes_by_axis = _get_axis_sizes(axes, sizes)
     text = ", ".join(f"{axis} {n}" for axis, n in sizes_by_axis.items() if n > 1)
     axes_text = f" ({text})" if "," in text or "plane" not in text else ""
     channels = sizes_by_axis.get("c", 1)
@@ -397,7 +407,8 @@ def choose_plane(
     plane = choose_index(path, "plane", options.plane, planes, axes_text, either)
     where = iter(np.unravel_index(plane, others) if others else ())
     places = (position[a] if a in position else int(next(where)) for a in axes)
-    return channels, planes, tuple(places)
+    counts = {"channels": channels, "planes": planes, "axes": sizes_by_axis}
+    return counts, tuple(places)
 
 
 # Text that microscopes write next to an image, or into it.
@@ -475,13 +486,13 @@ def _read_sidecar(
     path: Path, shape: tuple[int, int], own: core.PixelSize | None
 ) -> RawImage | None:
     """Read the text file next to an image; `own` is the image's own pixel size."""
-    for beside in list_text_files(path):
-        name = beside.name
+    for text_file in list_text_files(path):
+        name = text_file.name
         # a refusal, since its pixel size and data bar would be missing in silence
-        reading = files.convert_decoding_errors(beside, "text")
-        with reading, core.open_file(beside) as stream:
+        reading = files.convert_decoding_errors(text_file, "text")
+        with reading, core.open_file(text_file) as stream:
             text = decode_text(stream.read(_LARGEST_SIDECAR))
-        if beside.suffix.lower() == ".hdr":
+        if text_file.suffix.lower() == ".hdr":
             image, frame = parse_tescan_header(text, shape, name), None
         else:
             image, frame = _parse_jeol_text(text, name)
@@ -527,38 +538,25 @@ def apply_frame_metadata(
     below = shape[0] - round(rows / stretch)
     is_whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
     same = own and size and _are_pixel_sizes_close(own, size, _SAME_PITCH)
-    if columns != shape[1] and (same or not is_whole):
-        return _treat_as_crop(frame_image, source, frame, shape, own)
-    return replace(
-        frame_image,
-        pixel_size_nm=size and core.PixelSize((size[0] * stretch, size[1] * stretch)),
-        databar_rows=below if 0 <= below < shape[0] else 0,
-    )
-
-
-def _treat_as_crop(
-    image: RawImage,
-    source: str,
-    frame: tuple[int, int],
-    shape: tuple[int, int],
-    own: core.PixelSize | None,
-) -> RawImage:
-    """Keep the pixel size of an image cropped from a frame, and warn."""
-    stated = image.pixel_size_nm
-    size = own or stated
-    if size is None:
-        return image
-    text = core.format_pixel_size(size)
-    if stated and not _are_pixel_sizes_close(size, stated, _SAME_PITCH):
-        text += f" (its own; {source}: {core.format_pixel_size(stated)})"
+    if columns == shape[1] or (is_whole and not same):
+        if size is not None:
+            size = core.PixelSize((size[0] * stretch, size[1] * stretch))
+        bar = below if 0 <= below < shape[0] else 0
+        return replace(frame_image, pixel_size_nm=size, databar_rows=bar)
+    kept_size = own or size
+    if kept_size is None:
+        return frame_image
+    text = core.format_pixel_size(kept_size)
+    if size and not _are_pixel_sizes_close(kept_size, size, _SAME_PITCH):
+        text += f" (its own; {source}: {core.format_pixel_size(size)})"
     sentence = (
-        f"{source} states a frame of {frame[0]} x {frame[1]} px, but an image of "
+        f"{source} states a frame of {rows} x {columns} px, but an image of "
         f"{shape[0]} x {shape[1]} px is not a resampled copy of it. The image is "
         f"treated as a crop without a data bar and with a pixel size of {text}; set "
         "the pixel size if that is wrong."
     )
     doubt = core.Message(sentence, "header-of-other-size")
-    return replace(image, pixel_size_nm=size, doubts=(doubt,))
+    return replace(frame_image, pixel_size_nm=kept_size, doubts=(doubt,))
 
 
 def parse_rows_and_columns(
@@ -691,17 +689,14 @@ def parse_tescan_header(
     size = create_pixel_size([parse_metadata_length_nm(n or "", "m") for n in stated])
     warnings: tuple[str, ...] = ()
     if size is None:
-        sentence = (
-            f"PixelSizeY and PixelSizeX in {name} must be positive lengths in "
-            f"metres, got {stated}: the pixel size is left unknown."
-        )
-        warnings = (core.Message(sentence, "pixel-size-invalid"),)
+        what = f"PixelSizeY and PixelSizeX in {name} must be positive lengths in metres"
+        warnings = (create_size_warning(what, stated),)
     strip = keys.get("ImageStripSize", "")
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0
     about = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
-    more: Any = {"metadata": about, "warnings": warnings}
-    return RawImage("TIFF", None, size, "TESCAN", rows, **more)
+    image = RawImage("TIFF", None, size, "TESCAN", rows)
+    return replace(image, metadata=about, warnings=warnings)
 
 
 # Detection of rows below an image that look like the data bar of a microscope.
@@ -803,13 +798,13 @@ def _get_white_level(dtype: np.dtype[Any]) -> float:
 class ColourError(core.ReadError):
     """Error raised for a colour file that must be grey."""
 
-    def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
+    def __init__(self, message: str, samples: Pixels, bar: int = 0) -> None:
         super().__init__(message, code="databar-coloured" if bar else "colour-image")
         self.samples = samples  # (Y, X, 3)
         self.databar_rows = bar  # number of lowest rows that contain all colour
 
 
-def _compute_colour_differences(samples: Any) -> NDArray[np.float64]:
+def _compute_colour_differences(samples: Pixels) -> NDArray[np.float64]:
     """Return the largest difference between red, green and blue in each row.
 
     Microscopes draw a coloured line around exported images.
@@ -830,12 +825,12 @@ def _compute_colour_differences(samples: Any) -> NDArray[np.float64]:
     return spreads
 
 
-def _find_coloured_rows(samples: Any, spreads: core.FloatArray) -> NDArray[np.bool_]:
+def _find_coloured_rows(samples: Pixels, spreads: core.FloatArray) -> core.BoolArray:
     """Find rows with colour differences beyond JPEG rounding."""
     return spreads > _TOLERANCE * _get_white_level(np.dtype(samples.dtype))
 
 
-def _count_coloured_bar_rows(samples: Any, spreads: NDArray[np.float64]) -> int:
+def _count_coloured_bar_rows(samples: Pixels, spreads: NDArray[np.float64]) -> int:
     """Return the number of rows of a colour data bar below a grey image, or 0."""
     is_coloured = _find_coloured_rows(samples, spreads)
     height = is_coloured.size
@@ -847,7 +842,7 @@ def _count_coloured_bar_rows(samples: Any, spreads: NDArray[np.float64]) -> int:
     return max(height - first, detect_databar(luminance(samples[..., :3])))
 
 
-def luminance(samples: Any) -> Any:
+def luminance(samples: Pixels) -> Pixels:
     """Compute the luminance of a colour image (Y, X, S), keeping its data type."""
     if samples.dtype.kind == "b":
         return samples[..., 0]
@@ -859,7 +854,7 @@ def luminance(samples: Any) -> Any:
     return total.astype(samples.dtype)
 
 
-def convert_ycbcr(samples: Any) -> Any:
+def convert_ycbcr(samples: Pixels) -> Pixels:
     """Convert Y, Cb and Cr of an image (Y, X, 3) to red, green and blue, as in JPEG."""
     if not isinstance(samples, np.ndarray):
         chunks = (*samples.chunks[:2], (3,))
@@ -873,7 +868,7 @@ def convert_ycbcr(samples: Any) -> Any:
     return colours.clip(0, white).astype(samples.dtype)
 
 
-def try_convert_to_grey(samples: Any) -> Any | None:
+def try_convert_to_grey(samples: Pixels) -> Pixels | None:
     """Convert a colour-encoded image (Y, X, S) to grey (Y, X), if it is grey.
 
     None if red, green and blue differ by more than the rounding of JPEG.
@@ -888,7 +883,9 @@ def try_convert_to_grey(samples: Any) -> Any | None:
     return None if is_coloured else luminance(samples[..., :3])
 
 
-def convert_to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
+def convert_to_grey(
+    path: Path, data: Pixels, *, colour: str, down: float = 1.0
+) -> Pixels:
     """Convert stored pixels, (Y, X) or (Y, X, S), to one grey plane (Y, X).
 
     It may belong to a level, `down` times coarser than the image.
@@ -920,7 +917,7 @@ def convert_to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) ->
     return grey
 
 
-def convert_to_native_byte_order(path: Path, data: Any) -> Any:
+def _convert_to_native_byte_order(path: Path, data: Pixels) -> Pixels:
     """Convert samples to native byte order; raise `ReadError` if empty."""
     if 0 in data.shape:
         msg = f"{path} must contain at least one pixel, got shape {tuple(data.shape)}."
@@ -945,7 +942,7 @@ class PlaneReader(Protocol):
         """Read a window (Y, X) or (Y, X, S) of the plane."""
 
 
-def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) -> Pixels:
     """Read a plane, lazily in blocks if it is large."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
         return source.read_window(slice(shape[0]), slice(shape[1]))
@@ -954,7 +951,7 @@ def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) ->
 
 def create_lazy_plane(
     source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike, block: core.IntPair
-) -> Any:
+) -> Pixels:
     """Return a large plane as a dask array, read block by block."""
     import dask.array as da
     from dask.base import tokenize
@@ -967,19 +964,20 @@ def create_lazy_plane(
             "intended file."
         )
         raise core.ReadError(msg, code="image-too-large")
-    chunks: Any = (*block, *shape[2:])
     target_type = np.dtype(dtype)
     return da.map_blocks(
         _read_block,
         source,
-        chunks=da.core.normalize_chunks(chunks, shape, dtype=target_type),
+        chunks=da.core.normalize_chunks((*block, *shape[2:]), shape, dtype=target_type),
         dtype=target_type,
         meta=np.empty((0,) * len(shape), target_type),
         name=f"plane-{tokenize(source, source.path.stat().st_mtime_ns)}",
     )
 
 
-def _read_block(source: PlaneReader, block_info: Any = None) -> core.RealArray:
+def _read_block(
+    source: PlaneReader, block_info: Mapping[None, Mapping[str, Sequence[core.IntPair]]]
+) -> core.RealArray:
     (top, bottom), (left, right), *_ = block_info[None]["array-location"]
     return source.read_window(slice(top, bottom), slice(left, right))
 
@@ -1045,10 +1043,7 @@ def _rotate_upright(source: RawImage) -> RawImage:
         return source
     swap, down, across = _TURNS[source.orientation]
 
-    def swap_pair(pair: Any) -> Any:
-        return pair[::-1] if swap and pair is not None else pair
-
-    def turn(data: Any) -> Any:
+    def turn(data: Pixels) -> Pixels:
         data = data.swapaxes(0, 1) if swap else data
         data = data[:: -1 if down else 1, :: -1 if across else 1]
         # torch does not support negative strides
@@ -1056,18 +1051,17 @@ def _rotate_upright(source: RawImage) -> RawImage:
             return np.ascontiguousarray(data)
         return data.map_blocks(np.ascontiguousarray, dtype=data.dtype)
 
-    return replace(
-        source.move_pixels(turn),
-        orientation=1,
-        pixel_size_nm=swap_pair(source.pixel_size_nm),
-        coarser=swap_pair(source.coarser),
-        origin=swap_pair(source.origin),
-        spacing_px=swap_pair(source.spacing_px),
-        metadata={**source.metadata, "orientation": source.orientation},
-    )
+    metadata = {**source.metadata, "orientation": source.orientation}
+    source = replace(source.move_pixels(turn), orientation=1, metadata=metadata)
+    names = ("pixel_size_nm", "coarser", "origin", "spacing_px") if swap else ()
+    pairs = {name: getattr(source, name) for name in names}
+    turned = {name: pair and pair[::-1] for name, pair in pairs.items()}
+    return replace(source, **turned)
 
 
-def _are_pixel_sizes_close(a: Any, b: Any, within: float = 1e-6) -> bool:
+def _are_pixel_sizes_close(
+    a: core.FloatPair, b: core.FloatPair, within: float = 1e-6
+) -> bool:
     """Return whether two pixel sizes are equal to the precision of a rational tag."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
@@ -1087,8 +1081,8 @@ def _get_file_metadata(source: RawImage) -> dict[str, object]:
 
 
 def _create_metadata(
-    source: RawImage, data: Any, bar: int, sentences: list[str]
-) -> dict[str, Any]:
+    source: RawImage, data: Pixels, bar: int, sentences: list[str]
+) -> dict[str, object]:
     """Return the metadata of the file and of its processing."""
     facts = {**_get_file_metadata(source), "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
@@ -1106,7 +1100,7 @@ def _create_metadata(
     return facts
 
 
-def _find_size_source(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
+def _find_size_source(bare: RawImage, source: RawImage) -> dict[str, object] | None:
     """Return the source of the pixel size: the `bare` file or a companion file.
 
     `source` is the file with its companions. None if it is the record of an image whose
@@ -1135,7 +1129,7 @@ def create_micrograph(
     for sentence in source.get_warnings(path, has_typed_size=is_typed):
         core.warn(sentence)
     sentences = source.get_warnings(path)
-    source = replace(source, data=convert_to_native_byte_order(path, source.data))
+    source = replace(source, data=_convert_to_native_byte_order(path, source.data))
     # a header refers to stored rows, a user to displayed rows
     bar = source.databar_rows if options.crop_databar else 0
     if options.databar_rows is not None:

@@ -52,18 +52,18 @@ def _parse_ome_xml(text: str) -> "Element | None":
     return None
 
 
-def _has_planes(image: "Element", is_there: Any, own: str | None) -> bool:
+def _has_planes(
+    image: "Element", is_there: "Callable[[str], bool]", own: str | None
+) -> bool:
     """Return whether planes of an OME image are in files there or have UUID `own`.
 
     An image whose files are all missing does not count as a series.
     """
-    for data in image.iterfind(".//{*}TiffData"):
-        uuid = data.find("{*}UUID")
-        if uuid is None or (own and uuid.text == own):
-            return True
-        if is_there(uuid.get("FileName", "")):
-            return True
-    return False
+    uuids = (data.find("{*}UUID") for data in image.iterfind(".//{*}TiffData"))
+    return any(
+        uuid is None or (own and uuid.text == own) or is_there(uuid.get("FileName", ""))
+        for uuid in uuids
+    )
 
 
 def _read_series_metadata(
@@ -145,26 +145,17 @@ def _read_ome_image(
     size = read_image.create_pixel_size(lengths)
     stated = [f"{v} {u}" for v, u in sizes if v is not None and u not in _NO_LENGTH]
     if size is None and stated:
-        sentence = (
-            f"The OME physical size must be two positive lengths, got {stated}: the "
-            "pixel size is left unknown."
-        )
-        warnings.append(core.Message(sentence, "pixel-size-invalid"))
+        what = "The OME physical size must be two positive lengths"
+        warnings.append(read_image.create_size_warning(what, stated))
     return size, image.get("Name"), pixels.get("SignificantBits")
-
-
-def _find_ome_record(root: "Element", warnings: list[str]) -> Record | None:
-    """Find the record of this package in the annotations of an OME document."""
-    for element in root.iter():
-        if element.get("K") == RECORD_KEY and element.text:
-            return Record.from_json(element.text, warnings)
-    return None
 
 
 # Palettes and inverted scales: conversion of stored numbers to grey values.
 
 
-def _apply_palette(data: Any, colormap: core.RealArray) -> Any:
+def _apply_palette(
+    data: read_image.Pixels, colormap: core.RealArray
+) -> read_image.Pixels:
     """Apply a (3, N) colour table to the indices in a (Y, X) plane."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
@@ -204,12 +195,13 @@ def _convert_contrast_limits(
 # ImageJ's calibration of grey values, as defined in `ij/measure/Calibration.java`.
 # ImageJ stores signed 16-bit integers as unsigned ones with a linear calibration.
 
+_Details = Mapping[str, str | float]
 _STRAIGHT, _NO_FUNCTION = 0, 20
 _SIGNED_16 = (-32768.0, 1.0)
 
 
 def _read_grey_calibration(
-    details: Mapping[str, Any], dtype: np.dtype[np.generic], warnings: list[str]
+    details: _Details, dtype: np.dtype[np.generic], warnings: list[str]
 ) -> tuple[float, float] | None:
     """Read ImageJ's linear calibration of grey values."""
     kind = details.get("cf", _NO_FUNCTION)
@@ -232,7 +224,9 @@ def _read_grey_calibration(
 _NO_DATA = 42113  # "GDAL_NODATA": the value of missing pixels in maps, as text
 
 
-def _find_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
+def _find_no_data(
+    data: read_image.Pixels, page: "tifffile.TiffPage", warnings: list[str]
+) -> read_image.Pixels | None:
     """Mark the pixels (Y, X) that have the value that a page declares as no data.
 
     None if there are none; whether a lazy image has any is not known.
@@ -243,6 +237,7 @@ def _find_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
         return None
     if data.dtype.kind not in "uif" or not math.isfinite(value):
         return None  # NaN and infinities are missing anyway
+    missing: read_image.Pixels
     if data.dtype.kind == "f":
         with np.errstate(over="ignore"):  # rounded to the type, e.g. -3.4e38
             missing = np.isclose(data, data.dtype.type(value), rtol=1e-5, atol=0)
@@ -337,14 +332,12 @@ def _read_vendor_metadata(
     codes = (*_FEI_TAGS, _ZEISS_TAG, _TESCAN_TAG)
     if _is_thumbnail(first, page) and not any(code in page.tags for code in codes):
         page = first  # it may hold the header of both
-    for code in _FEI_TAGS:
+    for code in codes:
         text = _read_tag_text(tif, page, code)
-        if text is not None:
+        if text is not None and code in _FEI_TAGS:
             return parse_fei_header(text, shape)
-    text = _read_tag_text(tif, page, _ZEISS_TAG)
-    if text is not None:
-        return parse_zeiss_header(text, shape)
-    text = _read_tag_text(tif, page, _TESCAN_TAG)
+        if text is not None and code == _ZEISS_TAG:
+            return parse_zeiss_header(text, shape)
     return read_image.parse_tescan_header(text or "", shape, f"tag {_TESCAN_TAG}")
 
 
@@ -400,19 +393,16 @@ def parse_fei_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
         if size is not None:
             warnings = []
             break
-        sentence = (
-            "FEI's PixelHeight and PixelWidth must be positive lengths in metres, "
-            f"got {stated}: the pixel size is left unknown."
-        )
-        warnings.append(core.Message(sentence, "pixel-size-invalid"))
+        what = "FEI's PixelHeight and PixelWidth must be positive lengths in metres"
+        warnings.append(read_image.create_size_warning(what, stated))
     metadata = {
         f"{section}.{key}": sections[section][key]
         for section, keys in _FEI_ENTRIES.items()
         for key in keys
         if sections.get(section, {}).get(key)
     }
-    more: Any = {"metadata": metadata, "warnings": tuple(warnings[:1])}
-    about = read_image.RawImage("TIFF", None, size, "FEI", **more)
+    about = read_image.RawImage("TIFF", None, size, "FEI", metadata=metadata)
+    about = replace(about, warnings=tuple(warnings[:1]))
     if rows is None:
         return about
     # a page that was resampled or cropped keeps the header of the scan
@@ -471,11 +461,8 @@ def parse_zeiss_header(text: str, shape: tuple[int, int]) -> read_image.RawImage
         return _add_pixel_size_from_fov(image, values, shape)
     length = _refine_pixel_size(label, numbers)
     if length is None:
-        sentence = (
-            f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
-            "the pixel size is left unknown."
-        )
-        warning = core.Message(sentence, "pixel-size-invalid")
+        what = "Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length"
+        warning = read_image.create_size_warning(what, repr(label))
         return replace(image, warnings=(warning,))
     image = replace(image, pixel_size_nm=read_image.create_pixel_size((length, length)))
     return _rescale_to_page(image, length, values, shape)
@@ -547,9 +534,7 @@ def _read_pixel_pitches(
     tags = (("YResolution", y_unit or unit), ("XResolution", unit))
     lengths: list[float | None] = []
     for name, per in tags:
-        tag = page.tags.get(name)
-        value: Any = None if tag is None else tag.value
-        number = 0.0
+        value, number = page.tags.valueof(name), 0.0
         with suppress(TypeError, ValueError, ArithmeticError, IndexError):
             # rationals may be damaged
             if isinstance(value, tuple | list):
@@ -571,7 +556,7 @@ def _read_tag_pixel_size(page: "tifffile.TiffPage") -> core.PixelSize | None:
 
 
 def _read_imagej_pixel_size(
-    page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
+    page: "tifffile.TiffPage", metadata: _Details, warnings: list[str]
 ) -> core.PixelSize | None:
     unit = str(metadata.get("unit", metadata.get("xunit", ""))).strip()
     if unit in ("", "null"):  # from Bio-Formats: the tags have their own unit
@@ -580,12 +565,10 @@ def _read_imagej_pixel_size(
         return None
     size = _read_pixel_pitches(page, unit, str(metadata.get("yunit", unit)).strip())
     if size is None:
-        resolution = getattr(page.tags.get("XResolution"), "value", None)
-        sentence = (
-            f"ImageJ's calibration must be pixels per unit of length, got {resolution} "
-            f"per {unit!r}: the pixel size is left unknown."
-        )
-        warnings.append(core.Message(sentence, "pixel-size-invalid"))
+        resolution = page.tags.valueof("XResolution")
+        what = "ImageJ's calibration must be pixels per unit of length"
+        got = f"{resolution} per {unit!r}"
+        warnings.append(read_image.create_size_warning(what, got))
         return None
     is_coarse = max(size) > read_image.LARGEST_PRINTED_NM
     is_print = is_coarse and read_image.get_nm_per_unit(unit) in _PRINT_UNITS
@@ -603,7 +586,9 @@ class _PlaneSource:
     """Location of the pixels of one plane; small and picklable."""
 
     path: Path  # The TIFF
-    how: tuple[tuple[str, Any], ...]  # Keywords by which `tifffile` finds its series
+    # Keywords by which `tifffile` finds its series
+    is_ome: bool | None
+    omexml: str | None
     # Page that holds the plane
     series: int
     level: int
@@ -618,10 +603,6 @@ class _PlaneSource:
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    @property
-    def is_small(self) -> bool:
-        return self.nbytes <= read_image.LAZY_BYTES
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -648,15 +629,20 @@ class _PlaneSource:
         """Open the file and find the page in it."""
         import tifffile
 
-        how = dict(self.how)
-        decoding = convert_decoding_errors(self.path, "TIFF")
-        with decoding, tifffile.TiffFile(self.path, **how) as tif:
+        decoding, own = convert_decoding_errors(self.path, "TIFF"), self.is_ome
+        with (
+            decoding,
+            tifffile.TiffFile(self.path, omexml=self.omexml, is_ome=own) as tif,
+        ):
             _join_pages(tif)
             page: Any = tif.series[self.series].levels[self.level].pages[self.page]
             yield page
 
-    def read_all(self) -> core.RealArray:
-        """Read the whole plane into memory as an array of shape `out_shape`."""
+    def read(self) -> read_image.Pixels:
+        """Read the plane as an array of shape `out_shape`, lazily if it is large."""
+        if self.nbytes > read_image.LAZY_BYTES:
+            layout = self.out_shape, self.dtype, self.block
+            return read_image.create_lazy_plane(self, *layout)
         if self.offset is not None:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
@@ -665,10 +651,6 @@ class _PlaneSource:
             page.parent.filehandle.open()  # `tifffile` closes the other files of a set
             plane = np.asarray(page.asarray()).reshape(self.shape)
         return self._reorder_samples(plane)
-
-    def read_lazily(self) -> Any:
-        layout = self.out_shape, self.dtype, self.block
-        return read_image.create_lazy_plane(self, *layout)
 
     def read_window(self, rows: slice, columns: slice) -> core.RealArray:
         parts = {"Y": rows, "X": columns, "S": slice(None)}
@@ -689,10 +671,8 @@ def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
     blocks = math.prod(page.chunked)
     entries = min(len(page.dataoffsets), len(page.databytecounts))
     if entries != blocks:
-        msg = (
-            f"{path} lists only {entries} of {blocks} tiles or strips: export it again."
-        )
-        raise core.ReadError(msg, code="file-damaged")
+        msg = f"{path} lists only {entries} of {blocks} tiles or strips: export it"
+        raise core.ReadError(f"{msg} again.", code="file-damaged")
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     _check_file_size(path, max(ends))
 
@@ -734,13 +714,11 @@ def _find_plane(
     if math.prod(shape) != math.prod(key.shape):
         msg = f"{path} stores a volume in a single page: export a stack instead."
         raise core.ReadError(msg, code="format-unsupported")
-    how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
-    if tif.is_ome:
-        own = tif.ome_metadata == tif.pages.first.description
-        how = () if own else (("omexml", tif.ome_metadata),)
+    has_own = tif.ome_metadata == tif.pages.first.description
     plane = _PlaneSource(
         path=path,
-        how=how,
+        is_ome=None if tif.is_ome else False,
+        omexml=tif.ome_metadata if tif.is_ome and not has_own else None,
         series=series,
         level=level,
         page=0,
@@ -1010,16 +988,13 @@ def read_stage_positions(path: Path) -> list[core.FloatPair | None]:
                 planes = image.iterfind(".//{*}Plane")
                 first = [plane for plane in planes if int(plane.get("TheC", 0)) == 0]
                 first.sort(key=lambda one: [int(one.get(f"The{a}", 0)) for a in "TZ"])
-                places += map(_read_stage_position, first)
+                for stated in (plane.get for plane in first):
+                    units = [stated(f"Position{axis}Unit", "") for axis in "YX"]
+                    nm = [read_image.get_nm_per_unit(n) or math.nan for n in units]
+                    y, x = (float(stated(f"Position{n}", math.nan)) for n in "YX")
+                    place = y * nm[0], x * nm[1]
+                    places.append(place if all(map(math.isfinite, place)) else None)
     return places
-
-
-def _read_stage_position(plane: "Element") -> core.FloatPair | None:
-    units = [plane.get(f"Position{axis}Unit", "") for axis in "YX"]
-    y, x = (float(plane.get(f"Position{axis}", math.nan)) for axis in "YX")
-    down, across = (read_image.get_nm_per_unit(unit) or math.nan for unit in units)
-    place = y * down, x * across
-    return place if all(map(math.isfinite, place)) else None
 
 
 def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
@@ -1100,13 +1075,13 @@ def read_calibration(path: Path) -> read_image.RawImage:
 def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
     """List the full-resolution images with planes in this file itself."""
     own = [i for i, one in enumerate(tif.series) if _has_own_planes(tif, one)] or [0]
-    pages = {i: tif.series[i].keyframe for i in own}
-    # either tag may declare a reduced image
-    formers = {i: page.tags.valueof(_FORMER_SUBFILE) for i, page in pages.items()}
-    is_full = {
-        i: formers[i] != _FORMER_REDUCED and not pages[i].is_reduced for i in own
-    }
-    return [i for i in own if is_full[i]] or own
+    full = []
+    for number in own:  # either tag may declare a reduced image
+        page = tif.series[number].keyframe
+        former = page.tags.valueof(_FORMER_SUBFILE)
+        if former != _FORMER_REDUCED and not page.is_reduced:
+            full.append(number)
+    return full or own
 
 
 def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
@@ -1154,7 +1129,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         details = tif.imagej_metadata or {}
         if details and image.vendor is None and page.samplesperpixel == 1:
             line = _read_grey_calibration(details, np.dtype(page.dtype), complaints)
-    data: Any = plane.read_all() if plane.is_small else plane.read_lazily()
+    data: Any = plane.read()
     look, missing = image.look, _find_no_data(data, page, complaints)
     if lut is not None:
         indices, data = data, _apply_palette(data, lut)
@@ -1186,7 +1161,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
 
 def _choose_plane(
     path: Path, level: "tifffile.TiffPageSeries", options: read_image.ReadOptions
-) -> tuple[dict[str, Any], int, int | None]:
+) -> tuple[core.JsonObject, int, int | None]:
     """Count channels and planes; choose a plane's page and a channel's sample."""
     page = level.keyframe
     if page.dtype is None or page.sampleformat == _COMPLEX_INTEGERS:
@@ -1212,13 +1187,11 @@ def _choose_plane(
         names, counts = [*names, "S"], [*counts, samples]
     letter = "S" if by_sample else "C"
     axes = ["c" if a == letter else a.lower().replace("c", "") for a in names]
-    channels, planes, places = read_image.choose_plane(path, options, axes, counts)
+    choices, places = read_image.choose_plane(path, options, axes, counts)
     sample = places[-1] if by_sample else None
     where = places[: len(shape)]
     outer = int(np.ravel_multi_index(where, shape)) if shape else 0
-    sizes = read_image.get_axis_sizes(axes, counts)
-    about = {"channels": channels, "planes": planes, "axes": sizes}
-    return about, outer, sample
+    return choices, outer, sample
 
 
 def _count_missing_planes(series: "tifffile.TiffPageSeries") -> list[str]:
@@ -1245,13 +1218,12 @@ def _read_metadata(
         return replace(maker, metadata={**maker.metadata, **bits})
     size: core.PixelSize | None = None
     place_doubts: list[str] = []
-    name, record, look, depth, has_objective = None, None, None, None, False
+    name, look, depth, has_objective = None, None, None, False
     first = tif.pages.first
     ome = tif.ome_metadata or (first.description if first.is_ome else "")
     root = _parse_ome_xml(ome)
     if root is not None:
         size, name, depth = _read_series_metadata(root, series, tif, warnings)
-        record = _find_ome_record(root, place_doubts)
         has_objective = root.find(".//{*}Objective") is not None
     elif tif.is_ome:
         damage = "The OME-XML is damaged: the pixel size is left unknown."
@@ -1263,7 +1235,7 @@ def _read_metadata(
         look = _read_imagej_limits(details)
     else:
         size = _read_tag_pixel_size(page)
-    record = record or _find_record(text, place_doubts)
+    record = _find_record(root, text, place_doubts)
     rows, columns = int(page.imagelength), int(page.imagewidth)
     turn_note = "" if _read_orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turn_note or record.shape not in (None, (rows, columns))):
@@ -1311,7 +1283,7 @@ def _read_orientation(
     return orientation if orientation in range(1, 9) else 1
 
 
-def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | None:
+def _read_imagej_limits(details: _Details) -> core.DisplaySettings | None:
     """Read ImageJ's display range of a single-channel image."""
     if int(details.get("channels") or 1) > 1:
         return None
@@ -1322,12 +1294,15 @@ def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | No
         return None  # grey values do not depend on it
 
 
-def _find_record(text: str, warnings: list[str]) -> Record | None:
-    """Find this package's record in a text."""
-    for line in text.splitlines():
-        if line.startswith(f"{RECORD_KEY}="):
-            return Record.from_json(line.partition("=")[2], warnings)
-    return None
+def _find_record(
+    root: "Element | None", text: str, warnings: list[str]
+) -> Record | None:
+    """Find the record of this package in OME annotations, or in a text."""
+    elements = () if root is None else root.iter()
+    records = [n.text for n in elements if n.get("K") == RECORD_KEY and n.text]
+    parts = (line.partition("=") for line in text.splitlines())
+    records += [value for key, mark, value in parts if key == RECORD_KEY and mark]
+    return Record.from_json(records[0], warnings) if records else None
 
 
 def _convert_to_level(

@@ -13,6 +13,7 @@ from napari_semsr import core
 from napari_semsr.core import Micrograph, PixelSize, RealArray, WriteError
 from napari_semsr.io import files
 from napari_semsr.io.files import RECORD_KEY, create_image_record, replace_atomically
+from napari_semsr.io.read_image import Pixels
 from napari_semsr.io.tiff_read import read_calibration
 from napari_semsr.io.zarr_store import compute_pyramid_shapes, downsample_block
 
@@ -77,9 +78,7 @@ def convert_to_ome_type(data: RealArray, path: Path) -> RealArray:
     if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
         for value in (data.min(), data.max()):
             if not -_MAX_EXACT <= int(value) <= _MAX_EXACT:
-                msg = (
-                    f"{path} stores integers up to 2**53, got {value}: write .ome.zarr."
-                )
+                msg = f"{path} stores integers up to 2**53, got {value}: use .ome.zarr."
                 raise WriteError(msg, code="out-of-range")
     return data.astype(_get_ome_type(data.dtype), copy=False)
 
@@ -150,7 +149,7 @@ def write_fei_tiff(image: Micrograph, path: Path) -> None:
     import tifffile
 
     (rows, columns), (y, x) = image.shape, image.scale
-    sections: dict[str, dict[str, Any]] = {
+    sections: dict[str, dict[str, object]] = {
         "System": {"SystemType": "simulated", "Software": "napari-semsr"},
         "EBeam": {"HFW": columns * x * 1e-9, "VFW": rows * y * 1e-9},
         "Scan": {"PixelWidth": x * 1e-9, "PixelHeight": y * 1e-9},
@@ -166,27 +165,27 @@ def write_fei_tiff(image: Micrograph, path: Path) -> None:
         lines.append("")
     tag = (_FEI_TAG, 2, 0, "\r\n".join(lines), True)
     pixels = np.ascontiguousarray(image.array(), dtype=image.dtype.newbyteorder("="))
-    how: dict[str, Any] = {"photometric": "minisblack", "metadata": None}
     with replace_atomically(path) as temporary, tifffile.TiffWriter(temporary) as tif:
-        tif.write(pixels, **how, extratags=[tag])
+        tif.write(pixels, photometric="minisblack", metadata=None, extratags=[tag])
 
 
 def _create_imagej_options(image: Micrograph, axes: str, record: str) -> dict[str, Any]:
     """Return the ImageJ options: scale, contrast limits, and the metadata record."""
-    keywords: dict[str, Any] = {}
-    if image.look is not None:
-        keywords["min"], keywords["max"] = image.look.limits
-    elif image.dtype.kind == "b":  # otherwise Fiji shows 0 and 1 of 255, both black
-        keywords["min"], keywords["max"] = 0, 1
     unit, per_unit = _choose_resolution(image.pixel_size_nm, _UNITS)
-    keywords |= {"unit": unit, "Info": f"{RECORD_KEY}={record}", "axes": axes}
-    return {"metadata": keywords, "resolution": per_unit}
+    keywords = {"unit": unit, "Info": f"{RECORD_KEY}={record}", "axes": axes}
+    limits = None if image.look is None else image.look.limits
+    if limits is None and image.dtype.kind == "b":
+        limits = 0, 1  # otherwise Fiji shows 0 and 1 of 255, both black
+    range_shown = {} if limits is None else {"min": limits[0], "max": limits[1]}
+    return {"metadata": {**range_shown, **keywords}, "resolution": per_unit}
 
 
-def _create_ome_metadata(image: Micrograph, axes: str, record: str) -> dict[str, Any]:
+def _create_ome_metadata(
+    image: Micrograph, axes: str, record: str
+) -> dict[str, object]:
     """Return OME-XML attributes: sizes with units, and the metadata record."""
     name = core.escape_invisible_characters(image.name)  # which XML does not hold
-    metadata: dict[str, Any] = {"axes": axes, "Name": name}
+    metadata: dict[str, object] = {"axes": axes, "Name": name}
     metadata["MapAnnotation"] = {RECORD_KEY: record}
     if image.significant_bits is not None:
         metadata["SignificantBits"] = image.significant_bits
@@ -197,7 +196,7 @@ def _create_ome_metadata(image: Micrograph, axes: str, record: str) -> dict[str,
     return metadata
 
 
-def _iterate_tiles(data: Any, path: Path) -> Iterator[RealArray]:
+def _iterate_tiles(data: Pixels, path: Path) -> Iterator[RealArray]:
     """Yield full tiles of an image in an OME type, computed in bands.
 
     Tiles at the edge are padded here: tifffile would apply the predictor of a
@@ -230,9 +229,8 @@ def write_ome(image: Micrograph, path: Path) -> None:
     }
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
     record = create_image_record(image).to_json()
-    how: dict[str, Any] = {"ome": True, "bigtiff": nbytes >= 2**31}
-    verified = _rename_verified_file(path, record)
-    with verified as temporary, tifffile.TiffWriter(temporary, **how) as tif:
+    verified, is_big = _rename_verified_file(path, record), nbytes >= 2**31
+    with verified as place, tifffile.TiffWriter(place, ome=True, bigtiff=is_big) as tif:
         tif.write(
             _iterate_tiles(image.data, path),
             shape=image.shape,
@@ -305,10 +303,11 @@ def write_pages(
         options = _create_resolution_tags(first)
         options["metadata"] = _create_ome_metadata(first, letters, record)
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
-    how: dict[str, Any] = {"ome": ome, "imagej": not ome}
-    how["bigtiff"] = ome and size >= 2**31
-    verified = _rename_verified_file(path, record)
-    with verified as temporary, tifffile.TiffWriter(temporary, **how) as tif:
+    is_big = ome and size >= 2**31
+    with (
+        _rename_verified_file(path, record) as place,
+        tifffile.TiffWriter(place, ome=ome, imagej=not ome, bigtiff=is_big) as tif,
+    ):
         tif.write(
             (np.ascontiguousarray(convert(page, path)) for page in pages),
             shape=(*sizes_by_axis.values(), *first.shape),

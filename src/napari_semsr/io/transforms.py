@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.io.files import read_text, replace_atomically
+from napari_semsr.io.files import read_json_object, read_text, replace_atomically
 from napari_semsr.io.read_image import ReadOptions
 from napari_semsr.io.sheets import read_sheet, write_csv
 
@@ -147,8 +147,7 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
 
 def _get_matrix_rows(affine: core.Affine) -> list[list[float]]:
     """Return the matrix rows (y, x), each followed by its shift."""
-    pairs = zip(affine.matrix, affine.shift, strict=True)
-    return [[*row, move] for row, move in pairs]
+    return [[*row, by] for row, by in zip(affine.matrix, affine.shift, strict=True)]
 
 
 def _format_ngff_transform(affine: core.Affine, transform_file: StoredTransform) -> str:
@@ -192,10 +191,9 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         values = json.loads(read_text(path))
     except OSError as error:
-        other = f"{path} cannot be read: {error.strerror or error}."
-        raise core.ReadError(
-            core.describe_access_error(path, error) or other
-        ) from error
+        fault: str | None = core.describe_access_error(path, error)
+        fault = fault or f"{path} cannot be read: {error.strerror or error}."
+        raise core.ReadError(fault) from error
     except (ValueError, RecursionError) as error:
         msg = (
             f"{path} is not a transform, since it is not valid JSON ({error}): choose "
@@ -223,7 +221,7 @@ def read_transform(path: Path) -> StoredTransform:
         raise core.ReadError(msg, code="file-damaged") from error
 
 
-def _parse_transform(values: dict[str, Any]) -> StoredTransform:
+def _parse_transform(values: core.JsonObject) -> StoredTransform:
     for key, convention in _CONVENTIONS.items():
         _check_value(key, values.get(key, convention), [convention])
     rows = np.array(values["matrix"], dtype=float)
@@ -252,7 +250,7 @@ def _check_value(what: str, value: object, allowed: Sequence[object]) -> None:
         raise ValueError(msg)
 
 
-def _parse_image_identity(values: dict[str, Any]) -> ImageIdentity:
+def _parse_image_identity(values: core.JsonObject) -> ImageIdentity:
     rows, columns = (int(n) for n in values["shape"])
     size = _parse_number_pair(values["pixel_size_nm"])
     if min(rows, columns) < 1 or max(rows, columns) > _LARGEST or min(size) <= 0:
@@ -314,15 +312,13 @@ def read_landmarks(
             raise core.ReadError(msg, code="pixel-size-missing")
         places = []
         for line, row in sheet.rows:
-            cells, where = (
-                dict(zip(sheet.names, row, strict=False)),
-                f"{path} line {line}",
-            )
-            here = [cells.get(name, "") for name in pairs[units[0]]]
-            places.append([sheet.parse_number(cell, where, _FOUR) for cell in here])
-        numbers = np.array(places, dtype=float).reshape(-1, 2)
+            cells = dict(zip(sheet.names, row, strict=False))
+            here, where = pairs[units[0]], f"{path} line {line}"
+            numbers = (sheet.parse_number(cells.get(n, ""), where, _FOUR) for n in here)
+            places.append([*numbers])
+        points = np.array(places, dtype=float).reshape(-1, 2)
         is_nm = units[0] == "nm"
-        sides.append(numbers if is_nm else numbers * image.scale + image.origin)
+        sides.append(points if is_nm else points * image.scale + image.origin)
     return sides[0], sides[1]
 
 
@@ -368,15 +364,7 @@ def read_calibration(
 
     The file is from `write_calibration`, or written by hand; None without distortion.
     """
-    try:
-        values = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "it is not JSON"
-        text = f"{path} cannot be read as a calibration: {reason}."
-        fault = core.Message(text, "content-invalid")
-        raise core.ReadError(
-            core.describe_access_error(path, error) or fault
-        ) from error
+    values = read_json_object(path)
     names = ("pixel_size_nm", "pixel_size_sd_nm")
     try:
         size, spread = (
@@ -405,7 +393,7 @@ def read_calibration(
 
 
 def apply_calibration(
-    values: Mapping[str, Any], models: Iterable[type[core.Options]]
+    values: Mapping[str, object], models: Iterable[type[core.Options]]
 ) -> dict[str, object]:
     """Replace the option `calibration` with the values from its file, if set.
 
@@ -421,7 +409,7 @@ def apply_calibration(
     if all_values.get("pixel_size_nm") is not None:
         msg = "Set a calibration or a pixel size, not both."
         raise core.OptionError(msg, code="options-contradict")
-    size, spread, distortion = read_calibration(Path(path))
+    size, spread, distortion = read_calibration(Path(str(path)))
     all_values |= {"pixel_size_nm": size, "pixel_size_sd_nm": spread}
     if any("known_distortion" in model.model_fields for model in models):
         all_values["known_distortion"] = distortion

@@ -4,7 +4,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path, PureWindowsPath
@@ -15,16 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_semsr import core
-from napari_semsr.io import files, zarr_store as stores
-from napari_semsr.io.read_image import (
-    RawImage,
-    ReadOptions,
-    choose_plane,
-    convert_to_nm,
-    create_pixel_size,
-    create_series_record,
-    get_axis_sizes,
-)
+from napari_semsr.io import files, read_image, zarr_store as stores
 from napari_semsr.io.zarr_store import OmeZarrStore
 
 if TYPE_CHECKING:
@@ -104,7 +95,7 @@ def read_coverage(image: core.Micrograph) -> core.Micrograph | None:
     place = files.get_label_path(Path(image.path), files.COVERAGE)
     if not matches(place, b""):
         return None
-    counts = raw_image(place, ReadOptions()).data
+    counts = raw_image(place, read_image.ReadOptions()).data
     if counts.shape != image.shape:
         return None
     return image.replace(data=counts, name=f"{image.name} {files.COVERAGE}")
@@ -130,11 +121,11 @@ class _MultiscaleImage:
     """A multiscale image in a store."""
 
     group: "zarr.Group"
-    metadata: Mapping[str, Any]
+    metadata: core.JsonObject
     version: str
     count: int
     # Index of the image among those that the store lists, and their groups
-    listed: Mapping[str, Any] = field(default_factory=dict)
+    listed: Mapping[str, object] = field(default_factory=dict)
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -143,7 +134,7 @@ def matches(path: Path, head: bytes) -> bool:
     return not head and path.is_dir() and any(mark.is_file() for mark in marks)
 
 
-def raw_image(path: Path, options: ReadOptions) -> RawImage:
+def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImage:
     """Read the selected image, level and plane."""
     import zarr
 
@@ -202,7 +193,7 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
         )
 
 
-def get_ome_attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
+def get_ome_attributes(group: "zarr.Group") -> tuple[core.JsonObject, str]:
     """Return the OME attributes and version of a group in either layout."""
     attributes = dict(group.attrs)
     ome, version = attributes.get("ome"), "0.4"
@@ -218,7 +209,7 @@ def _format_value(value: object) -> str:
     return core.escape_invisible_characters(str(value))[:_LONGEST_WORD]
 
 
-def _get_multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _get_multiscales(attributes: core.JsonObject) -> list[core.JsonObject]:
     """Return the metadata of multiscale images in a group; empty if invalid."""
     entries = attributes.get("multiscales")
     entries = entries if isinstance(entries, list) else []
@@ -250,7 +241,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     if not isinstance(child, zarr.Group):
         msg = f"{path} is a zarr group without OME-Zarr metadata: {_HINT}."
         raise core.ReadError(msg, code="no-image")
-    listed = create_series_record(number, names)
+    listed = read_image.create_series_record(number, names)
     return replace(_find_image(path, child, 0), count=len(names), listed=listed)
 
 
@@ -279,15 +270,13 @@ def _is_inside(name: str) -> bool:
     return bool(place.parts) and not place.anchor and ".." not in place.parts
 
 
-def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[dict[str, Any]]:
+def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[core.JsonObject]:
     """Return the metadata of the pyramid levels of an image, finest first."""
     datasets = image.metadata.get("datasets")
     levels = datasets if isinstance(datasets, list) else []
     if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
         got = core.shorten_value(datasets)
-        msg = (
-            f"{path} must list its levels under datasets, each with a path, got {got}."
-        )
+        msg = f"{path} must list its levels and their paths under datasets, got {got}."
         raise core.ReadError(msg, code="metadata-damaged")
     return levels
 
@@ -315,7 +304,7 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
     return array
 
 
-def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[dict[str, Any]]:
+def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[core.JsonObject]:
     """Return the axes of an image and check that the last two are y and x."""
     axes_stated = image.metadata.get("axes")
     systems = image.metadata.get("coordinateSystems")  # since 0.6, levels first
@@ -346,7 +335,7 @@ class _LevelTransform:
 
 
 def _read_level_transform(
-    image: _MultiscaleImage, dataset: Mapping[str, Any], ndim: int
+    image: _MultiscaleImage, dataset: core.JsonObject, ndim: int
 ) -> _LevelTransform:
     """Read scale and translation of a level, combined with those of the image."""
     own = dataset.get("coordinateTransformations")
@@ -381,7 +370,7 @@ def _read_level_transform(
 
 
 def _apply_transform(
-    place: _LevelTransform, name: str, step: Mapping[str, Any], ndim: int
+    place: _LevelTransform, name: str, step: core.JsonObject, ndim: int
 ) -> _LevelTransform:
     """Apply a scale or translation given as one number per axis."""
     kind = step["type"]
@@ -393,12 +382,12 @@ def _apply_transform(
             numbers = tuple(float(value) for value in values[-2:])
     if numbers is None or not all(map(math.isfinite, numbers)):
         got = core.shorten_value(step.get(kind, dict(step)))
-        text = f"The {kind} of {name} must be {ndim} numbers, got {got}: the"
+        what = f"The {kind} of {name} must be {ndim} numbers"
         if kind == "scale":
-            text = f"{text} pixel size is left unknown."
-            doubt = core.Message(text, "pixel-size-invalid")
-            return replace(place, doubts=(*place.doubts, doubt))
-        doubt = core.Message(f"{text} position is left unknown.", "place-unknown")
+            doubts = (*place.doubts, read_image.create_size_warning(what, got))
+            return replace(place, doubts=doubts)
+        text = f"{what}, got {got}: the position is left unknown."
+        doubt = core.Message(text, "place-unknown")
         return replace(place, place_doubts=(*place.place_doubts, doubt))
     (y, x), (down, across) = numbers, place.shift
     if kind == "translation":
@@ -412,16 +401,15 @@ def _read_level(
     path: Path,
     image: _MultiscaleImage,
     record: files.Record | None,
-    options: ReadOptions,
-) -> RawImage:
+    options: read_image.ReadOptions,
+) -> read_image.RawImage:
     """Read a level with its metadata."""
     datasets = _get_level_metadata(path, image)
     level = files.choose_index(path, "level", options.level, len(datasets))
     array = _open_level_array(path, image, level)
     axes = _get_axes(path, image, array.ndim)
     outer = [str(a["name"]) for a in axes[:-2]]
-    sizes = array.shape[:-2]
-    channels, planes, index = choose_plane(path, options, outer, sizes)
+    choices, index = read_image.choose_plane(path, options, outer, array.shape[:-2])
     channel = index[outer.index("c")] if "c" in outer else 0
     place = _read_level_transform(image, datasets[level], array.ndim)
     ratio, place = _compute_level_ratio(path, image, level, array, place)
@@ -433,16 +421,13 @@ def _read_level(
         text = f"OME-Zarr {image.version} is not fully supported {range_text}: check"
         doubt = core.Message(f"{text} the pixel size.", "other-version")
         doubts = (*doubts, doubt)
-    return RawImage(
+    return read_image.RawImage(
         format=f"OME-Zarr {image.version}",
         data=_create_lazy_array(path, array, index),
         pixel_size_nm=size,
         coarser=ratio,
         levels=len(datasets),
         series=image.count,
-        channels=channels,
-        planes=planes,
-        axes=get_axis_sizes(outer, sizes),
         record=record,
         origin=origin,
         spacing_px=spacing,
@@ -451,6 +436,7 @@ def _read_level(
         metadata={"chunks": list(array.chunks[-2:]), **image.listed},
         doubts=doubts,
         place_doubts=place.place_doubts,
+        **choices,
     )
 
 
@@ -469,7 +455,9 @@ def _read_display_settings(
         return None  # grey values do not depend on it
 
 
-def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:
+def _create_lazy_array(
+    path: Path, array: "ZarrArray", index: tuple[int, ...]
+) -> read_image.Pixels:
     """Return a dask array with one block for each chunk (or shard)."""
     import dask.array as da
     from dask.base import tokenize
@@ -573,7 +561,7 @@ class _CheckedArray:
 
 
 def _compute_calibration(
-    axes: Sequence[Mapping[str, Any]],
+    axes: Sequence[Mapping[str, object]],
     place: _LevelTransform,
     ratio: core.FloatPair,
     record: files.Record | None,
@@ -584,14 +572,14 @@ def _compute_calibration(
     if place.scale is None or place.doubts:
         doubts = place.doubts
         if not (unitless or doubts):
-            text = (
-                f"No scale is given for {units[0]!r} and {units[1]!r}: the pixel size"
-            )
-            doubts = (core.Message(f"{text} is unknown.", "pixel-size-missing"),)
+            text = f"No scale is given for {units[0]!r} and {units[1]!r}"
+            text += ": the pixel size is unknown."
+            doubts = (core.Message(text, "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
-    lengths = [convert_to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
-    size = create_pixel_size(lengths)
+    scales = zip((y, x), units, strict=True)
+    lengths = [read_image.convert_to_nm(step, unit) for step, unit in scales]
+    size = read_image.create_pixel_size(lengths)
     if size is not None:
         grow = [n / s for n, s in zip(size, (y, x), strict=True)]
         return size, (down * grow[0], across * grow[1]), (1.0, 1.0), ()
@@ -602,8 +590,8 @@ def _compute_calibration(
         return None, (0.0, 0.0), ratio, ()
     pairs = zip((y, x), units, strict=True)
     got = " and ".join(f"{s:g} {u or 'without a unit'}" for s, u in pairs)
-    text = f"The scale of y and x must be lengths above 0, got {got}: the pixel size is"
-    doubt = core.Message(f"{text} left unknown.", "pixel-size-invalid")
+    what = "The scale of y and x must be lengths above 0"
+    doubt = read_image.create_size_warning(what, got)
     return None, (0.0, 0.0), ratio, (doubt,)
 
 
@@ -621,10 +609,8 @@ def _compute_level_ratio(
     """
     if level == 0:
         return (1.0, 1.0), place
-    finest, first = (
-        _open_level_array(path, image, 0),
-        _get_level_metadata(path, image)[0],
-    )
+    finest = _open_level_array(path, image, 0)
+    first = _get_level_metadata(path, image)[0]
     whole = _read_level_transform(image, first, finest.ndim).scale or (0.0, 0.0)
     ratios = []
     doubts = place.doubts
@@ -740,17 +726,16 @@ def list_series(path: Path) -> list[Path]:
         return []
     orders: dict[Path, int] = {}
     for number, name in enumerate(list_image_groups(path, root)):
-        group: Any = root.get(name)  # if it is not a group, reading it says so
-        own = (
-            stores.get_package_attributes(group)
-            if isinstance(group, zarr.Group)
-            else {}
-        )
-        order = own.get(_ORDER)
-        orders[path / name] = order if type(order) is int else number
-        labels: Any = own and group.get(files.LABELS)
-        for label in labels.group_keys() if isinstance(labels, zarr.Group) else ():
-            order = stores.get_package_attributes(labels[label]).get(_ORDER)
+        orders[path / name] = number
+        group = root.get(name)
+        if not isinstance(group, zarr.Group):  # reading it says so
+            continue
+        own = stores.get_package_attributes(group)
+        if type(own.get(_ORDER)) is int:
+            orders[path / name] = own[_ORDER]
+        labels = group.get(files.LABELS) if own else None
+        for label, child in labels.groups() if isinstance(labels, zarr.Group) else ():
+            order = stores.get_package_attributes(child).get(_ORDER)
             if type(order) is int:
                 orders[path / name / files.LABELS / label] = order
     return sorted(orders, key=lambda place: orders[place])
@@ -822,7 +807,9 @@ class GrowingMosaic:
         default_factory=dict, repr=False
     )
     # held while the store is extended
-    _lock: Any = field(default_factory=threading.RLock, repr=False)
+    _lock: AbstractContextManager[object] = field(
+        default_factory=threading.RLock, repr=False
+    )
 
     @classmethod
     def create(cls, place: Path, about: core.Micrograph, chunk: int) -> "GrowingMosaic":
@@ -830,15 +817,16 @@ class GrowingMosaic:
 
         Raises a `WriteError` if it cannot be created, or another process has locked it.
         """
-        how: dict[str, Any] = {"chunk": chunk, "overwrite": True}
-        how |= {"shape": (chunk, chunk), "dtype": np.float32}
-        store = create_image_store(about, place, **how)
+        sides, dtype = (chunk, chunk), np.float32
+        store = create_image_store(
+            about, place, shape=sides, dtype=dtype, chunk=chunk, overwrite=True
+        )
         with files.convert_write_errors(place):
             level0 = store.group.create_array(
                 "0",
-                shape=(chunk, chunk),
-                dtype=np.float32,
-                chunks=(chunk, chunk),
+                shape=sides,
+                dtype=dtype,
+                chunks=sides,
                 fill_value=float("nan"),
                 dimension_names=("y", "x"),
                 overwrite=True,
@@ -977,5 +965,7 @@ class GrowingWindow:
         values = self.mosaic.read(part.move(self.box.corner))
         return values[:: spans[0][2], :: spans[1][2]]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> core.RealArray:
         return np.asarray(self[:, :], dtype=dtype)

@@ -75,7 +75,7 @@ def _changed_parts(record_before: Record | None, record_now: Record) -> list[str
     return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
 
 
-def _collect_options(history: dict[str, Any]) -> dict[str, Any]:
+def _collect_options(history: core.JsonObject) -> core.JsonObject:
     """Return the options of a history, including reading options."""
     options = history.pop("options", None) or {}
     reading = options.get("reading")
@@ -85,7 +85,7 @@ def _collect_options(history: dict[str, Any]) -> dict[str, Any]:
     return {f"option {k}": value for k, value in updated.items()}
 
 
-def _get_resume_record(record: Record) -> dict[str, Any]:
+def _get_resume_record(record: Record) -> core.JsonObject:
     """Return the parts of a record that must match to resume a run."""
     values = record.to_dict()
     values.pop("look", None)  # of no effect on the pixels
@@ -280,7 +280,7 @@ class OmeZarrStore:
             raise core.WriteError(msg, code="wrong-type") from error
         self.group.attrs[ATTRIBUTE] = {**get_package_attributes(self.group), key: plain}
 
-    def read_notes(self) -> dict[str, Any]:
+    def read_notes(self) -> core.JsonObject:
         """Return all stored notes."""
         return get_package_attributes(self.group)
 
@@ -452,33 +452,28 @@ class _Pyramid:
         self, level: int, place: core.IntPair, values: core.RealArray
     ) -> None:
         """Write a block (Y, X), and the coarser ones that it completes."""
-        if level == 0:
-            self._forget_coarser_blocks(place)
+        for number in range(len(self._shapes) if level == 0 else 0):
+            # forget what was made from an earlier version of the block
+            block = number, place[0] >> number, place[1] >> number
+            self._done.discard(block)
+            self._reduced.drop(block)
         corner = place[0] * self._unit[0], place[1] * self._unit[1]
-        self._open_level(level)[core.Box.from_shape(values.shape, corner).slices] = (
-            values
-        )
+        box = core.Box.from_shape(values.shape, corner)
+        self._open_level(level)[box.slices] = values
         self._done.add((level, *place))
-        splits_pixels = any(
-            side % 2 and side < n
-            for side, n in zip(self._unit, self._shapes[level], strict=True)
-        )
+        sides = zip(self._unit, self._shapes[level], strict=True)
+        splits_pixels = any(side % 2 and side < n for side, n in sides)
         if level + 1 == len(self._shapes) or splits_pixels:
             return
         coarser = place[0] // 2, place[1] // 2
         reduced = self._reduce(values)
         with self._lock:
             self._reduced.put((level, *place), reduced)
+            triples = zip(coarser, self._shapes[level], self._unit, strict=True)
             rows, columns = (
-                range(2 * at, min(2 * at + 2, -(-n // side)))
-                for at, n, side in zip(
-                    coarser, self._shapes[level], self._unit, strict=True
-                )
+                range(2 * at, min(2 * at + 2, -(-n // side))) for at, n, side in triples
             )
-            parts = [
-                [self._reduced.get((level, row, column)) for column in columns]
-                for row in rows
-            ]
+            parts = [[self._reduced.get((level, y, x)) for x in columns] for y in rows]
             if any(part is None for line in parts for part in line):
                 return
             for row, column in product(rows, columns):
@@ -493,9 +488,8 @@ class _Pyramid:
         (high, wide), total, count = self._unit, 0, 0
         missing: list[list[core.IntPair]] = [[]]
         for level, shape in enumerate(self._shapes[1:], start=1):
-            corners = _iterate_unit_corners(shape, self._unit)
-            places = [(y // high, x // wide) for y, x in corners]
-            missing.append([p for p in places if (level, *p) not in self._done])
+            units = product(range(-(-shape[0] // high)), range(-(-shape[1] // wide)))
+            missing.append([at for at in units if (level, *at) not in self._done])
         total = sum(map(len, missing))
         for level, places in enumerate(missing[1:], start=1):
             source, target = self._open_level(level - 1), self._open_level(level)
@@ -516,27 +510,9 @@ class _Pyramid:
         with self._lock:
             while len(self._levels) <= level:
                 number, finest = len(self._levels), self._finest
-                shape = self._shapes[number]
-                self._levels.append(
-                    _create_level(self._group, str(number), shape, finest, finest.dtype)
-                )
+                how = str(number), self._shapes[number], finest, finest.dtype
+                self._levels.append(_create_level(self._group, *how))
             return self._levels[level]
-
-    def _forget_coarser_blocks(self, place: core.IntPair) -> None:
-        """Forget what was made from an earlier version of a block."""
-        for level in range(len(self._shapes)):
-            block = level, place[0] >> level, place[1] >> level
-            self._done.discard(block)
-            self._reduced.drop(block)
-
-
-def _iterate_unit_corners(
-    shape: core.IntPair, unit: core.IntPair
-) -> Iterator[core.IntPair]:
-    """Yield the corners of the write units of a level, row by row."""
-    for y in range(0, shape[0], unit[0]):
-        for x in range(0, shape[1], unit[1]):
-            yield y, x
 
 
 def _convert_to_int_pair(shape: tuple[int, ...]) -> core.IntPair:
@@ -555,7 +531,7 @@ def register_label(image: "zarr.Group", name: str) -> "zarr.Group":
     return labels
 
 
-def get_package_attributes(group: "zarr.Group") -> dict[str, Any]:
+def get_package_attributes(group: "zarr.Group") -> core.JsonObject:
     """Return the attributes of a group that belong to this package."""
     attributes = group.attrs.get(ATTRIBUTE)
     return dict(attributes) if isinstance(attributes, dict) else {}
@@ -589,7 +565,7 @@ def _create_level(
 
 # How arrays name axes and files: zarr 2 has no names of axes, and joins indices by dots
 # unless folders are chosen, which OME-Zarr 0.4 recommends.
-_LAYOUTS: dict[str, dict[str, Any]] = {
+_LAYOUTS: dict[str, core.JsonObject] = {
     "0.5": {"dimension_names": ("y", "x")},
     "0.4": {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
 }
@@ -604,7 +580,7 @@ def _import_metadata_models(version: str) -> ModuleType:
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
 
-def _wrap_metadata(metadata: dict[str, object], version: str) -> dict[str, Any]:
+def _wrap_metadata(metadata: dict[str, object], version: str) -> core.JsonObject:
     """Convert OME metadata to group attributes; 0.4 has no ``ome`` key."""
     return {"ome": metadata} if version == "0.5" else metadata
 
@@ -646,10 +622,8 @@ def create_store(
         msg = f"A chunk must have at least one pixel, got {rows} x {columns}."
         raise core.OptionError(msg, code="out-of-range")
     size = core.parse_pixel_size(pixel_size_nm)
-    record = Record(
-        *(name, size, origin, spacing_px, provenance, look),
-        significant_bits=significant_bits,
-    )
+    facts = name, size, origin, spacing_px, provenance, look, None, significant_bits
+    record = Record(*facts)
     plan = _StoreLayout(
         shape=_convert_to_int_pair(shape),
         dtype=np.dtype(dtype),
@@ -688,8 +662,6 @@ class _StoreLayout:
 def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     import zarr
 
-    from napari_semsr.core import FolderStore
-
     with convert_write_errors(path):
         try:
             path.mkdir()
@@ -705,7 +677,7 @@ def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarr
             **_wrap_metadata(metadata, plan.version),
         }
         layout: Literal[2, 3] = 3 if plan.version == "0.5" else 2
-        here = FolderStore(path)
+        here = core.FolderStore(path)
         group = zarr.create_group(here, zarr_format=layout, attributes=notes)
         level0 = group.create_array(
             "0",
@@ -732,7 +704,7 @@ def _create_done_map(
 
 def read_store_state(
     path: Path,
-) -> tuple[Record | None, dict[str, Any], core.IntPair | None]:
+) -> tuple[Record | None, core.JsonObject, core.IntPair | None]:
     """Read the record, notes and progress of a possibly incomplete store.
 
     Returns its record (name, calibration, history; None if another program wrote it),
@@ -740,11 +712,9 @@ def read_store_state(
     """
     import zarr
 
-    from napari_semsr.core import FolderStore
-
-    notes: dict[str, Any] = {}
+    notes: core.JsonObject = {}
     progress: core.IntPair | None = None
-    here = FolderStore(path, read_only=True)
+    here = core.FolderStore(path, read_only=True)
     with suppress(*_UNREADABLE):
         notes = get_package_attributes(zarr.open_group(here, mode="r"))
     with suppress(*_UNREADABLE):
@@ -758,15 +728,13 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
     """Open an interrupted store and check that it matches the current run."""
     import zarr
 
-    from napari_semsr.core import FolderStore
-
     with convert_write_errors(path):
         lock = StoreLock(path)
     for orphan in path.rglob("*.partial"):
         _logger.info("Removing %s, which an interrupted run left behind.", orphan)
         orphan.unlink(missing_ok=True)
     try:
-        group = zarr.open_group(FolderStore(path), mode="r+")
+        group = zarr.open_group(core.FolderStore(path), mode="r+")
         level0 = group["0"]
         own = get_package_attributes(group)
         marks: Any
@@ -821,12 +789,13 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
     files = sum(count_blocks(path, level) for level in levels)
     if files < (get_recorded_block_count(group) or 0):
         return False
-    return all(
-        _is_decodable(level, core.Box.from_shape(unit, corner).slices)
-        for level in levels
-        for unit in [_convert_to_int_pair(level.shards or level.chunks)]
-        for corner in _iterate_unit_corners(_convert_to_int_pair(level.shape), unit)
-    )
+    for level in levels:
+        (rows, columns), (high, wide) = level.shape, level.shards or level.chunks
+        corners = product(range(0, rows, high), range(0, columns, wide))
+        boxes = (core.Box.from_shape((high, wide), corner) for corner in corners)
+        if not all(_is_decodable(level, box.slices) for box in boxes):
+            return False
+    return True
 
 
 # The metadata of an image: axes, units, and position of each level.
@@ -836,7 +805,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
 
 def _create_image_attributes(
     record: Record, dtype: np.dtype[Any], levels: int, version: str
-) -> dict[str, Any]:
+) -> core.JsonObject:
     """Return the metadata of an image for a given OME-Zarr version.
 
     The axes have units if the image is calibrated; otherwise the scale is in pixels of
@@ -865,7 +834,7 @@ def _create_image_attributes(
 
 def _create_label_attributes(
     record: Record, name: str, levels: int, version: str
-) -> dict[str, Any]:
+) -> core.JsonObject:
     """Compose the metadata of a label image, with the colours of its classes."""
     ome = _import_metadata_models(version)
     classes = record.look.classes if record.look else ()

@@ -192,7 +192,9 @@ def add_defects(
         if box is None or not finite[box].all():
             continue
         other = float(soft.ravel()[rng.choice(places)])
-        cover, rim = shape.compute_coverage(), shape.compute_rim_mask()
+        distance = shape.compute_distance()
+        cover = np.clip(0.5 - distance, 0, 1).astype(np.float32)
+        rim = (distance > 0.5) & (distance <= 0.5 + _RIM_PX)
         level = float(np.median(soft[box][rim]))
         inside = cover > 0.5
         new = other if rng.random() < 0.5 else level
@@ -238,7 +240,7 @@ class _ObjectShape:
             return None
         return slice(y - reach, y + reach + 1), slice(x - reach, x + reach + 1)
 
-    def _compute_distance(self) -> core.FloatArray:
+    def compute_distance(self) -> core.FloatArray:
         """Return the approximate distance from the outline in px; negative inside."""
         line = np.arange(-self.half_side, self.half_side + 1.0)
         cos, sin = np.cos(self.angle), np.sin(self.angle)
@@ -250,12 +252,3 @@ class _ObjectShape:
         radius = np.hypot(down / a, across / b)
         slope = np.hypot(down / a**2, across / b**2) / np.maximum(radius, 1e-9)
         return np.asarray((radius - 1) / np.maximum(slope, 1 / max(a, b)))
-
-    def compute_coverage(self) -> core.Float32Array:
-        """Return the fraction of each pixel covered by the shape."""
-        return np.clip(0.5 - self._compute_distance(), 0, 1).astype(np.float32)
-
-    def compute_rim_mask(self) -> core.BoolArray:
-        """Return a mask of the pixels around the shape."""
-        distance = self._compute_distance()
-        return np.asarray((distance > 0.5) & (distance <= 0.5 + _RIM_PX))

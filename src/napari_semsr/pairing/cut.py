@@ -101,9 +101,8 @@ def split_patches(
         times = len(members) / len(free)
         times = min(times, _MAX_HELD / held_out) if held_out else 1.0
         if times > 1:
-            options = options.replace(
-                validation=times * options.validation, test=times * options.test
-            )
+            shares = {n: times * options.split_fractions[n] for n in SPLITS[1:]}
+            options = options.replace(**shares)
         sets = _split_patches(free, options, salt=salt)
         rng = np.random.default_rng([options.seed, salt, 1])
         train = sets[SPLITS[0]] + whole
@@ -313,9 +312,9 @@ class _LatticeAssignment:
         score[~possible] = np.inf
         choice = self.rng.choice(np.flatnonzero(score == score.min()))
         row, column = np.unravel_index(choice, score.shape)
-        inner = _get_lattice_view(sets, spans[0][:, row], spans[1][:, column])
+        inner = sets[slice(*spans[0][:, row]), slice(*spans[1][:, column])]
         inner[inner == 0] = number
-        outer = _get_lattice_view(sets, wide[0][:, row], wide[1][:, column])
+        outer = sets[slice(*wide[0][:, row]), slice(*wide[1][:, column])]
         outer[outer == 0] = _BORDER_SET
         return int(count[row, column])
 
@@ -326,13 +325,6 @@ def _sum_rectangles(
     """Sum over rectangles given by row and column intervals, from cumulative sums."""
     down = sums[rows[1]] - sums[rows[0]]
     return np.asarray(down[:, columns[1]] - down[:, columns[0]])
-
-
-def _get_lattice_view(
-    sets: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.intp]:
-    """Return a view of a rectangular part of a lattice."""
-    return sets[slice(*rows), slice(*columns)]
 
 
 # Selection of patches.
@@ -433,7 +425,7 @@ def select_pairs(
     `pair_map`, or by the origins if there is none.
     """
     rejections: Counter[str] = Counter()
-    by_image: list[dict[str, Any]] = []
+    by_image: list[core.JsonObject] = []
     sides: _Sides = {"low": [], "high": []}
     if is_paired:
         for low, high in zip(lows, highs, strict=True):
@@ -469,7 +461,7 @@ def select_pairs(
         sets, candidates = yield from _select_similar_patches(
             sides, options, rejections, groups_of
         )
-    beside = images["low"] if is_paired and pair_map is None else []
+    coarse = images["low"] if is_paired and pair_map is None else []
     every_image = [one for own in sides.values() for one in own]
     return PairSelection(
         kind="paired" if is_paired else "unpaired",
@@ -479,7 +471,7 @@ def select_pairs(
         sources={side: [one.to_json() for one in own] for side, own in sides.items()},
         candidates=candidates,
         rejections=dict(rejections),
-        pixel_nm=_find_common_pixel_size(images["high"], beside, options.scale_factor),
+        pixel_nm=_find_common_pixel_size(images["high"], coarse, options.scale_factor),
         is_resampled=any(one.is_resampled for one in every_image),
         by_image=by_image,
         same_place=same_place,
@@ -491,7 +483,7 @@ def _select_matching_patches(
     options: PairOptions,
     pair_map: PairTransform | None,
     groups: ImageGroups,
-) -> core.Job[tuple[_Sets, int, list[dict[str, Any]]]]:
+) -> core.Job[tuple[_Sets, int, list[core.JsonObject]]]:
     """Select patches that match in both images; count candidates and rejections."""
     places = _list_patches(sides["low"], options)
     usable_places: list[PatchPosition] = []
@@ -609,10 +601,10 @@ def _find_common_pixel_size(
         if sizes[number] is None and coarse is not None:
             sizes[number] = coarse / scale
     known_sizes = [size for size in sizes if size is not None]
-    is_common = len(known_sizes) == len(sizes) and np.allclose(
-        known_sizes, known_sizes[0], rtol=_SAME
-    )
-    return known_sizes[0] if is_common else None
+    if len(known_sizes) < len(sizes):
+        return None
+    alike = np.allclose(known_sizes, known_sizes[0], rtol=_SAME)
+    return known_sizes[0] if alike else None
 
 
 # Checks of patches.
@@ -669,9 +661,7 @@ def find_pair_rejection_reason(
             return wrong
     if is_mapped and options.min_correlation is None:
         return None
-    rows, columns = low.shape
-    scale = high.shape[0] // rows
-    blocks = high.reshape(rows, scale, columns, scale).astype(float)
+    blocks = core.reshape_into_blocks(high, high.shape[0] // low.shape[0]).astype(float)
     a, b = _normalise_patch(low), _normalise_patch(blocks.mean(axis=(1, 3)))
     here = abs(float((a * b).mean()))
     least = options.min_correlation
@@ -797,22 +787,15 @@ def align_images(
     if pair_map is not None:
         return _align_by_transform(low, high, options, pair_map.transform)
     if _are_pixels_aligned(low, high, options):
-        pair = (
-            _downsample_image(low, options.shrink_factor),
-            _downsample_image(high, options.shrink_factor),
-        )
+        one, other = (_downsample_image(n, options.shrink_factor) for n in (low, high))
     else:
-        pair = _resample_to_common_pixel_size(low, high, options)
-    scale = options.scale_factor
-    rows, columns = (
-        min(a, b // scale) for a, b in zip(pair[0].shape, pair[1].shape, strict=True)
-    )
-    parts = (
-        pair[0].replace(data=pair[0].data[:rows, :columns]),
-        pair[1].replace(data=pair[1].data[: rows * scale, : columns * scale]),
-    )
+        one, other = _resample_to_common_pixel_size(low, high, options)
+    scale, sides = options.scale_factor, zip(one.shape, other.shape, strict=True)
+    rows, columns = (min(a, b // scale) for a, b in sides)
+    one = one.replace(data=one.data[:rows, :columns])
+    other = other.replace(data=other.data[: rows * scale, : columns * scale])
     images = []
-    for part, whole in zip(parts, (low, high), strict=True):
+    for part, whole in ((one, low), (other, high)):
         box = core.Grid.from_image(part).to_box(core.Grid.from_image(whole))
         images.append(AlignedImage.from_image(part, is_resampled=box is None))
     first, second = images
@@ -846,10 +829,8 @@ def _align_by_transform(
     fine = (options.pixel_nm or pitch) * np.full(2, options.shrink_factor)
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
     if min(rows, columns) < 1:
-        msg = (
-            f"Under this transform, {low.name} does not overlap {high.name}: register "
-            "again."
-        )
+        what = f"Under this transform, {low.name} does not overlap {high.name}"
+        msg = f"{what}: register again."
         raise core.ShapeError(msg, code="no-overlap")
     high = high.replace(data=high.data[box.slices], origin=grid.box_origin(box))
     is_resampled = not np.allclose(fine, pitch, rtol=_SAME)

@@ -48,10 +48,9 @@ def find_matching_images(
         return []
     shrink = max(1, -(-max(max(one.shape) for one in images) // _SIDE))
     small: list[core.FloatArray] = []
+    message = f"comparing {what} images with one another"
     for number, image in enumerate(images):
-        yield core.Progress(
-            number, len(images), f"comparing {what} images with one another"
-        )
+        yield core.Progress(number, len(images), message)
         values = _downsample_image(image.array(), shrink)
         # without pixel noise and shading, and of unit standard deviation
         smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
@@ -63,9 +62,7 @@ def find_matching_images(
     spectra = [_compute_spectrum(one, side) for one in small]
     matches = []
     for second in range(1, len(images)):
-        yield core.Progress(
-            second, len(images), f"comparing {what} images with one another"
-        )
+        yield core.Progress(second, len(images), message)
         for turn in range(8):
             flipped_image = small[second] if turn < 4 else small[second][::-1]
             turned_image = np.rot90(flipped_image, turn % 4)
@@ -120,10 +117,9 @@ def _downsample_image(values: core.RealArray, shrink: int) -> core.FloatArray:
     if not finite.all():
         field = np.where(finite, field, field[finite].mean() if finite.any() else 0.0)
     rows, columns = (max(1, n // shrink) for n in field.shape)
-    field = field[: rows * shrink, : columns * shrink]
-    if not (rows > 1 and columns > 1) or shrink == 1:
-        return field
-    return np.asarray(field.reshape(rows, shrink, columns, shrink).mean((1, 3)))
+    if min(rows, columns) == 1 or shrink == 1:
+        return field[: rows * shrink, : columns * shrink]
+    return np.asarray(core.reshape_into_blocks(field, shrink).mean((1, 3)))
 
 
 def _are_pixels_aligned(first: core.Micrograph, second: core.Micrograph) -> bool:
@@ -190,10 +186,7 @@ def _correlate_overlap(
         if stop - start < _LEAST:
             return 0.0
         parts.append((slice(start, stop), slice(start - step, stop - step)))
-    one, other = (
-        values[part]
-        for values, part in zip((a, b), zip(*parts, strict=True), strict=True)
-    )
-    one, other = one - one.mean(), other - other.mean()
+    first, second = zip(*parts, strict=True)
+    one, other = a[first] - a[first].mean(), b[second] - b[second].mean()
     size = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return float((one * other).sum() / size) if size else 0.0

@@ -94,7 +94,7 @@ def write_pairs(
     import zarr
 
     counts = {name: len(pairs) for name, pairs in choice.sets.items()}
-    record: dict[str, Any] = {
+    record: core.JsonObject = {
         "format": FORMAT,
         "complete": False,
         "kind": choice.kind,
@@ -143,7 +143,7 @@ class PairStore:
     """Pair store, open for reading."""
 
     path: Path
-    record: dict[str, Any]  # Attributes of the store
+    record: core.JsonObject  # Attributes of the store
     group: "zarr.Group"
     _sources: dict[str, core.RealArray] = field(default_factory=dict, repr=False)
 
@@ -194,7 +194,7 @@ class PairStore:
         image: str | None = self._get_source_record(name, side, index).get("name")
         return image
 
-    def _get_source_record(self, name: str, side: str, index: int) -> dict[str, Any]:
+    def _get_source_record(self, name: str, side: str, index: int) -> core.JsonObject:
         array = f"{name}/{side}_places"
         if array not in self._sources:  # read once
             places: Any = self.group[array]
@@ -259,7 +259,7 @@ class PairStore:
         return np.concatenate([*parts, line])
 
 
-def _iterate_source_records(image: dict[str, Any]) -> Iterator[dict[str, object]]:
+def _iterate_source_records(image: core.JsonObject) -> Iterator[dict[str, object]]:
     """Yield the records of an image and of the images it was cropped from."""
     yield image
     history = image.get("provenance")
@@ -331,19 +331,11 @@ def _draw_pair_thumbnails(store: PairStore, name: str) -> NDArray[np.uint8]:
             ratio = patch.shape[0] / _THUMB
             if ratio > 1:
                 values = ndimage.gaussian_filter(values, (ratio - 1) / 2)
-            small = ndimage.affine_transform(
-                values,
-                np.diag([ratio, ratio]),
-                offset=(ratio - 1) / 2,
-                output_shape=(_THUMB, _THUMB),
-                order=1,
-                mode="nearest",
-            )
+            how = {"output_shape": (_THUMB, _THUMB), "order": 1, "mode": "nearest"}
+            matrix, offset = np.diag([ratio, ratio]), (ratio - 1) / 2
+            small = ndimage.affine_transform(values, matrix, offset, **how)
             pair.append(np.rint(np.clip(small, 0, 1) * _WHITE).astype(np.uint8))
         cells.append(np.pad(np.hstack(pair), ((0, _GAP), (0, _BETWEEN))))
-    rows = []
-    for first in range(0, len(cells), _ACROSS):
-        row = cells[first : first + _ACROSS]
-        blank = np.zeros_like(cells[0])
-        rows.append(np.hstack([*row, *[blank] * (_ACROSS - len(row))]))
-    return np.vstack(rows)
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % _ACROSS)
+    starts = range(0, len(cells), _ACROSS)
+    return np.vstack([np.hstack(cells[n : n + _ACROSS]) for n in starts])
