@@ -35,7 +35,6 @@ from napari_semsr.stitching.pairwise import (
 
 # Steps of 12 to 98 % of a frame are searched, within 15 % of the axis; chosen.
 MIN_STEP, MAX_STEP, ASIDE = 0.12, 0.98, 0.15
-# Neighbours that must be one step apart; chosen: two may be by chance.
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,9 +192,6 @@ def plan_fusion(
 # grid is a checkerboard; then single frames change sides while the area covered by both
 # halves grows.
 
-# Cells along a frame's shorter side for measuring areas, and sweeps over all frames;
-# both chosen: a cell is 3 % of a frame, and a grid needs no sweep.
-
 
 @dataclass(frozen=True, slots=True)
 class MosaicHalfPlan:
@@ -353,9 +350,9 @@ def _plan_mosaic_half(
 
 _SAME_PX = 0.5  # scatter of equal shifts; chosen: blur moves detail by less
 _FINE, _COARSE = 1.0, 3.0  # px; focus affects the detail between them
-# Of powers 2, 3, 4 and 8 the third fits best, or to 0.2 dB (benchmarks/focus.py); with
-# 8 px instead of 5, height errors are 10 % larger.
-_AROUND = 5.0  # px; sigma of the window over which detail is averaged
+# px; sigma of the window over which detail is averaged; with 8 px, height errors are
+# 10 % larger (benchmarks/focus.py)
+_AROUND = 5.0
 # As for the noise of frames, and the noise that band and mask leave
 _CROSS = prepared.SECOND_DIFFERENCE / 6
 _BAND_SHARE = (

@@ -25,9 +25,7 @@ from napari_semsr.stitching.pairwise import Candidates, FramePair, correlate_fra
 from napari_semsr.stitching.state import State
 
 _ROUNDS = 4  # steps of a pair; chosen: a ridge of 0.9 of the best is left in two
-# Share of a frame, and number of frames, for autocorrelation; chosen: a stage decides
-# between longer periods, and a few frames outvote one with a defect.
-_FAR = 0.4
+_FAR = 0.4  # share of a frame; chosen: a stage decides between longer periods
 _ALONG_PX = 8  # chosen: larger than any error of a sweep, and within any overlap
 
 

@@ -547,10 +547,6 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
     return amount
 
 
-# Error of a pairwise shift that distortion blurs, as a share of a frame, and in px;
-# chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
-
-
 def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
     """Estimate the approximate distortion from the accepted shifts."""
     if state.is_periodic:
