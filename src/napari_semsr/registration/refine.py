@@ -170,6 +170,7 @@ OTHER_PX = 2.5  # another width, to estimate the bias by the filter
 # image itself is assumed to shift it equally.
 BY_WIDTH = (WIDTH_PX**2 / (OTHER_PX**2 - WIDTH_PX**2)) ** 2
 _IN_MEMORY = 4096  # longest side of an image that is resampled as a whole
+_WHOLE_PX = 2560  # from here on reading patches is faster than reading all pixels
 _OUTSIDE = 0.3  # of a patch may be outside the field: distortion grows at its border
 _ROUND = 0.05  # of the edges of a patch count as isotropic, so that a fit is possible
 EDGE_RIDGE = 0.02  # of the edges' weight, so that they do not absorb a common shift
@@ -296,8 +297,7 @@ def measure_shifts(
     corners = _list_corners(level, transform, plan)
     if not corners:
         return None
-    # from here on reading patches is faster than reading all pixels
-    one_by_one = max(level.grid.shape) > 2560
+    one_by_one = max(level.grid.shape) > _WHOLE_PX
     edge = edge_nm / level.pitch
     cut = (_compute_patch_fields if one_by_one else _crop_patches)(
         level, transform, corners, plan, edge
