@@ -350,9 +350,10 @@ def _plan_mosaic_half(
 
 _SAME_PX = 0.5  # scatter of equal shifts; chosen: blur moves detail by less
 _FINE, _COARSE = 1.0, 3.0  # px; focus affects the detail between them
-# px; sigma of the window over which detail is averaged; with 8 px, height errors are
-# 10 % larger (benchmarks/focus.py)
-_AROUND = 5.0
+# Of powers 2, 3, 4 and 8 the third fits best, or to 0.2 dB (benchmarks/focus.py); with
+# 8 px instead of 5, height errors are 10 % larger.
+_AROUND = 5.0  # px; sigma of the window over which detail is averaged
+_SHARPEST = 3.0  # power of the energies that weight the heights
 # As for the noise of frames, and the noise that band and mask leave
 _CROSS = prepared.SECOND_DIFFERENCE / 6
 _BAND_SHARE = (
@@ -432,9 +433,7 @@ class FocusPlan:
         is_reached = np.stack(counts) > 0
         energy = np.where(is_reached, np.stack(energies), 0)
         best = np.maximum(energy.max(axis=0), 1e-30)
-        # of powers 2, 3, 4 and 8 the third fits best, or to 0.2 dB
-        # (benchmarks/focus.py)
-        share = np.where(is_reached, np.maximum(energy / best, 1e-3), 0) ** 3.0
+        share = np.where(is_reached, np.maximum(energy / best, 1e-3), 0) ** _SHARPEST
         total = np.where(is_reached, share * np.stack(images), 0).sum(axis=0)
         mean = total / np.maximum(share.sum(axis=0), 1e-30)
         mean[~is_reached[self.solved_index]] = np.nan

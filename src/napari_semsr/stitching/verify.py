@@ -211,9 +211,7 @@ def create_solution(
         core.UnusedFrame(acquisition.names[index], state.reasons[index])
         for index in np.flatnonzero(~state.is_placed).tolist()
     )
-    stage = None
-    if not state.is_nominal:
-        stage = state.fit_stage_map()
+    stage = None if state.is_nominal else state.fit_stage_map()
     return StitchSolution(
         positions_px=positions,
         nominal_px=state.nominal if state.is_stated else None,
