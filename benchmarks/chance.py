@@ -19,8 +19,7 @@ from skimage import io as skio
 
 from napari_semsr.core import Acquisition
 from napari_semsr.core.acquisition import compute_grid_cells
-from napari_semsr.stitching.flat_field import estimate_initial_flat
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, estimate_initial_flat
 from napari_semsr.stitching.layout import count_shifts, measure_chance_level
 from napari_semsr.stitching.nominal import find_touching_pairs
 from napari_semsr.stitching.pairwise import compute_rounded_shift, search_shifts

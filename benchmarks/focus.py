@@ -16,7 +16,7 @@ from napari_semsr.simulation import simulate_scan
 from napari_semsr.stitching import (
     StitchOptions,
     find_sharpest,
-    focus,
+    fuse,
     plan_focus,
     solve_mosaic,
 )
@@ -78,8 +78,8 @@ def fit_db(image: np.ndarray, wanted: np.ndarray) -> float:
 
 def main() -> None:
     """Measure all cases."""
-    given = read_options(__doc__, power=focus._SHARPEST, around=focus._AROUND)
-    focus._SHARPEST, focus._AROUND = given.power, given.around
+    given = read_options(__doc__, power=fuse._SHARPEST, around=fuse._AROUND)
+    fuse._SHARPEST, fuse._AROUND = given.power, given.around
     for seed in (1, 3):
         for name, case in CASES.items():
             print(f"{name}, seed {seed}")

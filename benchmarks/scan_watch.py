@@ -34,11 +34,11 @@ import stitching
 from napari_semsr.core import Acquisition, run
 from napari_semsr.io import open_frames
 from napari_semsr.simulation import ScanOptions, simulate_scan
-from napari_semsr.stitching.flat_field import (
+from napari_semsr.stitching.frames import (
+    CorrectedFrames,
     compute_valid_mask,
     create_uniform_flat_field,
 )
-from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.watch import ScanMonitor
 

@@ -2,26 +2,20 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulation.microscope import (
-    MicroscopeOptions,
-    compute_reflectance,
-    simulate_image,
-)
-from napari_semsr.simulation.pairs import (
+from napari_semsr.simulation import (
     ImagingSettings,
+    MicroscopeOptions,
+    PhantomOptions,
+    Specimen,
     SsumPair,
     SsumPairOptions,
+    draw_specimen,
     get_surface_shape,
     simulate_random_ssum_pairs,
     simulate_ssum_pair,
 )
-from napari_semsr.simulation.specimen import (
-    PhantomOptions,
-    SampleRanges,
-    Specimen,
-    create_random_surface,
-    draw_specimen,
-)
+from napari_semsr.simulation.microscope import compute_reflectance, simulate_image
+from napari_semsr.simulation.specimen import SampleRanges, create_random_surface
 from tests.refusals import refused
 
 SIDE = 96

@@ -7,8 +7,7 @@ import pytest
 
 from napari_semsr.core import Box, run
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
-from napari_semsr.stitching.flat_field import estimate_initial_flat
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, estimate_initial_flat
 from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,

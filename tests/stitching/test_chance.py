@@ -6,9 +6,8 @@ from scipy import ndimage
 
 from napari_semsr.core import Acquisition, RegistrationError, run
 from napari_semsr.stitching import PairReport, StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import create_uniform_flat_field
-from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import measure_chance_threshold
+from napari_semsr.stitching.frames import CorrectedFrames, create_uniform_flat_field
+from napari_semsr.stitching.layout import count_shifts, measure_chance_level
 from napari_semsr.stitching.pairwise import search_shifts
 from napari_semsr.stitching.verify import find_loop_pairs
 from tests.stitching import scans
@@ -39,7 +38,8 @@ def test_unrelated_frames_stay_below_chance(kind):
         frames = prepared_frames(
             [TEXTURES[kind](rng.normal(size=shape)) for _ in range(4)]
         )
-        limit, _ = measure_chance_threshold(frames, [overlap], reach, 4.0)
+        chance = measure_chance_level(frames, [overlap])
+        limit, _ = chance.compute_threshold(count_shifts(reach), 4.0)
         pairs = [(0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2)]
         best = [
             search_shifts(frames, pair, overlap, reach).best_score for pair in pairs

@@ -15,10 +15,9 @@ from napari_semsr.core import (
 )
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import create_uniform_flat_field
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, create_uniform_flat_field
 from napari_semsr.stitching.pairwise import compute_rounded_shift
-from napari_semsr.stitching.solve import estimate_distortion
+from napari_semsr.stitching.refine import estimate_distortion
 from tests.refusals import refused
 from tests.stitching import scans
 

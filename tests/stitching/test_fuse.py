@@ -8,7 +8,7 @@ import pytest
 
 from napari_semsr.core import Acquisition, Box, RegistrationError
 from napari_semsr.stitching import StitchOptions, StitchSolution, plan_fusion
-from napari_semsr.stitching.flat_field import FlatField, create_uniform_flat_field
+from napari_semsr.stitching.frames import FlatField, create_uniform_flat_field
 from tests.refusals import refused
 from tests.stitching import scans
 
@@ -97,7 +97,7 @@ def plan_of(frames, positions, *, flat=None, gains=None, blend="feather", pedest
         )) if flat is None else flat,
         gains=np.ones(count) if gains is None else np.array(gains, float),
         offsets=np.zeros(count), turns=np.zeros((count, 2)),
-        noise=1.0, threshold=0.0, pedestal=pedestal,
+        noise=1.0, threshold=0.0, state=None, pedestal=pedestal,
     )  # fmt: skip
     return plan_fusion(scan, solved, StitchOptions(blend=blend))
 

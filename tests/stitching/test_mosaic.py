@@ -10,8 +10,7 @@ from napari_semsr.core import OptionError, RegistrationError, ShapeError, run
 from napari_semsr.core.acquisition import UnusedFrame
 from napari_semsr.io.frames import open_frames
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import estimate_initial_flat
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, estimate_initial_flat
 from napari_semsr.stitching.layout import Layout, Overlap
 from napari_semsr.stitching.pairwise import Candidates
 from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, RefinedPositions

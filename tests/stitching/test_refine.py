@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from napari_semsr.stitching.flat_field import FlatField
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, FlatField
 from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.refine import refine_positions
 from tests.stitching import scans

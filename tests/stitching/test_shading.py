@@ -5,13 +5,13 @@ import pytest
 
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import (
+from napari_semsr.stitching.frames import (
+    CorrectedFrames,
     FlatField,
     SurfaceBasis,
     estimate_initial_flat,
     find_field_centre,
 )
-from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.shading import choose_flat_field
 from tests.refusals import refused
 from tests.stitching import scans

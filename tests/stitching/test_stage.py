@@ -8,7 +8,7 @@ from skimage.transform import AffineTransform
 
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.stitching import solve_mosaic
-from napari_semsr.stitching.solution import fit_stage_axes
+from napari_semsr.stitching.nominal import fit_stage_axes
 from napari_semsr.stitching.verify import estimate_pixel_size
 from tests.refusals import refused
 from tests.stitching import scans

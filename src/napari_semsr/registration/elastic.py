@@ -8,7 +8,6 @@ the user; the stiffness is increased if the displacement folds.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -17,24 +16,13 @@ from scipy.sparse.linalg import splu
 from napari_semsr import core
 from napari_semsr.registration import refine
 
-Sparse = Any  # an array of scipy.sparse
-
 _PLANS = ((96, 12), (64, 6), (64, 4), (48, 3), (48, 2))
 """Pixels of a patch in each round, and the range of its search: later rounds need a
 short range, since a longer one finds false matches. 32 px are no better."""
 _SPACINGS = (64.0, 96.0, 144.0)  # pixels between knots to try
-# times that of the data
-_STIFFNESS = tuple(10 ** (power / 2) for power in range(-7, 4))
-_EDGES_FROM = 2  # round from which edges are corrected: before, the map is too inexact
 _KNOTS = 800  # maximum: all are solved for at once
-_BEYOND = 2  # knots outside the field, so that none inside is at the border
-_FOLDS = 4
 _FREEDOM = 4.0  # patches without structure are far outliers: they get almost no weight,
 # less than under Student's distribution, since a corner has only a few patches
-_ROUNDS = 8  # of reweighting
-_RIDGE = 1e-9  # of the data's weight: knots without data stay at 0
-_HALF = 1.386  # median of chi-square with two degrees of freedom
-_MIN_AREA = 0.3  # local area ratio; chosen: real displacements have at least 0.9
 _FEWEST = 24  # patches: fewer do not determine a displacement
 
 
@@ -75,11 +63,12 @@ class _KnotGrid:
     def from_extent(
         cls, low: core.FloatArray, high: core.FloatArray, spacing: float
     ) -> "_KnotGrid":
-        count = np.ceil((high - low) / spacing).astype(int) + 1 + 2 * _BEYOND
+        # two knots outside the field, so that none inside is at the border
+        count = np.ceil((high - low) / spacing).astype(int) + 5
         first = (low + high) / 2 - (count - 1) / 2 * spacing
         return cls((first[0], first[1]), spacing, (int(count[0]), int(count[1])))
 
-    def evaluate_basis(self, places: core.FloatArray) -> Sparse:
+    def evaluate_basis(self, places: core.FloatArray) -> sparse.csr_array:
         """Return the weight (N, K) of each knot at positions (N, 2)."""
         firsts, weights = [], []
         for axis, count in enumerate(self.shape):
@@ -97,7 +86,7 @@ class _KnotGrid:
         shape = len(places), self.shape[0] * self.shape[1]
         return sparse.csr_array((joint.ravel(), (rows, knots.ravel())), shape=shape)
 
-    def compute_penalty(self) -> Sparse:
+    def compute_penalty(self) -> sparse.csr_array:
         """Return the bending-energy penalty (K, K) on second differences."""
         eyes = [sparse.eye_array(count) for count in self.shape]
         once, twice = (
@@ -125,7 +114,8 @@ def fit_elastic(
         if 2 * size > min(level.grid.shape):
             continue
         plan = refine.RefinementPlan(size, reach, most=900)
-        if number == _EDGES_FROM and bending is not None:
+        # edges are corrected from the third round: before, the map is too inexact
+        if number == 2 and bending is not None:
             edge = refine.find_edge_shift(level, transform, plan, bending.edge_nm)
         patches = refine.measure_shifts(level, transform, plan, edge)
         if patches is None or len(patches) < _FEWEST:
@@ -176,7 +166,7 @@ def _fit_bending(
     span = np.maximum(np.ptp(data.at, axis=0), 1e-9)
     cell = np.minimum((8 * (data.at - data.at.min(axis=0)) / span).astype(int), 7)
     number = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
-    parts = [number == part for part in range(_FOLDS)]
+    parts = [number == part for part in range(4)]
     fewest = _KnotGrid.from_extent(low, high, _SPACINGS[-1] * pitch)
     while np.prod(fewest.shape) > _KNOTS:
         fewest = _KnotGrid.from_extent(low, high, fewest.spacing * 1.25)
@@ -208,10 +198,11 @@ def _fit_fold_free_displacement(
     knots, stiff = bending_before.knots, bending_before.stiff
     system = _NormalEquations(data, knots)
     while True:
-        values, edge = system.solve(stiff, _ROUNDS)
+        values, edge = system.solve(stiff, 8)
         shape = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
         bending = core.BSplineDisplacement(knots.origin, (knots.spacing,) * 2, shape)
-        if bending.min_jacobian() >= _MIN_AREA:
+        # chosen: real displacements have a local area ratio of at least 0.9
+        if bending.min_jacobian() >= 0.3:
             return replace(
                 bending_before,
                 transform=core.Elastic(bending_before.transform.affine, bending),
@@ -232,7 +223,8 @@ def _iterate_stiffness_errors(
         if out.any() and (~out).sum() >= _FEWEST // 2
     ]
     off = data.shift.copy()
-    for number, stiff in enumerate(_STIFFNESS):
+    for number, power in enumerate(range(-7, 4)):
+        stiff = 10 ** (power / 2)  # times that of the data
         for out, system in systems:
             values, edge = system.solve(stiff, rounds=1 if number else 3)
             there = knots.evaluate_basis(data.at[out]) @ values
@@ -265,7 +257,8 @@ class _NormalEquations:
             left = pull @ self._wide
             size = float(left.trace()) / left.shape[0]
             left = left + stiff * size * self._penalty
-            left = left + _RIDGE * size * sparse.eye_array(left.shape[0])
+            # of the data's weight: knots without data stay at 0
+            left = left + 1e-9 * size * sparse.eye_array(left.shape[0])
             # SuperLU has one thread; LAPACK's threads slow each other at this size
             self._factors = splu(
                 left.tocsc(),
@@ -287,7 +280,8 @@ class _NormalEquations:
             self._by_edge = shifted_solution, rest
             off = data.shift - self._basis @ values - edge * data.edges
             misfit = data.compute_misfit(off)
-            self._spread = max(float(np.median(misfit)) / _HALF, 1e-12)
+            # by the median of chi-square with two degrees of freedom
+            self._spread = max(float(np.median(misfit)) / 1.386, 1e-12)
             student = 1 + misfit / self._spread / _FREEDOM
             self._weights = student ** (-(_FREEDOM + 2) / 2)
         return values, edge

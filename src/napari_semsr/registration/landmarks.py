@@ -23,7 +23,6 @@ _PARAMETERS = {"similarity": 4, "affine": 6}
 # Chosen: for landmarks with this ratio of width to length, a fit amplifies their errors
 # across the line twenty times.
 _FLATTEST = 0.05
-_TOGETHER = 1e-3  # of the extent; chosen: closer landmarks are one point set twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +172,8 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
     for name, places in (("moving", landmarks.moving), ("fixed", landmarks.fixed)):
         apart = np.hypot(*np.moveaxis(places[:, None] - places, -1, 0))
         apart[np.diag_indices(len(places))] = np.inf
-        near = apart <= _TOGETHER * np.hypot(*np.ptp(places, axis=0))
+        # chosen: landmarks closer than this share of the extent are one point set twice
+        near = apart <= 1e-3 * np.hypot(*np.ptp(places, axis=0))
         if near.any():
             one, two = np.argwhere(near)[0] + 1
             msg = (

@@ -21,7 +21,6 @@ _CELLS = 6  # along each side of the field, of which some are held out; chosen
 _FOLDS = 4  # a quarter of the cells is held out, three quarters are fitted
 _LEVELS = 32  # of grey, for mutual information; chosen
 _SAMPLES = 200  # along each side for the overlap: precise to half a percent
-_PLACES = 21  # along each side for the error of a transform
 
 
 def estimate_uncertainty(
@@ -83,20 +82,21 @@ def get_overlap_positions(
     transform: core.Transform, moving: core.Micrograph, fixed: core.Micrograph
 ) -> core.FloatArray:
     """Return evenly spaced moving-image positions (N, 2) in the overlap, in nm."""
-    lies, on = core.Grid.from_image(moving), core.Grid.from_image(fixed)
-    ends = zip(lies.corner, lies.end, strict=True)
-    axes = [np.linspace(start, end, _PLACES) for start, end in ends]
-    places, inside = _find_mapped_positions(axes, transform, on)
+    grid, onto = core.Grid.from_image(moving), core.Grid.from_image(fixed)
+    ends = zip(grid.corner, grid.end, strict=True)
+    # chosen: the error of a transform is smooth
+    axes = [np.linspace(start, end, 21) for start, end in ends]
+    places, inside = _find_mapped_positions(axes, transform, onto)
     return np.asarray(places[inside])
 
 
 def _find_mapped_positions(
-    axes: list[core.FloatArray], transform: core.Transform, on: core.Grid
+    axes: list[core.FloatArray], transform: core.Transform, onto: core.Grid
 ) -> tuple[core.FloatArray, core.BoolArray]:
     """Return grid positions (N, 2) and a mask (N,) of those mapped into an image."""
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     mapped_places = transform(places)
-    inside = ((mapped_places >= on.corner) & (mapped_places <= on.end)).all(axis=1)
+    inside = ((mapped_places >= onto.corner) & (mapped_places <= onto.end)).all(axis=1)
     return places, np.asarray(inside)
 
 
@@ -107,13 +107,15 @@ def compute_overlap_fraction(
 ) -> float:
     """Return the overlap as a fraction of the smaller image's area."""
     affine = transform.affine if isinstance(transform, core.Elastic) else transform
-    lies, on = core.Grid.from_image(moving), core.Grid.from_image(fixed)
-    area = float(np.prod(np.subtract(lies.end, lies.corner)))
+    grid, onto = core.Grid.from_image(moving), core.Grid.from_image(fixed)
+    area = float(np.prod(np.subtract(grid.end, grid.corner)))
     middles = (np.arange(_SAMPLES) + 0.5) / _SAMPLES  # not on a border
-    axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
-    shown_area = float(_find_mapped_positions(axes, transform, on)[1].mean()) * area
+    axes = [c + middles * (e - c) for c, e in zip(grid.corner, grid.end, strict=True)]
+    shown_area = float(_find_mapped_positions(axes, transform, onto)[1].mean()) * area
     area_factor = abs(affine.determinant)  # bending hardly changes the total area
-    smaller = min(area * area_factor, float(np.prod(np.subtract(on.end, on.corner))))
+    smaller = min(
+        area * area_factor, float(np.prod(np.subtract(onto.end, onto.corner)))
+    )
     return min(1.0, shown_area * area_factor / smaller)
 
 

@@ -36,22 +36,17 @@ from napari_semsr import core
 
 Field = NDArray[np.complex64]
 
-_FLOOR = 2.0  # medians of the power; chosen: noise alone has a third of a clear edge
-_EDGE = 2.5  # widths of the filter; nearer to a gap a gradient is that of the gap
 _REACH = 3.0  # widths at which the filter is truncated
-_AROUND = 2.7  # widths of the surroundings; 2 to 7 were tried
-_SHARE = 0.05  # least known fraction of the surroundings
 _ROUNDING = 1e-5  # of the grey values: below the precision of float32
 _BAND_PX = 1.5, 8.0  # widths of the band in which structure is detected; chosen
-_MORE = 2.0  # times the variance of white noise in this band; chosen
 
 
 def create_grid(image: core.Micrograph, pitch_nm: float) -> core.Grid:
     """Create a grid of square pixels inside an image, starting at its corner."""
-    lies = core.Grid.from_image(image)
-    sides = zip(lies.shape, lies.pitch, strict=True)
+    source = core.Grid.from_image(image)
+    sides = zip(source.shape, source.pitch, strict=True)
     rows, columns = (max(1, int(n * p / pitch_nm + 1e-6)) for n, p in sides)
-    return core.Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
+    return core.Grid((rows, columns), (pitch_nm, pitch_nm), source.corner)
 
 
 def resample_to_pitch(image: core.Micrograph, pitch_nm: float) -> core.Micrograph:
@@ -86,12 +81,14 @@ def compute_outlines(
     """
     rise, finite, floor = _compute_gradients(images, width_px, keep)
     power = np.where(finite, np.abs(rise) ** 2, 0)
-    near = _AROUND * width_px
+    # widths of the surroundings; 2 to 7 were tried
+    near = 2.7 * width_px
     around, share = (
         ndimage.gaussian_filter(plane, near, axes=(-2, -1), truncate=_REACH)
         for plane in (power, finite.astype(np.float32))
     )
-    around /= np.maximum(share, _SHARE)
+    # least known fraction of the surroundings
+    around /= np.maximum(share, 0.05)
     outline = _divide_finite_values(rise**2, around + floor, finite)
     return outline, _divide_finite_values(rise, np.maximum(np.abs(rise), 1e-12), finite)
 
@@ -120,7 +117,8 @@ def _compute_gradients(
         )
         for order in ((1, 0), (0, 1))
     )
-    near = int(np.ceil(_EDGE * width_px))
+    # widths of the filter; nearer to a gap a gradient is that of the gap
+    near = int(np.ceil(2.5 * width_px))
     if keep is None:
         wide = [(0, 0)] * (values.ndim - 2) + [(near, near)] * 2
         finite = _find_gap_free_pixels(np.pad(finite, wide), near)
@@ -132,7 +130,8 @@ def _compute_gradients(
     rounding = (_ROUNDING * float(np.abs(without_gaps).max())) ** 2
     if not power.size or float(power.max()) <= rounding:
         return np.zeros_like(rise), np.zeros_like(finite), 1.0
-    return rise, finite, max(_FLOOR * float(np.median(power)), rounding)
+    # chosen: noise alone has a third of a clear edge
+    return rise, finite, max(2.0 * float(np.median(power)), rounding)
 
 
 def _find_gap_free_pixels(finite: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
@@ -158,7 +157,8 @@ def has_structure(image: core.RealArray) -> bool:
     kept_noise = (1 / one + 1 / two - 4 / (one + two)) / (4 * np.pi)
     rounding = (_ROUNDING * float(np.abs(without_gaps).max())) ** 2
     by_noise = kept_noise * core.estimate_noise_level(without_gaps) ** 2
-    return float(np.var((fine - coarse)[finite])) > max(_MORE * by_noise, rounding)
+    # chosen: twice the variance of white noise in this band
+    return float(np.var((fine - coarse)[finite])) > max(2.0 * by_noise, rounding)
 
 
 Model = Literal["similarity", "affine"]
@@ -171,18 +171,9 @@ OTHER_PX = 2.5  # another width, to estimate the bias by the filter
 BY_WIDTH = (WIDTH_PX**2 / (OTHER_PX**2 - WIDTH_PX**2)) ** 2
 _IN_MEMORY = 4096  # longest side of an image that is resampled as a whole
 _WHOLE_PX = 2560  # from here on reading patches is faster than reading all pixels
-_VALID_SHARE = 0.4  # least weighted fraction of a patch that both images show
 _OUTSIDE = 0.3  # of a patch may be outside the field: distortion grows at its border
-_LOW = 0.02  # of the larger curvature: lower bound of the smaller one, along a line
 _ROUND = 0.05  # of the edges of a patch count as isotropic, so that a fit is possible
 EDGE_RIDGE = 0.02  # of the edges' weight, so that they do not absorb a common shift
-_NEAREST_PX, _FARTHEST_PX = 0.25, 3.0  # range of edge shifts; larger ones lose lines
-_LEAST = 0.05  # of the largest variance in a patch, so that gaps cause no peaks
-_FREEDOM = 6.0  # of Student's distribution; 2 to 6 are equally good
-_FITS = 60  # maximum rounds of reweighting
-_TOLERANCE = 1e-7
-# Fraction of inliers: with half, a distorted image is only fitted in half of the field.
-_INLIERS, _QUANTILE = 0.75, 2.773  # and that quantile of chi-square, two degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +306,8 @@ def measure_shifts(
     inner = theirs[:, reach : reach + size, reach : reach + size]
     taper = _create_taper(size) ** 2
     usable_share = np.where((ours != 0) & (inner != 0), taper, 0).sum(axis=(1, 2))
-    enough = usable_share >= _VALID_SHARE * taper.sum()
+    # least weighted fraction of a patch that both images show
+    enough = usable_share >= 0.4 * taper.sum()
     if not enough.any():
         return None
     sums, chance = _correlate_patches(ours[enough], theirs[enough], reach)
@@ -441,9 +433,9 @@ def _list_corners(
         axes.append(np.unique(np.rint(np.linspace(first, last, count)).astype(int)))
     middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     places = np.array(level.grid.corner) + (middles + plan.size / 2) * level.pitch
-    lies = core.Grid.from_image(level.moving)
+    source = core.Grid.from_image(level.moving)
     at = transform.inverse()(places)
-    is_shown = ((at > lies.corner) & (at < lies.end)).all(axis=1)
+    is_shown = ((at > source.corner) & (at < source.end)).all(axis=1)
     return [(int(y), int(x)) for y, x in middles[is_shown]]
 
 
@@ -472,7 +464,8 @@ def _correlate_patches(
         )
         chance.append(fft.irfft2(power, (full, full))[:, span, span] / 2)
     scatter = np.concatenate(chance)
-    least = _LEAST * scatter.max(axis=(1, 2), keepdims=True)
+    # of the largest variance in a patch, so that gaps cause no peaks
+    least = 0.05 * scatter.max(axis=(1, 2), keepdims=True)
     return np.concatenate(sums), np.maximum(scatter, np.maximum(least, 1e-12))
 
 
@@ -497,7 +490,8 @@ def _find_peaks(
     bend[:, 1, 1] = 2 * near[:, 1, 1] - near[:, 1, 2] - near[:, 1, 0]
     bend[:, 0, 1] = bend[:, 1, 0] = -cross
     values, axes = np.linalg.eigh(bend)
-    values = np.maximum(values, _LOW * np.maximum(values[:, 1:], 1e-9))
+    # lower bound of the smaller curvature, along a line
+    values = np.maximum(values, 0.02 * np.maximum(values[:, 1:], 1e-9))
     bend = np.einsum("nij,nj,nkj->nik", axes, values, axes)
     part = np.clip(np.linalg.solve(bend, slope[..., None])[..., 0], -1, 1)
     off = np.stack([y, x], axis=-1) - width // 2 + part
@@ -543,7 +537,7 @@ def fit_patches(
     start_weights = weights
     weights = np.ones(len(patches)) if start_weights is None else start_weights
     values = np.zeros(design.shape[-1])
-    for _ in range(_FITS):
+    for _ in range(60):  # usually settled long before
         weighted_surety = patches.surety * weights[:, None, None]
         left = np.einsum("nia,nij,njb->ab", design, weighted_surety, design)
         left[-1, -1] *= 1 + EDGE_RIDGE
@@ -551,12 +545,15 @@ def fit_patches(
         solution = np.linalg.lstsq(left, right, rcond=1e-12)[0]
         off = patches.places - design @ solution
         misfit = np.einsum("ni,nij,nj->n", off, patches.surety, off)
-        spread = max(float(np.quantile(misfit, _INLIERS)) / _QUANTILE, 1e-12)
-        is_settled = np.abs(solution - values).max() <= _TOLERANCE * size
+        # three quarters are inliers, over that quantile of chi-square with two degrees:
+        # with half, a distorted image is only fitted in half of the field
+        spread = max(float(np.quantile(misfit, 0.75)) / 2.773, 1e-12)
+        is_settled = np.abs(solution - values).max() <= 1e-7 * size
         values = solution
         if start_weights is not None or is_settled:
             break
-        weights = 1 / (1 + misfit / spread / _FREEDOM)
+        # of Student's distribution; 2 to 6 are equally good
+        weights = 1 / (1 + misfit / spread / 6.0)
     if model == "similarity":
         (a, b), flip = values[:2], -1 if is_mirrored else 1
         linear, shift = np.array([[a, b * flip], [-b, a * flip]]), values[2:-1]
@@ -596,7 +593,8 @@ def refine_transform(
     fit_result = None
     for plan in plans:
         patches = measure_shifts(level, affine, plan, edge_nm)
-        if patches is None or len(patches) < _FEWEST:
+        # an affine map has six numbers, a patch gives two at most
+        if patches is None or len(patches) < 6:
             return None
         fit_result = fit_patches(patches, model, is_mirrored=affine.is_mirrored)
         affine = fit_result.affine
@@ -611,9 +609,11 @@ def find_edge_shift(
     Up to that of a fit, which is valid for small shifts: a dot that is shifted by its
     own size is lost.
     """
-    most = _FARTHEST_PX * level.pitch
+    most = 3.0 * level.pitch
     far = float(np.clip(edge_nm, -most, most))
-    if abs(far) < _NEAREST_PX * level.pitch:
+    # shifts below a quarter of a pixel are not corrected, larger ones than 3 px lose
+    # lines
+    if abs(far) < 0.25 * level.pitch:
         return 0.0
     heights = []
     for part in (0.0, 0.5, 1.0):
@@ -624,6 +624,3 @@ def find_edge_shift(
     if bend <= 0:
         return far if whole > none else 0.0
     return far * float(np.clip(0.5 + (whole - none) / bend / 4, 0, 1))
-
-
-_FEWEST = 6  # patches; an affine map has six numbers, a patch gives two at most

@@ -26,9 +26,6 @@ from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
 
 _LOST_PX = 2.0  # largest movement of the corners by a step: the width of a line
 _RADIUS = 0.35  # of the side: half of the mean distance from the centre, doubled
-_LEAST = 0.1  # of the largest overlap: below, scores depend on few pixels
-_APART_PX = 4  # least distance between two peaks: wider than a peak
-_TO_SIGMA = 1.4826  # from a median absolute value to a standard deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +128,7 @@ class CorrelationSearch:
             at = np.array(np.unravel_index(int(scores.argmax()), scores.shape))
             shift = _unwrap_shifts(at, shape, side)
             places_found.append((float(scores.max()), affine, shift))
-        sigma = _TO_SIGMA * float(np.median(chance)) if chance else 1.0
+        sigma = 1.4826 * float(np.median(chance)) if chance else 1.0
         places_found.sort(key=lambda item: -item[0])
         return [
             TransformCandidate(
@@ -152,8 +149,8 @@ class CorrelationSearch:
         if score_map is None:
             return []
         scores, _ = score_map
-        size = 2 * _APART_PX + 1
-        peaks = scores == ndimage.maximum_filter(scores, size, mode="wrap")
+        # peaks are narrower than 9 px
+        peaks = scores == ndimage.maximum_filter(scores, 9, mode="wrap")
         places = np.argwhere(peaks & (scores > 0))
         heights = scores[tuple(places.T)]
         return [
@@ -199,7 +196,8 @@ class CorrelationSearch:
         by_chance = fft.irfft2(spectra[1] * np.conj(power), shape, workers=-1) / 2
         if by_chance.max() <= 0:
             return None
-        enough = by_chance > _LEAST * by_chance.max()
+        # below a tenth of the largest overlap, scores depend on few pixels
+        enough = by_chance > 0.1 * by_chance.max()
         scores = sums / np.sqrt(np.where(enough, by_chance, 1))
         return np.where(enough, scores, 0), enough
 
@@ -258,32 +256,16 @@ _SIDES: dict[Step, tuple[tuple[int, int | None], ...]] = {
     "full": ((64, None), (128, 64), (128, None), (256, 16)),
 }
 _CLEAR = 7.0  # s.d. of chance; unrelated images reach 5.6 in 2000 positions
-_STRUCTURE_PX = 1024  # along the longer side for the test for structure
 _MIN_PX = 64  # side of an image: smaller ones hold no patches
-_FINER = 0.8  # largest pixel size relative to the last search: more adds no detail
-_PLACES = 64  # candidates returned by a search
 _CANDIDATES = 16  # of these that may be the true one or its rivals
-_REFINEMENTS = 4  # candidates to refine; the true one was first or third
 _SAME_PX = 4.0  # of a search's pixels: closer candidates count as one
-_SIGNIFICANT = 5.0  # s.d. of chance of a significant patch
-_NEAR_PX = 1.5  # largest residual of a patch that agrees; by chance 7 of 17 x 17 do
-# Significant patches that must agree: of 16 that scatter at random, a transform through
-# three matches three more in one case of two, six more in one of 5000.
-_FEWEST, _AGREE = 6, 0.2  # at least, plus this fraction of all
 _MAX_RATIO = 8.0  # ratio of fields' lengths; chosen: the shorter has 16 px of 128
 # Pixels along the longer side of the larger image, and the number of best ratios to
 # examine further; chosen: all of 128 px would take seven times as long.
 _RATIO_SIDES = ((64, 6), (128, 3))
 _PERCENT = 100  # total of the progress of a search
 _RIVALS = 8  # other shifts to examine
-_COMPARABLE = 0.5  # of the best score; a period of a fifth of the field leaves 0.8
 _ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
-_NEARLY = 0.6  # of it, from which the difference is tested for significance
-_COMPARISON_PX = 192  # along the longer side for a comparison: distortion is small
-_SURE = 4.0  # standard errors by which the best must be better than near rivals
-_CELL_PX = 16  # side of a cell that counts as one observation of the difference
-_ERROR_PX = 1.0  # expected error from which a position is unreliable
-_OUTLIER_PX = 2.0  # residual of a held-out patch from which its position is unreliable
 
 
 class RegistrationOptions(core.Options):
@@ -572,14 +554,8 @@ def _find_transform(
 ) -> core.Job[_SearchResult]:
     """Search from coarse to fine until a candidate is confirmed at the finest level."""
     span = _compute_span(moving, fixed)
-    pitch = max(fine, span / _STRUCTURE_PX)
     for image in (moving, fixed):
-        if not refine.has_structure(refine.resample_to_pitch(image, pitch).array()):
-            msg = (
-                f"{image.name!r} has no structure above its noise level: use an image "
-                "with edges, or mark points as landmarks."
-            )
-            raise RegistrationRefused(msg, "no-structure")
+        _check_structure(image, max(fine, span / 1024))  # so many pixels are enough
     for step in _STEPS[options.search]:
         places: list[TransformCandidate] = []
         finished_pitch = np.inf
@@ -591,7 +567,8 @@ def _find_transform(
         parts = _list_parts(costs)
         for (side_wanted, near), part in zip(_SIDES[step], parts, strict=True):
             pitch = max(span / side_wanted, fine)
-            if pitch > _FINER * finished_pitch:
+            # a larger pixel size than that adds no detail
+            if pitch > 0.8 * finished_pitch:
                 continue
             search = CorrelationSearch(moving, fixed, pitch)
             side = round(span / pitch)
@@ -600,7 +577,7 @@ def _find_transform(
                 steps_tried = _RANGES[step].list_steps(side)
             else:
                 steps_tried = _RANGES[step].list_nearby_steps(places[:near], side)
-            job = search.run(steps_tried, _PLACES)
+            job = search.run(steps_tried, 64)  # the next search examines at most 64
             places = yield from _report_part(job, part, message)
             if not places or places[0].score < _CLEAR:
                 continue
@@ -633,6 +610,16 @@ def _find_transform(
     raise RegistrationRefused(msg, "no-overlap")
 
 
+def _check_structure(image: core.Micrograph, pitch_nm: float) -> None:
+    """Refuse an image that shows only noise at some pixel size."""
+    if not refine.has_structure(refine.resample_to_pitch(image, pitch_nm).array()):
+        msg = (
+            f"{image.name!r} has no structure above its noise level: use an image with "
+            "edges, or mark points as landmarks."
+        )
+        raise RegistrationRefused(msg, "no-structure")
+
+
 def _select_best_candidate(
     moving: core.Micrograph,
     fixed: core.Micrograph,
@@ -651,7 +638,8 @@ def _select_best_candidate(
         if all(far > _SAME_PX * pitch for far in apart):
             candidates.append(place)
     best = None
-    for place in candidates[:_REFINEMENTS]:
+    # the true candidate was first or third
+    for place in candidates[:4]:
         if best is not None and place.score < _ALIKE * places[0].score:
             break
         fit = _refine_candidate(moving, fixed, place, pitch, model)
@@ -679,7 +667,7 @@ def _refine_candidate(
     fit = None
     for level in reversed(levels):
         size = int(min(96 if level == fine else 64, 0.5 * shortest / level))
-        if size < _SMALLEST:
+        if size < 24:  # px; a smaller patch has too little structure
             continue
         first = fit is None
         reaches = [8, 8, 5] if first else [8, 5, 4]
@@ -703,15 +691,16 @@ def _refine_candidate(
     return fit
 
 
-_SMALLEST = 24  # pixels along a patch
-
-
 def _is_consistent(fit: refine.TransformFit, pitch: float) -> bool:
     """Return whether enough of the significant patches agree with the transform."""
-    significant = fit.patches.strength > _SIGNIFICANT
+    # standard deviations of chance
+    significant = fit.patches.strength > 5.0
     off = np.hypot(*fit.compute_residuals()[significant].T) / pitch
-    agree = int((off < _NEAR_PX).sum())
-    return agree >= _FEWEST + _AGREE * int(significant.sum())
+    # by chance 7 of 17 x 17 patches agree to 1.5 px
+    agree = int((off < 1.5).sum())
+    # of 16 significant patches that scatter at random, a transform through three
+    # matches three more in one case of two, six more in one of 5000
+    return agree >= 6 + 0.2 * int(significant.sum())
 
 
 def _find_alternative_transforms(
@@ -732,7 +721,8 @@ def _find_alternative_transforms(
         return float(np.median(np.abs(one(middle) - other(middle)).max(axis=1)))
 
     finest = max(*moving.scale, *fixed.scale)
-    pitch = max(finest, _compute_span(moving, fixed) / _COMPARISON_PX)
+    # pixels along the longer side: distortion is small there
+    pitch = max(finest, _compute_span(moving, fixed) / 192)
     pitches = search.pitch, pitch
     levels = [refine.PyramidLevel(moving, fixed, each) for each in pitches]
     grid = levels[-1].grid
@@ -742,11 +732,12 @@ def _find_alternative_transforms(
     rivals = []
     # scores near the best of the same search: a repeating pattern shifted by a period
     # hardly loses overlap; a fit of a corner alone is not evidence
+    # of the best score; a period of a fifth of the field leaves 0.8
     comparable = [
         place
         for fit in (search.find_rivals(best, _RIVALS), places[:_RIVALS])
         for place in fit
-        if place.score > _COMPARABLE * fit[0].score
+        if place.score > 0.5 * fit[0].score
     ]
     for place in comparable:
         affine = place.affine
@@ -759,8 +750,11 @@ def _find_alternative_transforms(
         if measure_distance(affine, best) < same:
             continue
         other = quality.compute_orientation_field(moving, grid, affine)
-        score, sure = quality.compare_candidates(ours, theirs, other, _CELL_PX)
-        if score > _NEARLY and sure < _SURE:
+        # a cell of 16 px counts as one observation of the difference
+        score, sure = quality.compare_candidates(ours, theirs, other, 16)
+        # of the best correlation; from there the difference is tested for significance,
+        # in standard errors
+        if score > 0.6 and sure < 4.0:
             score = max(score, 1.0)  # the difference is not significant
         centre = middle.mean(axis=0)
         y, x = (affine(centre) - best(centre)).tolist()
@@ -802,8 +796,10 @@ def _evaluate_fit(
         patches, off = bending.patches, bending.off_nm
         square_error = _estimate_elastic_error(level, bending)
     errors = np.sqrt(square_error(patches.moving_places))
-    is_doubtful = np.hypot(*off.T) >= _OUTLIER_PX * fine
-    is_doubtful |= errors >= _ERROR_PX * fine
+    # residual of a held-out patch from which its position is unreliable
+    is_doubtful = np.hypot(*off.T) >= 2.0 * fine
+    # expected error from which a position is unreliable
+    is_doubtful |= errors >= 1.0 * fine
     return evaluate_transform(
         transform,
         moving,

@@ -24,17 +24,10 @@ from napari_semsr import core
 
 _MIN_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some structure
 
-# The band: finer is noise, coarser is shading; chosen.
-_FINE_PX, _COARSE_PX = 2.0, 16.0
-_TAPER = 0.25  # of a window; chosen: borders do not correlate
-_FLOOR = 1e-3  # of the largest cross power; chosen: weaker frequencies are noise
-_FLAT = 1e-13  # of the grey values; chosen: rounding errors of doubles
-_UPSAMPLING = 50  # to 0.02 px; chosen: finer than the standard error of most shifts
 
 # Criteria for accepting a shift; chosen.
 _NEAR_PX = 2.0  # tolerance between quarters, and of the finer search
 _APART_PX = 12  # least distance between two peaks
-_ENOUGH = 3  # of 4 quarters: one may be empty or damaged
 # height of a second peak over the first that makes a shift ambiguous; chosen
 _ALIKE = 0.8
 
@@ -96,7 +89,8 @@ def find_shift(fixed: core.RealArray, moving: core.RealArray, *, reach: int) -> 
         place = np.array(own) + _measure_residual_shift(*_crop_overlap(one, two, own))
         if np.hypot(*(place - shift)) < _NEAR_PX:
             places.append(place)
-    if len(places) < _ENOUGH:
+    # chosen: one of the four quarters may be empty or damaged
+    if len(places) < 3:
         msg = (
             f"No reliable shift within {reach} px: only {len(places)} of 4 quarters of "
             "the common area agree with the whole area; the images may show different "
@@ -158,16 +152,19 @@ def _apply_band_pass(image: core.RealArray) -> core.FloatArray:
     finite = np.isfinite(values)
     mean = float(values[finite].mean()) if finite.any() else 0.0
     without_gaps = np.where(finite, values, mean)
-    fine = ndimage.gaussian_filter(without_gaps, _FINE_PX, mode="nearest")
-    coarse = ndimage.gaussian_filter(without_gaps, _COARSE_PX, mode="nearest")
+    # chosen: finer is noise, coarser is shading
+    fine = ndimage.gaussian_filter(without_gaps, 2.0, mode="nearest")
+    coarse = ndimage.gaussian_filter(without_gaps, 16.0, mode="nearest")
     band = np.where(finite, fine - coarse, 0.0)
-    flat = np.abs(band).max() <= _FLAT * np.abs(without_gaps).max()
+    # chosen: rounding errors of doubles
+    flat = np.abs(band).max() <= 1e-13 * np.abs(without_gaps).max()
     return np.zeros_like(band) if flat else band
 
 
 def _apply_window(part: core.FloatArray) -> core.FloatArray:
     """Subtract the mean and taper the image towards its borders."""
-    window = core.tukey_window_2d((part.shape[0], part.shape[1]), _TAPER)
+    # chosen: borders do not correlate
+    window = core.tukey_window_2d((part.shape[0], part.shape[1]), 0.25)
     return np.asarray((part - part.mean()) * window)
 
 
@@ -177,7 +174,8 @@ def _find_peaks(
     """Return the best and second-best integer shifts by phase correlation."""
     cross = fft.rfft2(_apply_window(fixed)) * np.conj(fft.rfft2(_apply_window(moving)))
     power = np.abs(cross)
-    floor = max(_FLOOR * float(power.max()), np.finfo(np.float64).tiny)
+    # chosen: weaker frequencies than that share of the largest cross power are noise
+    floor = max(1e-3 * float(power.max()), np.finfo(np.float64).tiny)
     lags = np.arange(-reach, reach + 1)
     window = np.ix_(lags % fixed.shape[0], lags % fixed.shape[1])
     by_phase, plain = (
@@ -225,10 +223,11 @@ def _measure_residual_shift(
 
     if not (fixed.any() and moving.any()):
         return np.full(2, np.inf)
+    # chosen: 0.02 px is finer than the standard error of most shifts
     shift, _, _ = phase_cross_correlation(
         _apply_window(fixed),
         _apply_window(moving),
-        upsample_factor=_UPSAMPLING,
+        upsample_factor=50,
         normalization=None,
     )
     return np.asarray(shift, dtype=np.float64)

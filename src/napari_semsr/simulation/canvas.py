@@ -116,9 +116,6 @@ class Canvas:
 
 FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 """Ratio of a Gaussian's full width at half maximum to its standard deviation."""
-# Ratio of the widths of neighbouring depths; chosen: each depth costs two blurs.
-_DEPTH_RATIO = 1.3
-_MAX_DEPTHS = 7  # maximum number of blur widths for an image; chosen
 
 
 def apply_varying_blur(
@@ -144,8 +141,9 @@ def split_blur_widths(
     if high / low < 1.01:  # chosen: one width is enough
         yield (low * high) ** 0.5, None
         return
-    steps = int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
-    count = 1 + min(_MAX_DEPTHS - 1, steps)
+    # chosen: seven widths at most, as each costs two blurs
+    steps = int(np.ceil(np.log(high / low) / np.log(1.3)))
+    count = 1 + min(7 - 1, steps)
     levels = [float(v) for v in np.geomspace(low, high, count)]
     for level, peak in zip(levels, np.eye(count), strict=True):
         share = np.interp(sigma**2, np.square(levels), peak)
@@ -214,8 +212,8 @@ def _draw_pits(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
         before = np.where(index > 0, ends[row][np.maximum(index - 1, 0)], 0.0)
         middle = 0.5 * (before + ends[row][index])
         half = 0.5 * (ends[row][index] - before) - pitch * 0.22
-        beside = (across[inside] / pitch) % 1 * pitch - pitch / 2
-        lateral = np.hypot(np.maximum(np.abs(position - middle) - half, 0), beside)
+        from_middle = (across[inside] / pitch) % 1 * pitch - pitch / 2
+        lateral = np.hypot(np.maximum(np.abs(position - middle) - half, 0), from_middle)
         pit = lateral - pitch * 0.22
         distance[inside] = np.where(index % 2 == 0, pit, pitch)
     return distance

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy  # the rest is loaded when it is used
@@ -44,7 +44,7 @@ FOG_SCALE = 1 / 8  # correlation length over the shorter side; chosen
 class DegradedImage:
     """A degraded image and the parameters of its degradation."""
 
-    image: core.RealArray  # (Y, X) Degraded grey values in the input's type
+    image: NDArray[Any]  # (Y, X) Degraded grey values in the input's type
     parameters: dict[str, object]  # Parameters of the degradation
 
 

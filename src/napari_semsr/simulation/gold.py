@@ -57,10 +57,6 @@ _BLOCK = 8
 # Sites that a block uses; chosen: time against cut-off islands if cells are hardly
 # wider than a block.
 _NEAR = 8
-# Those of them that may own one of its pixels; chosen: time against cut-off islands if
-# cells are hardly wider than a block.
-_OWN = 5
-_PATCH = 1.5  # size of bare patches, over the pitch; chosen
 _FAR = np.float32(1e4)
 
 
@@ -139,7 +135,8 @@ def _find_nearby_sites(
     weight = packing.size_spread * pitch**2 * (rng.random(number) - 0.5)
     # the numbers of two sites determine the width of their gap
     grain, share = rng.random((2, number), dtype=np.float32)
-    bare = Canvas((count, count), 1.0, 0.0).create_relief(_PATCH, rng).ravel()
+    # over the pitch; chosen
+    bare = Canvas((count, count), 1.0, 0.0).create_relief(1.5, rng).ravel()
     bare += 0.3 * rng.standard_normal(number)
     empty = bare < np.quantile(bare, packing.missing)
     paraboloid = np.column_stack([site, np.sqrt(weight.max() - weight)])
@@ -178,7 +175,9 @@ def _compute_depth_and_grain(
     ]
     depth = np.full(y.shape, -_FAR)
     grain = np.zeros_like(y)
-    for own in range(_OWN):
+    # sites that may own a pixel of the block; chosen: time against cut-off islands if
+    # cells are hardly wider than a block
+    for own in range(5):
         within: Float32Array | None = None
         for other in range(_NEAR):
             if other == own:
@@ -208,7 +207,6 @@ FINE_NM = 7.1  # pixel of the fine image of de Haan et al. (2019)
 COARSE_NM = 2 * FINE_NM
 _STREAMS = {"validation": 0x9E3779B97F4A7C15, "judging": 0xC2B2AE3D27D4EB4F}
 _LEAST = {"pitch_nm": 60.0, "electrons": 1.0}  # 0 for the other ranges
-_DEFAULT_SHARE = 0.5  # share of the tuned options in training; chosen
 # Chosen: around the tuned values, and far beyond them.
 _SIZE_RANGES = {
     "gap_nm": (7.0, 25.0),
@@ -222,7 +220,6 @@ _SIZE_RANGES = {
     "electrons": (250.0, 6000.0),
 }
 _MIN_SIDE = 16  # px; chosen: one or two islands
-_PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +320,8 @@ class GoldOptions(Options):
         if self.fine_electrons > 0:
             exposure = add_noise(high.astype(np.float64), self.fine_electrons, 0.0, rng)
             high = exposure.astype(np.float32)
-        bottom, top = np.percentile(low, _PERCENTILES)
+        # chosen: robust to a few extreme pixels
+        bottom, top = np.percentile(low, (0.1, 99.9))
         span = max(top - bottom, 1e-6)
         scaled = (((image - bottom) / span).astype(np.float32) for image in (low, high))
         return GoldPair(*scaled)
@@ -345,7 +343,8 @@ def create_random_gold_options(rng: Generator) -> GoldOptions:
     sidewalls, grains, the coarse probe and the dose. The probe of the fine image is
     constant: it defines how sharp a result should be.
     """
-    if rng.random() < _DEFAULT_SHARE:
+    # chosen: half of the fields
+    if rng.random() < 0.5:
         return GoldOptions()
     sizes = {k: float(np.exp(rng.uniform(*np.log(v)))) for k, v in _SIZE_RANGES.items()}
     probe, dose = sizes.pop("coarse_probe_nm"), sizes.pop("electrons")

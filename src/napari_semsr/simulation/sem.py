@@ -24,7 +24,6 @@ from napari_semsr.simulation.specimen import Specimen
 
 _DECAY_PX = 40.0  # decay length of a charge; chosen
 _TURNS = 4  # knots of the path of the drift; chosen
-_WANDER = 0.3  # deviation of the path from a straight line, over its length; chosen
 
 SCAN = "Scan and noise"
 """Title of the option group in a panel."""
@@ -91,7 +90,8 @@ def apply_drift(
     angle = rng.uniform(0, 2 * np.pi)
     knots = np.linspace(0, 1, _TURNS + 2)
     sideways = np.zeros(_TURNS + 2)
-    sideways[1:-1] = rng.normal(0, _WANDER, _TURNS)
+    # chosen: the path deviates by a third of its length
+    sideways[1:-1] = rng.normal(0, 0.3, _TURNS)
     sigma, course = max(rows / (2 * _TURNS), 1e-3), np.interp(time, knots, sideways)
     aside = ndimage.gaussian_filter1d(course, sigma, mode="nearest")
     aside -= aside[0] + time * (aside[-1] - aside[0])
@@ -157,9 +157,7 @@ def add_effects(
 
 # Beam, detector and contrast; chosen.
 _WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, minus one
-_BEAM_NM, _CONVERGENCE = 6.0, 5e-3  # width of the probe, half its angle
 _EDGES, _SHADOWS = 0.5, 0.6  # brightness added by slopes, and lost in depressions
-_ESCAPE_NM = 8.0  # depth from which electrons escape
 _SHADOW_NM = 90.0  # distance over which walls cast shadows
 _ELECTRONS = 300.0  # per pixel at white
 
@@ -169,14 +167,15 @@ def compute_sem_contrast(
 ) -> Float32Array:
     """Compute the emission (Y, X) of a surface under a beam, without noise."""
     height, pixel = surface.height_nm, surface.pixel_nm
-    near = _ESCAPE_NM / pixel
+    near = 8.0 / pixel  # nm; chosen: depth from which electrons escape
     slope = ndimage.gaussian_gradient_magnitude(height, near, mode="nearest") / pixel
     wall = np.minimum(np.sqrt(1 + slope**2) - 1, _WALL_CAP) / _WALL_CAP
     around = ndimage.gaussian_filter(height, _SHADOW_NM / pixel, mode="nearest")
     depth = np.clip((around - height) / _SHADOW_NM, 0, 1)
     own = 0.30 + 0.22 * surface.material
     emission = (own + edges * wall) * (1 - shadows * depth)
-    width = np.hypot(_BEAM_NM, 2 * _CONVERGENCE * height) / pixel
+    # width of the probe, and half of its angle; chosen
+    width = np.hypot(6.0, 2 * 5e-3 * height) / pixel
     return np.clip(apply_varying_blur(emission.astype(np.float32), width), 0, 1)
 
 

@@ -26,12 +26,8 @@ from napari_semsr.simulation.scan import RandomStream, Scan
 from napari_semsr.simulation.sem import EffectOptions, add_effects, compute_sem_contrast
 from napari_semsr.simulation.specimen import declare_option
 
-_FINER = 0.8  # pixel of a view over that of the scene; chosen: pixel grids differ
-_FIELD = 0.75  # share of the scene that a view shows; chosen
 _MIN_FIELD = 0.1  # smallest share that is accepted as a view; chosen
 _KNOTS = 4  # spline intervals of a bending across a view, on each axis; chosen
-_LOOKS = 64  # points along a side where a bending is measured; chosen
-_MIN_AREA = 0.5  # smallest local area; below, a bending nearly folds; chosen
 _BAND = 256  # rows sampled at once; chosen: limits the memory
 
 
@@ -98,7 +94,8 @@ def simulate_sem_view(scan: Scan, options: SemViewOptions) -> View:
     if surface is None:
         msg = "An SEM image requires a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="heights-missing")
-    pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
+    # chosen: 0.8, so that the pixel grids differ
+    pixel = options.view_pixel_nm or 0.8 * surface.pixel_nm
     shape, transform = _fit_sem_view(scan, options, pixel)
     contrast = compute_sem_contrast(surface)
     smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
@@ -122,7 +119,7 @@ def _fit_sem_view(
 ) -> tuple[IntPair, Affine | Elastic]:
     """Find the shape of a view within the sample, and its transform to the scan."""
     low, high = _get_scene_area(scan)
-    share = options.view_field or _FIELD
+    share = options.view_field or 0.75  # as the option says
     while True:
         rows, columns = (max(1, round(n)) for n in share * (high - low) / pixel)
         placement = _create_transform(scan, options, (rows, columns), pixel)
@@ -173,7 +170,8 @@ def _create_transform(
     affine = Affine.from_matrix(linear, goal - linear @ centre)
     if options.view_bending_nm == 0:
         return affine
-    lines = (np.linspace(0, (n - 1) * pixel, _LOOKS) for n in shape)
+    # chosen: a bending of four intervals is smooth over 64 points
+    lines = (np.linspace(0, (n - 1) * pixel, 64) for n in shape)
     places = affine(np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1))
     top_left, end = places.min(axis=(0, 1)), places.max(axis=(0, 1))
     spacing = (end - top_left) / _KNOTS
@@ -184,7 +182,8 @@ def _create_transform(
     moves = BSplineDisplacement(*knots, values).displacement(places)
     share = options.view_bending_nm / np.hypot(moves[..., 0], moves[..., 1]).max()
     bending = BSplineDisplacement(*knots, share * values)
-    if bending.min_jacobian() < _MIN_AREA:
+    # below that local area, a bending nearly folds; chosen
+    if bending.min_jacobian() < 0.5:
         high, wide = end - top_left
         what = f"A displacement of {options.view_bending_nm:g} nm nearly folds a view"
         msg = f"{what} of {high:.4g} x {wide:.4g} nm: lower `view_bending_nm`."

@@ -18,20 +18,11 @@ from scipy.sparse import csgraph
 from scipy.spatial.distance import cdist
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair, Job, Progress
-from napari_semsr.stitching import layout
+from napari_semsr.stitching import layout, pairwise
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import (
-    PEAK_PX,
-    compute_joint_correlation,
-    compute_rounded_shift,
-    find_highest_peaks,
-)
-from napari_semsr.stitching.solution import fit_stage_map
+from napari_semsr.stitching.nominal import fit_stage_map
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import find_loop_pairs, list_valid_overlaps
-
-_BY_CHANCE = 1e-3  # probability that the stage decides wrongly; chosen as for pairs
-_NEAR = 3.0  # standard deviations of the stage; chosen: one position in 100 is beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +44,9 @@ def evaluate_group_position(
     """Evaluate the overlaps of pairs jointly, with the second frames displaced."""
     overlaps = []
     for pair in pairs:
-        y, x = compute_rounded_shift(positions, pair)
+        y, x = pairwise.compute_rounded_shift(positions, pair)
         overlaps.append((pair, (y + move[0], x + move[1])))
-    ncc, score, _ = compute_joint_correlation(frames, overlaps)
+    ncc, score, _ = pairwise.compute_joint_correlation(frames, overlaps)
     fit = float(np.arctanh(np.clip(ncc, -0.999, 0.999)))
     # the score implies this number of independent details
     doubt = float(np.sqrt(-2 * np.log(1 / np.cosh(fit)))) / max(score, 1e-9)
@@ -86,12 +77,12 @@ def compare_group_positions(
         return []
     moves = {(0, 0), *proposals} if is_placed else {*proposals}
     peaks = (
-        find_highest_peaks(plane, None)
+        pairwise.find_highest_peaks(plane, None)
         for plane in (correlation.score, correlation.height)
     )
     for y, x in chain.from_iterable(peaks):
         move = (int(y + centre[0]) - reach[0], int(x + centre[1]) - reach[1])
-        if max(map(abs, move)) > PEAK_PX or not is_placed:
+        if max(map(abs, move)) > pairwise.PEAK_PX or not is_placed:
             moves.add(move)
     places: list[GroupPosition] = []
     places_tried = [
@@ -100,7 +91,10 @@ def compare_group_positions(
     ]
     for place in sorted(places_tried, key=lambda place: -place.fit):
         # both planes have peaks; those a few pixels apart are one position
-        if all(np.abs(np.subtract(place.move, p.move)).max() > PEAK_PX for p in places):
+        if all(
+            np.abs(np.subtract(place.move, p.move)).max() > pairwise.PEAK_PX
+            for p in places
+        ):
             places.append(place)
     return places
 
@@ -127,11 +121,12 @@ def find_possible_positions(
         state.frames, group, positions, state.reach, (int(y), int(x)),
         is_placed=is_placed, proposals=proposals,
     )  # fmt: skip
-    around = _NEAR * spread
+    # chosen: one position in 100 is more than three standard deviations away
+    around = 3.0 * spread
     near = state.threshold
     if np.isfinite(around):
         shifts = layout.count_shifts((round(around), round(around)))
-        near = min(near, state.chance.compute_chance_score(shifts, _BY_CHANCE))
+        near = min(near, state.chance.compute_chance_score(shifts, layout.BY_CHANCE))
     above = [
         place
         for place in places
@@ -156,7 +151,7 @@ def choose_nearest_position(
     first, second = np.argsort(away, kind="stable")[:2]
     # log likelihood ratio to the nearest, for normal errors
     excess = (away[second] ** 2 - away[first] ** 2) / (2 * spread**2)
-    return places[int(first)] if excess > -np.log(_BY_CHANCE) else None
+    return places[int(first)] if excess > -np.log(layout.BY_CHANCE) else None
 
 
 def try_place_frame(state: State, index: int) -> bool:
@@ -365,7 +360,7 @@ def _reposition_cut_frames(
     state.positions[group] += best.move
     joints = [joint for joint in state.layout.joints if joint not in across]
     for joint in across:
-        y, x = compute_rounded_shift(state.positions, joint.pair)
+        y, x = pairwise.compute_rounded_shift(state.positions, joint.pair)
         joints.append(replace(joint, shift=(float(y), float(x))))
     state.layout = replace(state.layout, joints=tuple(joints))
     return True

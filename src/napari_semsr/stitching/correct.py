@@ -13,7 +13,7 @@ connects.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from unicodedata import normalize
 
 import numpy as np
@@ -21,46 +21,17 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from napari_semsr import core
-from napari_semsr.stitching import refine, verify
-from napari_semsr.stitching.bridges import (
-    GroupPosition,
-    evaluate_group_position,
-    find_minimum_cut,
-)
-from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
-from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import (
-    CERTAIN,
-    TOLERANCE_PX,
-    Layout,
-    Overlap,
-    label_components,
-)
+from napari_semsr.core import BoolArray, FloatArray, IntPair
+from napari_semsr.stitching import bridges, layout, pairwise, refine, shading, verify
+from napari_semsr.stitching.frames import CorrectedFrames, choose_evenly_spaced_indices
+from napari_semsr.stitching.layout import TOLERANCE_PX, Overlap
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.pairwise import (
-    Candidates,
-    compute_correlation,
-    compute_rounded_shift,
-)
-from napari_semsr.stitching.shading import (
-    COARSE_KNOTS,
-    FINE_KNOTS,
-    compare_overlap_blocks,
-    measure_remaining_shading,
-)
-from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.solve import update_shading
-from napari_semsr.stitching.state import Corrections, State
+from napari_semsr.stitching.state import Corrections, State, StitchSolution
 
 _NAMES = 3  # frames named in a message; chosen: it stays readable
-_LOSS_REASON = "no remaining overlap connects it"
 _MIN_MOVE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
-_STILL = 0.02  # px; chosen: a tenth of the usual error of a mosaic
-_SWEEPS = 4  # chosen: pairs settle in two or three from an error of a pixel
-_CONVERGENCE = 1e-3  # px; as for the refinement of all positions
 _JOIN_WEIGHT = 1e3  # of the median information; chosen: a join outweighs all overlaps
-_HOLD = 1e6  # the same for a placed frame, which no join moves
-_SAMPLE = 100  # pairs; chosen: the remaining shading is averaged over them
 _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame moves
 
 
@@ -68,14 +39,14 @@ _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame 
 class _IndexedCorrections:
     """Corrections keyed by frame index, with pairs in ascending order."""
 
-    struck_pairs: frozenset[core.IntPair]
+    struck_pairs: frozenset[IntPair]
     dropped_frames: frozenset[int]
-    places: dict[int, core.FloatArray]  # (2,) as in `positions` of the solution
-    joins: dict[core.IntPair, core.FloatArray]  # (2,) second minus first
-    movable: dict[core.IntPair, int]  # second frame of a join as given
+    places: dict[int, FloatArray]  # (2,) as in `positions` of the solution
+    joins: dict[IntPair, FloatArray]  # (2,) second minus first
+    movable: dict[IntPair, int]  # second frame of a join as given
 
     @property
-    def pairs(self) -> frozenset[core.IntPair]:
+    def pairs(self) -> frozenset[IntPair]:
         """Struck or joined pairs, whose images are not compared."""
         return self.struck_pairs | self.joins.keys()
 
@@ -131,7 +102,7 @@ def _index_corrections(
         indices = [index_of.get(normalize("NFC", name)) for name in names]
         return [index for index in indices if index is not None]
 
-    def find_pair(*names: str) -> Iterator[core.IntPair]:
+    def find_pair(*names: str) -> Iterator[IntPair]:
         frame_pair = sorted(find_indices(*names))
         # otherwise a frame was unreadable and is left out already
         if len(frame_pair) == 2:
@@ -165,59 +136,55 @@ def _index_corrections(
     )
 
 
-@dataclass(slots=True)
 class _CorrectionSolver:
-    """Solver that applies manual corrections to a solved scan."""
+    """Solver that applies manual corrections to a solved scan.
 
-    state: State  # copy of the solved state
-    hand: _IndexedCorrections
-    before: core.FloatArray  # (N, 2) solved corners, NaN for frames without a position
-    # pairwise shifts in use: position of the second frame minus the first
-    shifts: dict[core.IntPair, core.FloatArray]
-    pedestal: float  # Of the mosaic
-    positions: core.FloatArray = field(init=False)  # (N, 2)
-    # (N, 2) after groups were moved; the mean position of frames that are not placed
-    # manually is kept at these
-    group_positions: core.FloatArray = field(init=False)
-    fixed_places: dict[int, core.FloatArray] = field(
-        init=False
-    )  # (2,) As in `positions`
-    # shifts of overlapping pairs, linearised at the solved positions
-    measured: dict[core.IntPair, refine.LinearisedShift] = field(init=False)
-    # overlapping pairs, and the positions they were computed for
-    _overlapping: tuple[bytes, list[core.IntPair]] = (b"", [])
+    `state` is a copy of the solved state, `before` its corners, (N, 2), NaN for frames
+    without a position. `shifts` are the pairwise shifts in use, position of the second
+    frame minus the first.
+    """
 
-    def __post_init__(self) -> None:
-        self.positions = self.before.copy()
-        self.positions[list(self.hand.dropped_frames)] = np.nan
+    def __init__(
+        self,
+        state: State,
+        hand: _IndexedCorrections,
+        before: FloatArray,
+        shifts: dict[IntPair, FloatArray],
+    ) -> None:
+        self.state, self.hand, self.before, self.shifts = state, hand, before, shifts
+        self.positions = before.copy()
+        self.positions[list(hand.dropped_frames)] = np.nan
+        # after groups were moved; the mean position of frames that are not placed
+        # manually is kept at these
         self.group_positions = self.positions
-        origin = np.nanmin(self.before, axis=0)
-        self.fixed_places = {
-            index: at + origin for index, at in self.hand.places.items()
-        }
-        self.measured = self.state.refined_shifts
+        origin = np.nanmin(before, axis=0)
+        self.fixed_places = {index: at + origin for index, at in hand.places.items()}
+        # shifts of overlapping pairs, linearised at the solved positions
+        self.measured = state.refined_shifts
+        # overlapping pairs, and the positions they were computed for
+        self._overlapping: tuple[bytes, list[IntPair]] = (b"", [])
 
-    def compute_shift(self, pair: core.IntPair) -> core.FloatArray:
+    def compute_shift(self, pair: IntPair) -> FloatArray:
         """Compute the second frame's current position relative to the first, (2,)."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
-    def is_placed(self) -> core.BoolArray:
+    def is_placed(self) -> BoolArray:
         """Mask of the frames with a position, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
-    def compute_distance_moved(self, pair: core.IntPair) -> float:
+    def compute_distance_moved(self, pair: IntPair) -> float:
         """Return the change of a pair's shift, in px; infinite without a position."""
         change = self._compute_shift_change(pair)
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
 
-    def _compute_shift_change(self, pair: core.IntPair) -> core.FloatArray:
+    def _compute_shift_change(self, pair: IntPair) -> FloatArray:
         """Return the change of a pair's shift from its solved value, (2,)."""
         before = self.before[pair[1]] - self.before[pair[0]]
         return np.asarray(self.compute_shift(pair) - before)
 
     def _list_measured_shifts(
-        self, pairs: Sequence[core.IntPair]
+        self, pairs: Sequence[IntPair]
     ) -> list[refine.LinearisedShift]:
         """List the solved shifts of pairs, relative to the current positions."""
         return [
@@ -226,7 +193,7 @@ class _CorrectionSolver:
         ]
 
     @property
-    def free_pairs(self) -> list[core.IntPair]:
+    def free_pairs(self) -> list[IntPair]:
         """Overlapping pairs that are neither struck nor joined."""
         key = self.positions.tobytes()
         if self._overlapping[0] != key:
@@ -252,8 +219,8 @@ class _CorrectionSolver:
         return ties
 
     def evaluate_group(
-        self, group: Sequence[int], move: core.FloatArray | None = None
-    ) -> GroupPosition:
+        self, group: Sequence[int], move: FloatArray | None = None
+    ) -> bridges.GroupPosition:
         """Evaluate the fit of a group, optionally moved, to all other placed frames."""
         before = self.positions
         if move is not None:
@@ -270,13 +237,13 @@ class _CorrectionSolver:
             for row, other in overlapping.tolist()
             if (min(other, group[row]), max(other, group[row])) not in by_hand
         ]
-        place = evaluate_group_position(self.state.frames, pairs, self.positions)
+        place = bridges.evaluate_group_position(
+            self.state.frames, pairs, self.positions
+        )
         self.positions = before
         return place
 
-    def _compute_fit_improvement(
-        self, group: Sequence[int], move: core.FloatArray
-    ) -> float:
+    def _compute_fit_improvement(self, group: Sequence[int], move: FloatArray) -> float:
         """Return how much a move improves a group's fit, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
@@ -289,7 +256,7 @@ class _CorrectionSolver:
     def reposition_detached_frames(self) -> None:
         """Move frames of struck overlaps to positions that clearly fit better."""
         # the frames and groups of frames that struck overlaps connected
-        labels = label_components(len(self.positions), self.list_constraints())
+        labels = layout.label_components(len(self.positions), self.list_constraints())
         groups: set[tuple[int, ...]] = set()
         ends = {index for pair in self.hand.struck_pairs for index in pair}
         # those without a position may have lost it with a struck overlap
@@ -316,9 +283,7 @@ class _CorrectionSolver:
             self.positions[list(group)] = gains[group][1]
             waiting.remove(group)
 
-    def _find_better_position(
-        self, group: tuple[int, ...]
-    ) -> tuple[float, core.FloatArray]:
+    def _find_better_position(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
         """Find a clearly better position for a group; return its gain and corners."""
         members, now = list(group), self.positions[list(group)]
         here = self.evaluate_group(group) if np.isfinite(now).all() else None
@@ -330,7 +295,7 @@ class _CorrectionSolver:
             if place_found.score <= self.state.threshold:
                 continue
             if here is not None and here.score > self.state.threshold:
-                doubt = CERTAIN * np.hypot(place_found.doubt, here.doubt)
+                doubt = layout.CERTAIN * np.hypot(place_found.doubt, here.doubt)
                 if place_found.fit - here.fit <= doubt:
                     continue
             if best is None or place_found.fit > best.fit:
@@ -338,7 +303,7 @@ class _CorrectionSolver:
                 gain = place_found.fit - (0.0 if here is None else here.fit)
         return gain, corners
 
-    def _propose_positions(self, group: tuple[int, ...]) -> Iterator[core.FloatArray]:
+    def _propose_positions(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
         """Yield corners of a group, (M, 2), proposed by the shifts of single pairs."""
         inside, by_hand = {*group}, self.hand.pairs
         for item in self.state.candidates:
@@ -366,9 +331,9 @@ class _CorrectionSolver:
             return
         ties, fixed_frames = self.list_constraints(), self.fixed_places.keys()
         free = [t for t in ties if fixed_frames.isdisjoint(t.pair)]
-        labels = label_components(len(self.positions), free)
+        labels = layout.label_components(len(self.positions), free)
         moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
-        hanging: dict[int, list[core.FloatArray]] = {}
+        hanging: dict[int, list[FloatArray]] = {}
         for tie in ties:
             for frame, other in (tie.pair, tie.pair[::-1]):
                 is_hanging = other not in fixed_frames and labels[other] != 0
@@ -396,22 +361,19 @@ class _CorrectionSolver:
             earlier_joints.append(Overlap(*pair, (0.0, 0.0), 1.0))
 
     def _apply_join(
-        self,
-        pair: core.IntPair,
-        move: core.FloatArray,
-        earlier_joints: Sequence[Overlap],
+        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Overlap]
     ) -> None:
         """Move one side of a pair to satisfy its join, given the earlier joins."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
         count = len(self.positions)
-        labels = label_components(count, earlier_joints)
+        labels = layout.label_components(count, earlier_joints)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
         ties = [tie for tie in self.list_constraints() if tie.pair != pair]
-        cut = find_minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
+        cut = bridges.find_minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
         has_place = self.is_placed
-        main = label_components(count, ties) == 0 if ties else has_place
+        main = layout.label_components(count, ties) == 0 if ties else has_place
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
@@ -444,15 +406,16 @@ class _CorrectionSolver:
                 state.refinement = replace(state.refinement, shifts=refined)
             return
         base = [pair for pair in self.free_pairs if pair in self.measured]
-        for _ in range(_SWEEPS):
+        # chosen: pairs settle in two or three rounds from an error of a pixel
+        for _ in range(4):
             free = self.free_pairs
             changed_pairs = {
                 p for p in free if every or self.compute_distance_moved(p) > _MIN_MOVE
             }
             fitting = []
             for pair in sorted(changed_pairs):
-                shift = compute_rounded_shift(self.positions, pair)
-                fit = compute_correlation(state.frames, pair, shift)
+                shift = pairwise.compute_rounded_shift(self.positions, pair)
+                fit = pairwise.compute_correlation(state.frames, pair, shift)
                 if fit[1] > state.threshold:
                     fitting.append(pair)
             linearised_shifts = refine.linearise_pairs(
@@ -467,10 +430,11 @@ class _CorrectionSolver:
             shifts = [*self._list_measured_shifts(same), *fresh.values()]
             steps, matrix = self._solve_frame_moves(shifts)
             self.positions = self.positions + steps
-            if np.nanmax(np.abs(steps)) < _CONVERGENCE:
+            if np.nanmax(np.abs(steps)) < refine.CONVERGENCE:
                 break
         fine = self.positions
-        still = np.abs(fine - self.before).max(axis=1) < _STILL
+        # px; chosen: a tenth of the usual error of a mosaic
+        still = np.abs(fine - self.before).max(axis=1) < 0.02
         still[list(self.hand.places)] = False
         self.positions = np.where(still[:, None], self.before, fine)
         spread = np.where(
@@ -490,7 +454,7 @@ class _CorrectionSolver:
 
     def _solve_frame_moves(
         self, shifts: Sequence[refine.LinearisedShift]
-    ) -> tuple[core.FloatArray, sparse.csc_array]:
+    ) -> tuple[FloatArray, sparse.csc_array]:
         """Solve for position updates of all frames, (N, 2); also return the matrix."""
         count, hand = len(self.positions), self.hand
         has_place = self.is_placed
@@ -511,7 +475,8 @@ class _CorrectionSolver:
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
         fixed_frames = list(self.fixed_places)
-        stiff[fixed_frames] = _HOLD * float(np.median(np.abs(matrix.diagonal())))
+        # chosen: heavier than any join, so that a placed frame does not move
+        stiff[fixed_frames] = 1e6 * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
         places = np.array([*self.fixed_places.values()])
         away[fixed_frames] = places - self.positions[fixed_frames]
@@ -543,7 +508,7 @@ class _CorrectionSolver:
             Overlap(fixed_frames[0], index, (0.0, 0.0), 1.0)
             for index in fixed_frames[1:]
         ]
-        labels = label_components(len(self.positions), ties)
+        labels = layout.label_components(len(self.positions), ties)
         stays = labels == 0 if ties else np.zeros(len(labels), bool)
         stays[fixed_frames] = True
         has_place = self.is_placed
@@ -552,7 +517,9 @@ class _CorrectionSolver:
             if self.evaluate_group(group).score > self.state.threshold:
                 continue  # all of their overlaps together connect them
             self.positions[group] = np.nan
-            self.state.reasons.update(dict.fromkeys(group, _LOSS_REASON))
+            self.state.reasons.update(
+                dict.fromkeys(group, "no remaining overlap connects it")
+            )
 
 
 def correct_mosaic(
@@ -570,7 +537,7 @@ def correct_mosaic(
         If nothing connects two frames any more.
     """
     solution = solution.base or solution
-    solved_state: State = solution.state
+    solved_state = solution.state
     hand = _index_corrections(corrections, solved_state.acquisition)
     yield core.Progress(0, 0, "Applying corrections")
     used = (pair for pair in solution.pairs if pair.used)
@@ -586,9 +553,7 @@ def correct_mosaic(
         },
         warnings=[],
     )
-    solver = _CorrectionSolver(
-        state, hand, solved_state.positions, shifts, solution.pedestal
-    )
+    solver = _CorrectionSolver(state, hand, solved_state.positions, shifts)
     solver.reposition_detached_frames()
     solver.apply_fixed_positions()
     solver.apply_joins()
@@ -606,32 +571,36 @@ def correct_mosaic(
     for index in np.flatnonzero(state.is_placed).tolist():
         state.reasons.pop(index, None)
     state.frames = _match_brightness(state, solver)
-    remaining = _measure_remaining_shading(state, solver)
+    pedestal = solution.pedestal
+    remaining = _measure_remaining_shading(state, solver, pedestal)
     if remaining > verify.UNEVEN and (state.positions != solver.before).any():
         # wrong positions have biased the brightness, and through it all other positions
-        for knots in (COARSE_KNOTS, FINE_KNOTS):
+        for knots in (shading.COARSE_KNOTS, shading.FINE_KNOTS):
             yield core.Progress(0, 0, "Refining flat field and gains")
             update_shading(state, knots)
             solver.refine_positions(every=True)
             state.positions = solver.positions
-        remaining = _measure_remaining_shading(state, solver)
+        remaining = _measure_remaining_shading(state, solver, pedestal)
     _update_layout(state, solver)
     verify.check_periods(state, refuses=False)
     verify.warn_of_unplaced_frames(state)
     verify.warn_of_uncertain_positions(state)
-    outcome = verify.create_solution(state, solution.pedestal, remaining)
+    outcome = verify.create_solution(state, pedestal, remaining)
     return replace(outcome, state=solved_state, base=solution)
 
 
-def _measure_remaining_shading(state: State, solver: _CorrectionSolver) -> float:
+def _measure_remaining_shading(
+    state: State, solver: _CorrectionSolver, pedestal: float
+) -> float:
     """Measure the remaining shading on a sample of pairs and on all moved pairs."""
     pairs = state.list_overlapping_pairs()
-    some = {pairs[k] for k in choose_evenly_spaced_indices(len(pairs), _SAMPLE)}
+    # chosen: the remaining shading is averaged over so many pairs
+    some = {pairs[k] for k in choose_evenly_spaced_indices(len(pairs), 100)}
     pairs_to_measure = [
         p for p in pairs if p in some or solver.compute_distance_moved(p) > _MIN_MOVE
     ]
     where = state.frames, state.positions, pairs_to_measure
-    return measure_remaining_shading(*where, solver.pedestal)
+    return shading.measure_remaining_shading(*where, pedestal)
 
 
 def _update_layout(state: State, solver: _CorrectionSolver) -> None:
@@ -648,13 +617,17 @@ def _update_layout(state: State, solver: _CorrectionSolver) -> None:
     in_use = {joint.pair for joint in joints}
     unused = (joint for joint in state.layout.joints if joint.pair not in in_use)
     dropped_joints = (*state.layout.dropped_joints, *unused)
-    state.layout = Layout(state.positions, tuple(joints), dropped_joints)
+    state.layout = layout.Layout(state.positions, tuple(joints), dropped_joints)
     searched_pairs = {item.pair for item in state.candidates}
     more = []
     for pair in sorted(in_use - searched_pairs):  # at the current shift, without search
-        shift = compute_rounded_shift(state.positions, pair)
-        values = np.array(compute_correlation(state.frames, pair, shift))[:, None]
-        more.append(Candidates(*pair, np.array([shift], dtype=np.int64), *values))
+        shift = pairwise.compute_rounded_shift(state.positions, pair)
+        values = np.array(pairwise.compute_correlation(state.frames, pair, shift))[
+            :, None
+        ]
+        more.append(
+            pairwise.Candidates(*pair, np.array([shift], dtype=np.int64), *values)
+        )
     state.candidates = [*state.candidates, *more]
 
 
@@ -667,7 +640,7 @@ def _match_brightness(state: State, solver: _CorrectionSolver) -> CorrectedFrame
     ]
     if not (state.options.match_gain and pairs):
         return state.frames
-    blocks = compare_overlap_blocks(state.frames, state.positions, pairs)
+    blocks = shading.compare_overlap_blocks(state.frames, state.positions, pairs)
     gains = state.frames.gains.copy()
     ends = np.array(pairs)[blocks.pair]
     for index in np.flatnonzero(is_moved).tolist():

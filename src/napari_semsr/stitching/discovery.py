@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_semsr import core
+from napari_semsr.core import FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import Overlap, fit_positions
+from napari_semsr.stitching.layout import STRONG, Overlap, fit_positions
 from napari_semsr.stitching.pairwise import (
     NOISE_AREA,
-    compute_overlap_boxes,
-    compute_rounded_shift,
+    compute_overlap_sums,
+    compute_shared_fraction,
     search_shifts,
 )
 
@@ -34,18 +35,13 @@ from napari_semsr.stitching.pairwise import (
 
 # Steps of 12 to 98 % of a frame are searched, within 15 % of the axis; chosen.
 MIN_STEP, MAX_STEP, ASIDE = 0.12, 0.98, 0.15
-_SAME_STEP = 0.06  # share of the longer side; chosen: twice a stage error of 3 %
-# Neighbours that must be one step apart; chosen: two may be by chance.
-_FEWEST = 3
-_AS_LIKELY = 0.6  # share of the best one's matches; chosen: others are not worth a try
-_MOST = 3  # chosen: a question needs few answers
 
 
 @dataclass(frozen=True, slots=True)
 class LikelyGrid:
     """Possible acquisition grid of the frames."""
 
-    grid: core.IntPair  # Rows and columns
+    grid: IntPair  # Rows and columns
     order: core.FrameOrder
     first: core.FirstFrame  # corner of the first frame
     neighbours: int  # pairs of neighbours that match in this grid
@@ -98,13 +94,16 @@ def find_likely_grids(
                 for k in range(2)
             ]
             weight, fits, pairs = map(sum, zip(*axes, strict=True))
-            if fits >= _FEWEST:
+            # chosen: two neighbours may be one step apart by chance
+            if fits >= 3:
                 grids.append((weight, LikelyGrid(grid, order, first, fits, pairs)))
     grids.sort(key=lambda item: -item[0])
-    least = _AS_LIKELY * grids[0][0] if grids else 0.0
+    # chosen: grids with fewer matches are not worth a try
+    least = 0.6 * grids[0][0] if grids else 0.0
     likely = dict.fromkeys(item for weight, item in grids if weight >= least)
     own = acquisition.grid, acquisition.order, acquisition.first
-    likeliest = [((item.grid, item.order, item.first), item) for item in likely][:_MOST]
+    # chosen: a question needs few answers
+    likeliest = [((item.grid, item.order, item.first), item) for item in likely][:3]
     if likeliest and likeliest[0][0] == own:
         return ()  # the overlaps support the scan's own grid
     return tuple(item for name, item in likeliest if name != own)
@@ -112,7 +111,7 @@ def find_likely_grids(
 
 def _list_grids(
     count: int,
-) -> Iterator[tuple[core.IntPair, core.FrameOrder, core.FirstFrame]]:
+) -> Iterator[tuple[IntPair, core.FrameOrder, core.FirstFrame]]:
     """Yield all grids with `count` frames; a single line has only one order."""
     for rows in range(1, count + 1):
         if count % rows:
@@ -158,152 +157,29 @@ def _weigh_axis_matches(
             which.append(joint.pair)
     best, steps = (0.0, 0), np.array(shifts)
     for shift in steps:
-        agrees = np.abs(steps - shift).max(axis=1) <= _SAME_STEP * side.max()
-        heaviest: dict[core.IntPair, float] = {}  # only the best match of a pair counts
+        # chosen: twice a stage error of 3 %
+        agrees = np.abs(steps - shift).max(axis=1) <= 0.06 * side.max()
+        heaviest: dict[IntPair, float] = {}  # only the best match of a pair counts
         for k in np.flatnonzero(agrees).tolist():
             heaviest[which[k]] = max(heaviest.get(which[k], 0.0), weights[k])
         best = max(best, (sum(heaviest.values()), len(heaviest)))
     return *best, pairs
 
 
-# Whether each placed frame shows what its neighbours show.
-#
-# Where two frames overlap, their band-passed images have a common part and noise. The
-# noise is estimated from the differences of most pairs; the rest of their power must
-# also be in their product. A frame of another sample, or in a wrong position, has
-# detail beyond its noise that none of its neighbours shows.
-
-# `benchmarks/stitching.py --bad 0.05`: frames in the right position share 0.86 and
-# more, foreign ones at most 0.06; chosen between.
-_MIN_SHARE = 0.4
-_EVIDENT = 6.0  # standard deviations of noise; chosen: a blank frame is not tested
-_TINY = 1e-12  # chosen: only to avoid division by zero
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Fraction of image detail shared by overlapping frames."""
-
-    pairs: NDArray[np.int64]  # (M, 2) frames of each pair
-    common: core.FloatArray  # (M,) Sum of products over the overlap
-    power: core.FloatArray  # (M,) mean of both sums of squares
-    pixels: core.FloatArray  # (M,) Pixels of the overlap
-    most_noise: float = float("inf")  # upper bound of the noise power of a pixel
-
-    @classmethod
-    def measure(
-        cls,
-        corrected_frames: CorrectedFrames,
-        positions: core.FloatArray,
-        pairs: Sequence[core.IntPair],
-        most_noise: float = float("inf"),
-    ) -> "Agreement":
-        """Compare overlapping frames at their current `positions` (N, 2)."""
-        pairs_in_use, sums = [], []
-        for pair in pairs:
-            shift = compute_rounded_shift(positions, pair)
-            sums_of_pair = _compute_overlap_sums(corrected_frames, pair, shift)
-            if sums_of_pair is not None:
-                pairs_in_use.append(pair)
-                sums.append(sums_of_pair)
-        common, power, pixels = np.array(sums, dtype=float).reshape(-1, 3).T
-        frames = np.array(pairs_in_use, dtype=np.int64).reshape(-1, 2)
-        return cls(frames, common, power, pixels, most_noise)
-
-    @property
-    def noise(self) -> float:
-        """Noise power per pixel, estimated as the median residual of all pairs."""
-        left = (self.power - self.common) / np.maximum(self.pixels, 1)
-        return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
-
-    def compute_fractions(
-        self, count: int, without: Sequence[int] = ()
-    ) -> core.FloatArray:
-        """Return the (N,) fractions of each frame's detail shared by its neighbours."""
-        is_asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
-        common, power, pixels = np.zeros((3, count))
-        for column in range(2):
-            frame = self.pairs[is_asked, column]
-            np.add.at(common, frame, self.common[is_asked])
-            np.add.at(power, frame, self.power[is_asked])
-            np.add.at(pixels, frame, self.pixels[is_asked])
-        return _compute_shared_fraction(common, power, pixels, self.noise)
-
-    def find_misfits(self, count: int) -> list[int]:
-        """Return the frames whose detail is missing from their neighbours."""
-        misfit_frames: list[int] = []
-        while True:
-            share = self.compute_fractions(count, misfit_frames)
-            share[misfit_frames] = np.nan
-            if not np.isfinite(share).any():
-                return misfit_frames
-            worst = int(np.nanargmin(share))
-            if share[worst] >= _MIN_SHARE:
-                return misfit_frames
-            misfit_frames.append(worst)
-
-
-def _compute_shared_fraction(
-    common: core.FloatArray,
-    power: core.FloatArray,
-    pixels: core.FloatArray,
-    noise: float,
-) -> core.FloatArray:
-    """Return the shared fraction of detail above noise, NaN for too little detail."""
-    detail = power - pixels * noise
-    doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
-    evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
-    return np.where(evident, common / np.maximum(detail, _TINY), float("nan"))
-
-
-def _compute_overlap_sums(
-    frames: CorrectedFrames, pair: core.IntPair, shift: core.IntPair
-) -> tuple[float, float, int] | None:
-    """Sum products and squares over the overlap of two frames, and count its pixels.
-
-    The sum of squares is the mean of both frames; None without overlap.
-    """
-    boxes = compute_overlap_boxes(frames.frame_shape, shift)
-    if boxes is None:
-        return None
-    one, two = boxes[0].slices, boxes[1].slices
-    first, second = frames.band_pass(pair[0])[one], frames.band_pass(pair[1])[two]
-    count = first.size
-    if not frames.root.all():
-        mask = (frames.root[one] > 0) & (frames.root[two] > 0)
-        count = int(np.count_nonzero(mask))
-        first, second = first * mask, second * mask
-    if not count:
-        return None
-    power = float(np.vdot(first, first)) + float(np.vdot(second, second))
-    return float(np.vdot(first, second)), power / 2, count
-
-
 Spectra = list[NDArray[np.complex64]]
-Judge = Callable[[int, core.FloatArray, core.FloatArray], float]
+Share = Callable[[int, FloatArray, FloatArray], float]
 
-_SMALL_SIDE = 96  # px; chosen: every pair is correlated, finer detail than 2 px is lost
 _PEAKS = 4  # refined peaks of a pair; chosen: time against missing the true one
-# Pairs of large frames and of small ones; chosen: up to this number all peaks are
-# refined, above it only the highest.
-_FEW_PAIRS, _FEW_SMALL_PAIRS = 150, 400
-_APART = 5  # px of the small image; chosen: less is one peak
-_CANDIDATE = 3.5  # score; chosen low: an added frame must agree with all overlaps
-_SURE = 6.0  # score; the largest of ten million normal deviates is 5.2
-_STRONG = 50.0  # score; chosen as in the layout: above it, certainty no longer grows
-_AGREE = 0.75  # share of the strong matches; chosen: the rest may be foreign frames
+SURE = 6.0  # score; the largest of ten million normal deviates is 5.2
 # Shares of its detail that a frame must have in common to be added, with and without a
 # strong match; chosen in the gap between 0.06 and 0.86 (see above), near its ends.
 _MIN_COMMON, _MIN_COMMON_ALONE = 0.55, 0.8
 _SAME = 4.0  # px; chosen: proposals from poor overlaps differ by as much
-_SEEDS = 6  # starts; chosen: each costs as much as the whole layout
-_STILL_PX = 2.0  # chosen: a stage step is larger than the width of a peak
-_MIN_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
 
 
 def discover_positions(
     frames: CorrectedFrames, joints: Sequence[Overlap], noise: float
-) -> core.FloatArray:
+) -> FloatArray:
     """Find approximate positions when neither positions nor a grid is known.
 
     `joints`: from `match_frames`; `noise`: noise power of a band-passed pixel.
@@ -325,20 +201,22 @@ def discover_positions(
         apart = places[joint.second] - places[joint.first] - joint.shift
         if np.abs(apart).max() < 2 * _SAME:
             agreeing.append(joint)
-    sure = [joint for joint in agreeing if joint.weight >= _SURE]
+    sure = [joint for joint in agreeing if joint.weight >= SURE]
     strong = [
         joint
         for joint in joints
-        if joint.weight >= _SURE and np.isfinite(places[[*joint.pair], 0]).any()
+        if joint.weight >= SURE and np.isfinite(places[[*joint.pair], 0]).any()
     ]
-    if 2 * sum(np.abs(joint.shift).max() < _STILL_PX for joint in strong) > len(strong):
+    # chosen: a stage step is larger than the width of a peak
+    if 2 * sum(np.abs(joint.shift).max() < 2.0 for joint in strong) > len(strong):
         msg = (
             "Frames match best at zero shift because they all show the same dust, "
             "scratch or data bar: pass positions or a grid, and a flat-field image "
             "that contains it."
         )
         raise UnplacedFramesError(msg, (), code="fixed-pattern")
-    if len(sure) < _AGREE * len(strong):
+    # chosen: the rest of the strong matches may be of foreign frames
+    if len(sure) < 0.75 * len(strong):
         msg = (
             "Frames without positions need detail that does not repeat, but only "
             f"{len(sure)} of {len(strong)} strong matches between them agree: pass "
@@ -356,37 +234,39 @@ def _compute_shared_detail(
     frames: CorrectedFrames,
     noise: float,
     index: int,
-    place: core.FloatArray,
-    positions: core.FloatArray,
+    place: FloatArray,
+    positions: FloatArray,
 ) -> float:
     """Return the fraction of a frame's detail shared with placed frames, 0 if none."""
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         y, x = np.round(place - positions[other]).astype(int).tolist()
-        overlap = _compute_overlap_sums(frames, (int(other), index), (y, x))
-        if overlap is not None and overlap[2] >= _MIN_PIXELS:
+        overlap = compute_overlap_sums(frames, (int(other), index), (y, x))
+        # chosen: in smaller overlaps noise dominates
+        if overlap is not None and overlap[2] >= 300:
             total += overlap
     common, power, pixels = total[:, None]
-    share = _compute_shared_fraction(common, power, pixels, noise)
+    share = compute_shared_fraction(common, power, pixels, noise)
     return float(np.nan_to_num(share)[0])
 
 
-def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> core.FloatArray:
+def grow_layout(count: int, joints: Sequence[Overlap], get_share: Share) -> FloatArray:
     """Compute (N, 2) positions by adding frames that agree with all earlier ones."""
     best = np.full((count, 2), np.nan)
     trial_count = 0
     for seed in sorted(joints, key=lambda joint: -joint.weight):
-        if trial_count == _SEEDS or seed.weight < _SURE:
+        # chosen: each start costs as much as the whole layout
+        if trial_count == 6 or seed.weight < SURE:
             break
         if np.isfinite(best[[*seed.pair]]).all():
             continue
         trial_count += 1
         positions = np.full((count, 2), np.nan)
         positions[seed.first] = 0.0
-        if judge(seed.second, np.array(seed.shift), positions) < _MIN_COMMON:
+        if get_share(seed.second, np.array(seed.shift), positions) < _MIN_COMMON:
             continue
         positions[seed.second] = seed.shift
-        positions = _place_more_frames(joints, judge, positions)
+        positions = _place_more_frames(joints, get_share, positions)
         if np.isfinite(positions).sum() > np.isfinite(best).sum():
             best = positions
         if np.isfinite(best).all():
@@ -396,10 +276,10 @@ def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> core.Flo
 
 def _place_more_frames(
     joints: Sequence[Overlap],
-    judge: Judge,
-    positions: core.FloatArray,
+    get_share: Share,
+    positions: FloatArray,
     least: float = _MIN_COMMON,
-) -> core.FloatArray:
+) -> FloatArray:
     """Place further frames that match those already placed in `positions` (N, 2).
 
     `least`: share of common detail that a frame with a strong match needs.
@@ -410,8 +290,8 @@ def _place_more_frames(
             key = (index, round(place[0]), round(place[1]))
             if key in refusals:
                 continue
-            least_share = least if support >= _SURE else _MIN_COMMON_ALONE
-            if judge(index, place, positions) >= least_share:
+            least_share = least if support >= SURE else _MIN_COMMON_ALONE
+            if get_share(index, place, positions) >= least_share:
                 positions[index] = place
                 break
             refusals.add(key)
@@ -420,11 +300,11 @@ def _place_more_frames(
 
 
 def _propose_positions(
-    joints: Sequence[Overlap], positions: core.FloatArray
-) -> list[tuple[float, int, core.FloatArray]]:
+    joints: Sequence[Overlap], positions: FloatArray
+) -> list[tuple[float, int, FloatArray]]:
     """List proposed positions of unplaced frames, best supported first."""
     has_place = np.isfinite(positions[:, 0])
-    wanted_places: dict[int, list[tuple[core.FloatArray, float]]] = {}
+    wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
     for joint in joints:
         for here, there, sign in ((*joint.pair, 1), (*joint.pair[::-1], -1)):
             if has_place[here] and not has_place[there]:
@@ -443,21 +323,24 @@ def _propose_positions(
 
 
 def place_stray_frames(
-    frames: CorrectedFrames,
-    positions: core.FloatArray,
-    strays: Sequence[int],
-    noise: float,
-) -> core.FloatArray:
+    frames: CorrectedFrames, positions: FloatArray, strays: Sequence[int], noise: float
+) -> FloatArray:
     """Place frames far from their stated positions, using only the images.
 
     `positions` (N, 2): NaN for frames that are not placed, such as `strays`; `noise`:
     noise power of a band-passed pixel. Returns positions (N, 2) including the strays
     that were placed.
     """
-    sure = [j for j in match_frames(frames, strays) if j.weight >= _SURE]
+    sure = [j for j in match_frames(frames, strays) if j.weight >= SURE]
     # a period away from its position a frame shares most of its detail too
-    judge = partial(_compute_shared_detail, frames, noise)
-    return _place_more_frames(sure, judge, positions.copy(), _MIN_COMMON_ALONE)
+    get_share = partial(_compute_shared_detail, frames, noise)
+    return _place_more_frames(sure, get_share, positions.copy(), _MIN_COMMON_ALONE)
+
+
+def compute_reduction(frame_shape: IntPair) -> int:
+    """Return the factor by which frames are reduced before all pairs are correlated."""
+    # to 96 px; chosen: time against detail, of which that finer than 2 px is lost
+    return max(1, min(frame_shape) // 96)
 
 
 def match_frames(
@@ -468,11 +351,13 @@ def match_frames(
     Scores are in standard deviations of unrelated fine-grained noise; the grain of the
     sample may be coarser.
     """
-    factor = max(1, min(corrected_frames.frame_shape) // _SMALL_SIDE)
+    factor = compute_reduction(corrected_frames.frame_shape)
     around = (factor + 2, factor + 2)
     scale = np.sqrt(NOISE_AREA / max(corrected_frames.grain, NOISE_AREA))
     joints: dict[tuple[int, int, int, int], Overlap] = {}
-    few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
+    # chosen: up to so many pairs of large or of small frames all peaks are refined,
+    # above it only the highest
+    few = _PEAKS * (150 if factor > 1 else 400)
     rows, columns = (side // factor for side in corrected_frames.frame_shape)
     height, width = (fft.next_fast_len(2 * n, real=True) for n in (rows, columns))
     size = height, width
@@ -486,8 +371,9 @@ def match_frames(
     for first, second, shift in trials:
         nominal = (shift[0] * factor, shift[1] * factor)
         item = search_shifts(corrected_frames, (first, second), nominal, around)
-        score = min(item.weight.max(initial=0.0) * scale, _STRONG)
-        if score > _CANDIDATE:
+        score = min(item.weight.max(initial=0.0) * scale, STRONG)
+        # chosen low: an added frame must agree with all of its overlaps
+        if score > 3.5:
             y, x = (int(value) for value in item.shifts[np.argmax(item.weight)])
             joint = Overlap(first, second, (float(y), float(x)), score)
             joints[first, second, y, x] = joint
@@ -497,12 +383,12 @@ def match_frames(
 def _find_trial_shifts(
     spectra: Spectra,
     powers: Spectra,
-    size: core.IntPair,
+    size: IntPair,
     few: int,
     frames: Sequence[int] | None,
-) -> list[tuple[int, int, core.IntPair]]:
+) -> list[tuple[int, int, IntPair]]:
     """Find shifts at the correlation peaks of pairs; clear ones if more than `few`."""
-    trials: list[tuple[float, int, int, core.IntPair]] = []
+    trials: list[tuple[float, int, int, IntPair]] = []
     frames_wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):
         for second in range(first + 1, len(spectra)):
@@ -511,10 +397,11 @@ def _find_trial_shifts(
             cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
             spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
             # chosen: small overlaps do not define a scale
-            floor = max(0.03 * float(spread.max()), _TINY)
+            floor = max(0.03 * float(spread.max()), 1e-12)
             score = cross / np.sqrt(np.maximum(spread, floor))
             score[spread <= floor] = 0
-            around = ndimage.maximum_filter(score, _APART, mode="wrap")
+            # px of the small image; chosen: less is one peak
+            around = ndimage.maximum_filter(score, 5, mode="wrap")
             places = np.flatnonzero(((score == around) & (score > 0)).ravel())
             highest = np.argsort(-score.ravel()[places], kind="stable")[:_PEAKS]
             for place in places[highest].tolist():

@@ -23,15 +23,17 @@ from scipy.sparse.linalg import splu
 from scipy.special import ndtri
 
 from napari_semsr import core
+from napari_semsr.core import BoolArray, Float32Array, FloatArray, IntPair, RealArray
 from napari_semsr.stitching import pairwise
 from napari_semsr.stitching.frames import CorrectedFrames
 
 TOLERANCE_PX = 3.0  # chosen in trials on eight simulated scans
-# The scale of the robust weights decreases from 20 px by a factor of 0.6 each round: 1
-# px is reached in the sixth; as many again, chosen, let the weights settle.
-_REWEIGHINGS = 12
 _WEAK = 1e-6  # share of the largest weight; chosen: holds loose frames, moves no other
-_STRONG = 50.0  # score; chosen: above it, certainty no longer grows
+STRONG = 50.0  # score; chosen: above it, certainty no longer grows
+BY_CHANCE = 1e-3
+"""Probability of a wrong decision by chance that is accepted for pairs, and chosen
+likewise wherever positions are decided.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Layout:
     """Positions computed from consistent pairwise shifts."""
 
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
-    positions: core.FloatArray
+    positions: FloatArray
     joints: tuple[Overlap, ...] = ()  # shifts that were kept
     dropped_joints: tuple[Overlap, ...] = ()  # shifts that disagreed
 
@@ -68,9 +70,9 @@ def label_components(
 def fit_positions(
     count: int,
     joints: Sequence[Overlap],
-    weights: core.FloatArray,
-    prior: core.FloatArray | None = None,
-) -> core.FloatArray:
+    weights: FloatArray,
+    prior: FloatArray | None = None,
+) -> FloatArray:
     """Fit positions (N, 2) to all shifts; unconnected frames keep their `prior`."""
     first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
@@ -91,26 +93,21 @@ def fit_positions(
 
 
 def _create_overlap(
-    item: pairwise.FramePair, shift: core.RealArray, weight: float
+    item: pairwise.FramePair, shift: RealArray, weight: float
 ) -> Overlap:
     """Create an overlap from an accepted shift of a pair."""
     y, x = (float(value) for value in shift)
-    return Overlap(*item.pair, (y, x), float(min(weight, _STRONG)))
+    return Overlap(*item.pair, (y, x), float(min(weight, STRONG)))
 
 
 # Score that unrelated frames reach by chance, measured on the scan itself, and whether
 # they match at many shifts.
 
-_BY_CHANCE = 1e-3 / 3  # of unrelated pairs joined by chance, in each of three searches
+_BY_CHANCE = BY_CHANCE / 3  # of unrelated pairs, in each of three searches
 _WINDOWS = 48  # pairs; chosen: their highest peaks show how fast peaks become rare
-_MIN_AREA = 0.05  # their overlap
 # Prior number of peaks of unrelated normal frames; chosen: a quarter of the measured
 # ones, and as many if the tail is steeper than normal.
 _PRIOR = 12
-# A pair is periodic if its third peak reaches this share of the best, and the best this
-# coefficient; chosen: less occurs by chance.
-_LATTICE_NCC = 0.25
-_LATTICE_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +119,7 @@ class ChanceLevel:
     normal deviate with a slope of 1).
     """
 
-    expected_shifts: tuple[
-        core.IntPair, ...
-    ]  # shifts over whose overlap it was measured
+    expected_shifts: tuple[IntPair, ...]  # shifts over whose overlap it was measured
     least: float
     slope: float  # slope of the tail; 0 for hardly any peak
     shifts: float
@@ -162,7 +157,7 @@ class ChanceLevel:
 
 
 def measure_chance_level(
-    frames: CorrectedFrames, typical_shifts: Sequence[core.IntPair]
+    frames: CorrectedFrames, typical_shifts: Sequence[IntPair]
 ) -> ChanceLevel:
     """Measure the distribution of chance scores between unrelated frames of a scan.
 
@@ -177,7 +172,8 @@ def measure_chance_level(
         first, second = rng.choice(count, 2, replace=False)
         typical_shift = typical_shifts[int(rng.integers(len(typical_shifts)))]
         share = 1 - np.abs(typical_shift) / side
-        area = max(float(np.prod(share.clip(0))), _MIN_AREA)
+        # chosen: smaller overlaps are not compared
+        area = max(float(np.prod(share.clip(0))), 0.05)
         rows = area ** rng.random()
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
         y, x = np.rint(apart).astype(int)
@@ -209,18 +205,7 @@ def measure_chance_level(
     )
 
 
-def measure_chance_threshold(
-    frames: CorrectedFrames,
-    shifts: Sequence[core.IntPair],
-    reach: core.IntPair,
-    significance: float,
-) -> tuple[float, bool]:
-    """Return the score threshold of a search and whether frames are periodic."""
-    chance = measure_chance_level(frames, shifts)
-    return chance.compute_threshold(count_shifts(reach), significance)
-
-
-def count_shifts(reach: core.IntPair) -> float:
+def count_shifts(reach: IntPair) -> float:
     """Return the number of shifts in a search range."""
     return float((2 * reach[0] + 1) * (2 * reach[1] + 1))
 
@@ -239,10 +224,11 @@ def _compute_gaussian_field_height(shifts: float, grain: float, rate: float) -> 
 
 def has_repetitive_peaks(item: pairwise.Candidates) -> bool:
     """Return whether a pair has several peaks nearly as high as the best."""
+    # chosen: with less, the third peak occurs by chance
     return (
         len(item.score) > 3  # chosen: a lattice has more
-        and float(item.ncc[0]) > _LATTICE_NCC
-        and float(item.score[2]) > _LATTICE_SHARE * item.best_score
+        and float(item.ncc[0]) > 0.25
+        and float(item.score[2]) > 0.7 * item.best_score
     )
 
 
@@ -261,29 +247,24 @@ ALONG_LINES = (
 # Share of the best coefficient, and of the threshold: a true peak of a small overlap is
 # lower than a false one of a large overlap; chosen: time against missing the true peak.
 _RIVAL_NCC, _RIVAL_SCORE = 0.7, 0.5
-_MAX_CANDIDATES = 14  # chosen: more than the eight neighbours on a square lattice
 # Standard deviations. Trials with weak disorder: the first peak was wrong in 9 of 24
 # pairs, the smallest residual in 1, and with this bound none without a warning.
 CERTAIN = 5.0
 """Standard deviations above the smallest residual at which a shift is ruled out."""
 _BLOCK = 12  # px; chosen: much larger than the grain, yet several fit a small overlap
-# Pixels over which squared differences are correlated: the integral of
-# exp(-r^2 / 2), the squared correlation of noise behind a Gaussian of 1 px.
-_GRAIN = 2 * np.pi
 _MARGIN = 5  # px = ceil(3.6 * 1) + 1, the radius of that Gaussian's kernel
 _SAME = 2.5  # px; chosen: candidates are more than 3 px apart
 MAX_DOUBT = 6.0
 """Chosen above `CERTAIN`, so that a single pair can rule out a shift."""
-_ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against precision
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftChoice(pairwise.FramePair):
     """Candidate shifts of one pair and their residuals."""
 
-    shifts: core.FloatArray  # (K, 2) refined candidates, the smallest residual first
+    shifts: FloatArray  # (K, 2) refined candidates, the smallest residual first
     # (K,) excess of each residual over the smallest, in standard deviations
-    doubt: core.FloatArray
+    doubt: FloatArray
     weight: float  # weight in the layout
     # residual variance of the best one, and its standard deviation
     least: tuple[float, float] = (0.0, 0.0)
@@ -293,14 +274,21 @@ class ShiftChoice(pairwise.FramePair):
         """Whether the images allow only one shift."""
         return int((self.doubt < CERTAIN).sum()) == 1
 
+    @property
+    def rival_distance(self) -> float:
+        """Distance from the best shift to the nearest equally good one; or infinity."""
+        rivals = self.shifts[self.doubt < CERTAIN][1:] - self.shifts[0]
+        return float(np.hypot(*rivals.T).min(initial=np.inf))
+
 
 def _measure_residual(
-    frames: CorrectedFrames, pair: core.IntPair, shift: core.FloatArray
-) -> tuple[core.FloatArray, float, float] | None:
+    frames: CorrectedFrames, pair: IntPair, shift: FloatArray
+) -> tuple[FloatArray, float, float] | None:
     """Refine a shift of a pair; return shift, residual variance and its error."""
     shift = shift.astype(float)
     result = None
-    for _ in range(_ROUNDS):
+    # Gauss-Newton steps from a peak; chosen: time against precision
+    for _ in range(3):
         y, x = np.round(shift).astype(int).tolist()
         boxes = pairwise.compute_overlap_boxes(frames.frame_shape, (y, x))
         if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
@@ -320,8 +308,8 @@ def _measure_residual(
 
 
 def _fit_shift(
-    crops: Sequence[core.Float32Array], part: tuple[float, float]
-) -> tuple[core.FloatArray, float, float]:
+    crops: Sequence[Float32Array], part: tuple[float, float]
+) -> tuple[FloatArray, float, float]:
     """Fit shift, offset, gain and tilt; return shift step, variance and its error."""
     a, a_weight, b, b_weight = crops
     a, a_y, a_x = pairwise.resample_frame(a, (0.0, 0.0), 1.0)
@@ -347,29 +335,26 @@ def _fit_shift(
     variance = float(power.sum() / max(count.sum(), 1))
     pixels = max(float(count.sum()), 1.0)
     scatter = float(np.sqrt(((power - variance * count) ** 2).sum())) / pixels
-    # few blocks may agree by chance: noise alone has this scatter
-    return solution[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
+    # few blocks may agree by chance: noise alone has this scatter, over 2 pi pixels,
+    # the integral of exp(-r^2 / 2), its squared correlation behind a Gaussian of 1 px
+    by_noise = variance * np.sqrt(2 * 2 * np.pi / pixels)
+    return solution[:2], variance, max(scatter, by_noise)
 
 
-def _sum_blocks(plane: NDArray[np.float64]) -> core.FloatArray:
+def _sum_blocks(plane: NDArray[np.float64]) -> FloatArray:
     """Sum a plane over blocks, including incomplete border blocks."""
     rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
-def find_rival_candidates(
-    item: pairwise.Candidates, threshold: float
-) -> core.BoolArray:
+def find_rival_candidates(item: pairwise.Candidates, threshold: float) -> BoolArray:
     """Return the (K,) mask of plausible candidate shifts of a pair, at least one."""
     alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
 
 def weigh_shifts(
-    frames: CorrectedFrames,
-    pair: core.IntPair,
-    shifts: NDArray[np.int64],
-    weight: float,
+    frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
     """Compare candidate shifts (K, 2) of a pair, best first, by their residuals.
 
@@ -397,17 +382,6 @@ def weigh_shifts(
     return ShiftChoice(*pair, places, doubt, weight, least)
 
 
-def _compute_excess_residual(
-    frames: CorrectedFrames, choice: ShiftChoice, shift: core.FloatArray
-) -> float:
-    """Compute the excess residual of an additional shift of a pair."""
-    fit = _measure_residual(frames, choice.pair, shift)
-    if fit is None or not np.isfinite(fit[1]) or choice.least[1] <= 0:
-        return 0.0
-    variance, deviation = choice.least
-    return float((fit[1] - variance) / np.hypot(fit[2], deviation))
-
-
 # All frames at once.
 
 
@@ -415,11 +389,11 @@ def compute_layout(
     frames: CorrectedFrames,
     candidates: Sequence[pairwise.Candidates],
     threshold: float,
-    nominal: core.FloatArray,
+    nominal: FloatArray,
     *,
     is_periodic: bool,
     is_stated: bool,
-) -> core.Job[tuple[Layout, set[core.IntPair]]]:
+) -> core.Job[tuple[Layout, set[IntPair]]]:
     """Place frames by their pairwise shifts; also return ambiguous pairs.
 
     `nominal` (N, 2), `is_stated`: whether the scan states them, which then decides if
@@ -431,7 +405,8 @@ def compute_layout(
     for pair_count, item in enumerate(good):
         # except on a lattice, peaks below the threshold are chance
         least = threshold if is_periodic else threshold / _RIVAL_SCORE
-        shifts = item.shifts[find_rival_candidates(item, least)][:_MAX_CANDIDATES]
+        # chosen: more candidates than the eight neighbours on a square lattice
+        shifts = item.shifts[find_rival_candidates(item, least)][:14]
         if lines and item.along:
             shifts = np.concatenate([shifts, np.array(item.along)])
         choices.append(weigh_shifts(frames, item.pair, shifts, float(item.weight[0])))
@@ -464,21 +439,21 @@ def compute_layout(
     return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
 
 
-def _compute_residuals(
-    joints: Sequence[Overlap], positions: core.FloatArray
-) -> core.FloatArray:
+def _compute_residuals(joints: Sequence[Overlap], positions: FloatArray) -> FloatArray:
     apart = np.array([positions[j.second] - positions[j.first] for j in joints])
     return np.asarray(np.hypot(*(apart - [joint.shift for joint in joints]).T))
 
 
 def _fit_robust_positions(
-    count: int, joints: Sequence[Overlap], prior: core.FloatArray
-) -> core.FloatArray:
+    count: int, joints: Sequence[Overlap], prior: FloatArray
+) -> FloatArray:
     """Fit positions by iterative reweighting with decreasing tolerance."""
     base = np.array([joint.weight for joint in joints])
     weights = base.copy()
     positions = fit_positions(count, joints, weights, prior)
-    for step in range(_REWEIGHINGS):
+    # the tolerance of 1 px is reached in the sixth round; as many again, chosen, let
+    # the weights settle
+    for step in range(12):
         doubt = max(1.0, 20.0 * 0.6**step)
         away = _compute_residuals(joints, positions)
         weights = base / (1 + (away / doubt) ** 2)
@@ -490,7 +465,7 @@ def solve_layout(
     count: int,
     candidates: Sequence[pairwise.Candidates],
     threshold: float,
-    prior: core.FloatArray,
+    prior: FloatArray,
 ) -> Layout:
     """Place frames using mutually consistent shifts; `prior` (N, 2)."""
     good = [item for item in candidates if item.best_score > threshold]
@@ -530,10 +505,10 @@ def solve_layout(
 def compute_periodic_layout(
     frames: CorrectedFrames,
     choices: Sequence[ShiftChoice],
-    nominal: core.FloatArray,
+    nominal: FloatArray,
     *,
     is_stated: bool,
-) -> tuple[Layout, set[core.IntPair]]:
+) -> tuple[Layout, set[IntPair]]:
     """Compute the layout of a periodic sample.
 
     Frames that the images do not determine are at `nominal` if it `is_stated`, and have
@@ -550,7 +525,7 @@ def compute_periodic_layout(
     main, *waiting = (
         set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
     )
-    ambiguous: set[core.IntPair] = set()
+    ambiguous: set[IntPair] = set()
     unsure: list[set[int]] = []
     while waiting:
         bridges = [  # pairs that join a group to the main one
@@ -584,9 +559,9 @@ def _find_group_move(
     frames: CorrectedFrames,
     main: set[int],
     bridge: Sequence[ShiftChoice],
-    positions: core.FloatArray,
-    expected_move: core.FloatArray,
-) -> tuple[core.FloatArray, bool]:
+    positions: FloatArray,
+    expected_move: FloatArray,
+) -> tuple[FloatArray, bool]:
     """Find a group's shift relative to the main group, and whether it is unique."""
     moves_offered, signs = [], []
     for c in bridge:
@@ -601,8 +576,12 @@ def _find_group_move(
             away = np.abs(moves - proposal).max(axis=1)
             nearest = int(np.argmin(away))
             own = c.doubt[nearest]
-            if away[nearest] >= _SAME:
-                own = _compute_excess_residual(frames, c, apart + sign * proposal)
+            if away[nearest] >= _SAME:  # the excess residual of an additional shift
+                fit = _measure_residual(frames, c.pair, apart + sign * proposal)
+                variance, deviation = c.least
+                own = 0.0
+                if fit is not None and np.isfinite(fit[1]) and deviation > 0:
+                    own = (fit[1] - variance) / np.hypot(fit[2], deviation)
             own = min(max(float(own), -MAX_DOUBT), MAX_DOUBT)
             doubt[place] += own * abs(own)
     excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
@@ -614,7 +593,7 @@ def _find_group_move(
     return proposals[int(np.argmin(away))], False
 
 
-def merge_close_proposals(proposals: core.FloatArray, same: float) -> core.FloatArray:
+def merge_close_proposals(proposals: FloatArray, same: float) -> FloatArray:
     """Average proposals (K, 2) that differ by less than `same` px."""
     left = list(range(len(proposals)))
     distinct_items = []
@@ -627,7 +606,7 @@ def merge_close_proposals(proposals: core.FloatArray, same: float) -> core.Float
 
 
 def _split_by_agreement(
-    choices: Sequence[ShiftChoice], positions: core.FloatArray, main: set[int]
+    choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
 ) -> tuple[list[Overlap], list[Overlap]]:
     """Split shifts into those that agree with the layout and those that do not."""
     agreeing, contradicting = [], []
@@ -649,7 +628,6 @@ def _split_by_agreement(
 # Other pairs predict their shift. A peak as high occurs by chance among all shifts of
 # the search, but hardly ever among the few that agree with the prediction.
 
-_BY_PREDICTION = 1e-3  # of unrelated pairs at predicted shifts; chosen as for pairs
 _AGREES = 2  # px along each axis; chosen: whole-pixel positions err by one or two
 
 
@@ -665,7 +643,7 @@ def confirm_weak_pairs(
     Returns the candidates, with those of confirmed pairs replaced by the agreeing peak,
     and the layout with their shifts; its positions do not change.
     """
-    least = chance.compute_chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
+    least = chance.compute_chance_score((2 * _AGREES + 1) ** 2, BY_CHANCE)
     result, joints = list(candidates), list(layout.joints)
     around = (
         _AGREES + pairwise.PEAK_PX,
@@ -693,38 +671,26 @@ def confirm_weak_pairs(
 # frame's correlations with all placed neighbours, aligned in the mosaic, combines them.
 
 _APART = 6  # px; chosen: beyond it is no shoulder of the same peak
-_LONE = 0.8  # share of the peak; chosen: on a lattice the next one is nearly as high
-
-
-@dataclass(frozen=True, slots=True)
-class FramePosition:
-    """Position of a frame determined from all of its neighbours."""
-
-    position: core.FloatArray  # (2,) top-left corner, in whole pixels
-    score: float  # score of all its overlaps as if they were one
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCorrelation:
     """Correlation of a group of frames with all other placed frames."""
 
-    pairs: list[core.IntPair]  # compared pairs, the frame of the group second
-    score: core.FloatArray  # (H, W) score of moves of the group, in standard deviations
-    height: core.FloatArray  # (H, W) the same, without its growth with the overlap
+    pairs: list[IntPair]  # compared pairs, the frame of the group second
+    score: FloatArray  # (H, W) score of moves of the group, in standard deviations
+    height: FloatArray  # (H, W) the same, without its growth with the overlap
 
 
 def correlate_group(
-    frames: CorrectedFrames,
-    group: Sequence[int],
-    positions: core.FloatArray,
-    reach: core.IntPair,
+    frames: CorrectedFrames, group: Sequence[int], positions: FloatArray, reach: IntPair
 ) -> GroupCorrelation | None:
     """Sum the correlations of a group of frames with all other placed frames.
 
     `positions` (N, 2): top-left corners in px, NaN for frames without a position. The
     group is moved by up to `reach`; None if nothing overlaps.
     """
-    pairs: list[core.IntPair] = []
+    pairs: list[IntPair] = []
     cross, variance, pixels = np.zeros(
         (3, 2 * reach[0] + 1, 2 * reach[1] + 1), np.float32
     )
@@ -757,12 +723,15 @@ def correlate_group(
 def place_frame_by_neighbours(
     frames: CorrectedFrames,
     index: int,
-    expected_place: core.FloatArray,
-    positions: core.FloatArray,
-    reach: core.IntPair,
+    expected_place: FloatArray,
+    positions: FloatArray,
+    reach: IntPair,
     threshold: float,
-) -> FramePosition | None:
-    """Place a frame using its placed neighbours, or return None if not above chance.
+) -> tuple[FloatArray, float] | None:
+    """Place a frame using its placed neighbours; None if not above chance.
+
+    Returns its top-left corner (2,), and the score of all its overlaps as if they were
+    one.
 
     `expected_place` (2,), `positions` (N, 2): top-left corners in px, NaN for frames
     without a position; `threshold`: score that a pair of unrelated frames does not
@@ -778,7 +747,8 @@ def place_frame_by_neighbours(
     y, x = np.unravel_index(int(np.argmax(score)), score.shape)
     rest = score.copy()
     rest[max(0, y - _APART) : y + _APART + 1, max(0, x - _APART) : x + _APART + 1] = 0
-    if not rest.max() < _LONE * score[y, x]:
+    # chosen: on a lattice the next peak is nearly as high
+    if not rest.max() < 0.8 * score[y, x]:
         return None
     move = (int(y) - reach[0], int(x) - reach[1])
     around[index] += move
@@ -786,4 +756,4 @@ def place_frame_by_neighbours(
     overlaps = [(pair, pairwise.compute_rounded_shift(around, pair)) for pair in pairs]
     height = pairwise.compute_joint_correlation(frames, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
-    return FramePosition(place, height) if height > threshold else None
+    return (place, height) if height > threshold else None

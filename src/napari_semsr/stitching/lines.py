@@ -17,34 +17,16 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from napari_semsr.core import FloatArray, IntPair, RegistrationError
-from napari_semsr.stitching import refine
-from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
-from napari_semsr.stitching.layout import (
-    ALONG_LINES,
-    TOLERANCE_PX,
-    label_components,
-    weigh_shifts,
-)
+from napari_semsr.stitching import layout, refine
+from napari_semsr.stitching.frames import choose_evenly_spaced_indices
+from napari_semsr.stitching.layout import ALONG_LINES
 from napari_semsr.stitching.nominal import compute_period_fraction
 from napari_semsr.stitching.pairwise import Candidates, FramePair, correlate_frames
 from napari_semsr.stitching.state import State
 
-# Information along the lines over that across them; chosen: a few thousandths for noise
-# alone, a few tenths for a sample with detail in both directions.
-_FLAT = 0.01
-_SAME_DEG = 5.0  # chosen: noise changes the direction of a pair by less than a degree
 _ROUNDS = 4  # steps of a pair; chosen: a ridge of 0.9 of the best is left in two
-_STILL = 0.05  # px; chosen: the sweeps correct the rest
-_SWEEPS = 3  # chosen: pairs have been refined one by one before
-_PRIOR = 1e-6  # of a pair's information; chosen: holds only what no pair determines
-# Share of a frame, and number of frames, for autocorrelation; chosen: a stage decides
-# between longer periods, and a few frames outvote one with a defect.
-_FAR, _FRAMES = 0.4, 8
-_PERIODIC = 0.7  # share of the usual correlation; chosen as for other rivals
-_BY_CHANCE = 1e-3  # probability for random positions; chosen as for lattices
-_REASON = "connected only by lines of one direction, along which it fits anywhere"
+_FAR = 0.4  # share of a frame; chosen: a stage decides between longer periods
 _ALONG_PX = 8  # chosen: larger than any error of a sweep, and within any overlap
-_MIN_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +47,6 @@ class _PairConstraint(FramePair):
     away: FloatArray  # (2,) of the second frame minus that of the first, px
 
 
-def is_degenerate(information: FloatArray) -> bool:
-    """Return whether an information matrix (2, 2) leaves one direction undetermined."""
-    least, most = np.linalg.eigvalsh(information[:2, :2])
-    return bool(least < _FLAT * most)
-
-
 def _find_line_normals(
     shifts: Sequence[refine.LinearisedShift],
 ) -> tuple[FloatArray, list[int]]:
@@ -79,7 +55,8 @@ def _find_line_normals(
         return np.zeros((0, 2)), []
     blocks = np.stack([s.information / max(s.variance, 1e-30) for s in shifts])
     normals = np.linalg.eigh(blocks)[1][:, :, 1]
-    limit = np.cos(np.deg2rad(_SAME_DEG))
+    # chosen: noise changes the direction of a pair by less than a degree
+    limit = np.cos(np.deg2rad(5.0))
     groups = np.full(len(shifts), -1)
     axes: list[FloatArray] = []
     while (groups < 0).any():
@@ -119,7 +96,8 @@ def _refine_pair_shift(
             return None
         move = np.clip(part @ system.step, -refine.MAX_STEP, refine.MAX_STEP)
         shift = shift + move
-        if np.abs(move).max() < _STILL:
+        # px; chosen: the sweeps correct the rest
+        if np.abs(move).max() < 0.05:
             break
     return shift if np.abs(move).max() < refine.MAX_STEP else None
 
@@ -136,7 +114,8 @@ def _find_line_period(
     far = int(_FAR * side)
     steps = np.arange(0, far - 1, 0.25)
     heights = []
-    for place in choose_evenly_spaced_indices(len(frames), _FRAMES):
+    # chosen: a few frames outvote one with a defect
+    for place in choose_evenly_spaced_indices(len(frames), 8):
         index = frames[place]
         scores = correlate_frames(state.frames, (index, index), (0, 0), (far, far))
         if scores is not None:
@@ -149,7 +128,8 @@ def _find_line_period(
     mean = np.mean(heights, axis=0)
     is_peak = (mean[1:-1] >= mean[:-2]) & (mean[1:-1] > mean[2:])
     peaks = np.flatnonzero(is_peak) + 1
-    peaks = peaks[(steps[peaks] > TOLERANCE_PX) & (mean[peaks] > _PERIODIC * usual)]
+    # chosen as for other rivals
+    peaks = peaks[(steps[peaks] > layout.TOLERANCE_PX) & (mean[peaks] > 0.7 * usual)]
     return float(steps[peaks[0]]) if len(peaks) else float("inf")
 
 
@@ -203,9 +183,15 @@ def _find_position_errors(
 
 
 def _wrap_errors(
-    errors: FloatArray, units: NDArray[np.intp], period: float
+    errors: FloatArray, units: NDArray[np.intp], period: float, most: float | None
 ) -> FloatArray:
-    """Shift groups of frames by whole periods until their errors agree best."""
+    """Shift groups of frames by whole periods until their errors agree best.
+
+    `errors` across the lines, (N,), of frames in rigid `units`; `most`: the largest
+    possible error, if known. Without it all must agree to half a period, and more
+    closely than by chance: n random errors are all within a share s of a period with a
+    probability of n s^(n - 1).
+    """
     if not np.isfinite(period):
         return np.asarray(errors - errors.mean())
     centre = np.angle(np.exp(2j * np.pi * errors / period).mean()) * period / 2 / np.pi
@@ -214,32 +200,18 @@ def _wrap_errors(
         mean = np.bincount(units, errors) / np.maximum(size, 1)
         errors = errors - period * np.rint((mean - centre) / period)[units]
         centre = float(errors.mean())
-    return np.asarray(errors - centre)
-
-
-def _check_period_ambiguity(
-    errors: FloatArray, units: NDArray[np.intp], period: float, most: float | None
-) -> None:
-    """Raise an error if stated positions may be wrong by whole periods.
-
-    `errors` across the lines, (N,), of frames in rigid `units`; `most`: the largest
-    possible error, if known. Without it all must agree to half a period, and more
-    closely than by chance: n random errors are all within a share s of a period with a
-    probability of n s^(n - 1).
-    """
-    if not np.isfinite(period):
-        return
+    errors = np.asarray(errors - centre)
     spread, count = float(np.ptp(errors)), len(errors)
     if most is not None:
-        means = np.bincount(units, errors) / np.bincount(units)
+        means = np.bincount(units, errors) / size
         trial_errors, other = errors.copy(), np.inf
         for unit in np.argsort(means)[:-1].tolist():
             trial_errors[units == unit] += period
             other = min(other, float(np.ptp(trial_errors)))
-        is_open = other <= 2 * most or spread > 2 * most + TOLERANCE_PX
+        is_open = other <= 2 * most or spread > 2 * most + layout.TOLERANCE_PX
     else:
         share = spread / period
-        is_open = share > 0.5 or count * share ** (count - 1) > _BY_CHANCE
+        is_open = share > 0.5 or count * share ** (count - 1) > layout.BY_CHANCE
     if is_open:
         msg = (
             f"{ALONG_LINES}across the lines, they fit equally well after a shift of "
@@ -248,6 +220,7 @@ def _check_period_ambiguity(
             f"below {period / 4:.2g} px."
         )
         raise RegistrationError(msg, code="periodic")
+    return errors
 
 
 def _compute_chance_probability(
@@ -273,11 +246,11 @@ def _compute_chance_probability(
 
 
 def _solve_displacements(
-    count: int, ties: Sequence[_PairConstraint], hold: float
+    count: int, ties: Sequence[_PairConstraint], stiffness: float
 ) -> tuple[FloatArray, sparse.csc_array]:
     """Solve all constraints for (N, 2) displacements from the stated positions.
 
-    `hold` is the weight of the stated positions. Returns the matrix, (2 N, 2 N), too.
+    `stiffness`: weight of the stated positions. Returns the matrix, (2 N, 2 N), too.
     """
     first, second = np.array([tie.pair for tie in ties]).T
     blocks = np.stack([tie.weight for tie in ties])
@@ -286,7 +259,7 @@ def _solve_displacements(
     np.add.at(right, second, pull)
     np.add.at(right, first, -pull)
     matrix = refine.assemble_matrix(count, first, second, blocks)
-    matrix = (matrix + hold * sparse.eye_array(2 * count)).tocsc()
+    matrix = (matrix + stiffness * sparse.eye_array(2 * count)).tocsc()
     return splu(matrix).solve(right.ravel()).reshape(count, 2), matrix
 
 
@@ -300,7 +273,7 @@ def _find_line_constraints(
     count, most = len(state.nominal), state.options.max_shift_px
     ncc = {item.pair: item.ncc[0] for item in state.candidates if len(item.ncc)}
     usual = float(np.median([ncc[item.pair] for item in pairs]))
-    units = label_components(count, sure) if sure else np.arange(count)
+    units = layout.label_components(count, sure) if sure else np.arange(count)
     far = _FAR * min(state.acquisition.frame_shape)
     ties, squares, periods = [], [], []
     for group in sorted({item.group for item in pairs}):
@@ -313,19 +286,18 @@ def _find_line_constraints(
         for label in np.unique(labels[frames_met]):
             frames = np.flatnonzero(labels == label)
             unit = np.unique(units[frames], return_inverse=True)[1]
-            errors[frames] = _wrap_errors(errors[frames], unit, period)
             limit = None if most is None else most * float(np.abs(normal).sum())
-            _check_period_ambiguity(errors[frames], unit, period, limit)
+            errors[frames] = _wrap_errors(errors[frames], unit, period, limit)
             squares += (errors[frames] ** 2).tolist()
         for item in own:
             away = float(errors[item.second] - errors[item.first])
             off = away - item.away
             left = off - period * np.rint(off / period) if period < np.inf else off
-            if abs(left) < TOLERANCE_PX:
+            if abs(left) < layout.TOLERANCE_PX:
                 weight = np.outer(normal, normal)
                 ties.append(_PairConstraint(*item.pair, weight, (away - left) * normal))
     chance = _compute_chance_probability(pairs, state.nominal, periods)
-    if most is None and chance > _BY_CHANCE:
+    if most is None and chance > layout.BY_CHANCE:
         msg = (
             f"{ALONG_LINES}across the lines, they do not confirm the stated positions. "
             "To use the stated positions along the lines, set the maximum position "
@@ -346,9 +318,11 @@ def _refine_all_positions(
     nominal, count = state.nominal, len(state.nominal)
     places = np.nan_to_num(places)
     frames_used = np.unique(np.array(pairs))
-    for _ in range(_SWEEPS):
+    # chosen: pairs have been refined one by one before
+    for _ in range(3):
         error = float(np.std(places[frames_used], axis=0).mean())
-        hold = refine.NOISE_RATIO / max(error, _MIN_ERROR_PX) ** 2
+        # chosen: a smaller error of a stage is not visible
+        stiffness = refine.NOISE_RATIO / max(error, 0.5) ** 2
         measured_shifts = refine.linearise_pairs(
             state.frames, nominal + places, sorted(pairs), 1.0
         )
@@ -376,8 +350,8 @@ def _refine_all_positions(
             )
             for item in shifts
         ]
-        places, matrix = _solve_displacements(count, ties, hold)
-    is_held = (label_components(count, ties) == 0)[:, None]
+        places, matrix = _solve_displacements(count, ties, stiffness)
+    is_held = (layout.label_components(count, ties) == 0)[:, None]
     positions = np.where(is_held, nominal + places, np.nan)
     spread = np.full((count, 2), np.nan)
     if count <= refine.DENSE_LIMIT:  # standard deviations relative to the mean position
@@ -412,7 +386,7 @@ def place_across_lines(state: State) -> tuple[refine.RefinedPositions, float]:
         )
         for pair, item in known_shifts.items()
     }
-    flat = [s for s in first_shifts.values() if s and is_degenerate(s.information)]
+    flat = [s for s in first_shifts.values() if s and s.is_degenerate]
     pairs = _refine_line_pairs(state, [known_shifts[s.pair] for s in flat], flat)
     flat_pairs = {s.pair for s in flat}
     sure = [
@@ -432,7 +406,8 @@ def place_across_lines(state: State) -> tuple[refine.RefinedPositions, float]:
         )
         raise RegistrationError(msg, code="lines-only")
     ties += sure
-    places, _ = _solve_displacements(len(nominal), ties, _PRIOR)
+    # chosen: a weak prior holds only what no pair determines
+    places, _ = _solve_displacements(len(nominal), ties, 1e-6)
     # overlaps of both directions, or of a lattice, use the nearest of many fits
     for pair in sorted(state.ambiguous & first_shifts.keys() - flat_pairs):
         stated_shift = nominal[pair[1]] - nominal[pair[0]]
@@ -451,28 +426,32 @@ def place_frames_along_lines(state: State) -> list[int]:
     Without stated positions they have none. Other frames, and positions across lines,
     do not change.
     """
-    is_placed = state.is_placed
-    shifts = [s for s in state.refined_shifts.values() if is_placed[[*s.pair]].all()]
+    shifts = state.list_placed_shifts()
     lines = set()
     for item in shifts:
-        if not is_degenerate(item.information):
+        if not item.is_degenerate:
             continue
         # whether the pair fits equally well farther along a direction
         along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
         here = state.positions[item.second] - state.positions[item.first]
         places = np.rint([here, here + _ALONG_PX * along, here - _ALONG_PX * along])
-        choice = weigh_shifts(state.frames, item.pair, places.astype(np.int64), 1.0)
+        choice = layout.weigh_shifts(
+            state.frames, item.pair, places.astype(np.int64), 1.0
+        )
         if not choice.is_certain:
             lines.add(item.pair)
     if not lines:
         return []
     pairs = [item.pair for item in shifts]
     firm = [item for item in shifts if item.pair not in lines]
-    labels = label_components(len(state.positions), firm)
+    labels = layout.label_components(len(state.positions), firm)
     hanging = np.flatnonzero(state.is_placed & (labels != 0)).tolist()
     if hanging and not state.is_stated:
         state.positions[hanging] = np.nan
-        state.reasons.update(dict.fromkeys(hanging, _REASON))
+        reason = (
+            "connected only by lines of one direction, along which it fits anywhere"
+        )
+        state.reasons.update(dict.fromkeys(hanging, reason))
     elif hanging:
         off = state.positions - state.nominal
         is_known = np.asarray(np.isfinite(off).all(axis=1))

@@ -13,90 +13,48 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.stitching import pairwise
+from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair, RealArray
+from napari_semsr.stitching import (
+    discovery,
+    frames as prepared,
+    layout,
+    nominal,
+    pairwise,
+)
 from napari_semsr.stitching.bridges import GroupPosition, compare_group_positions
-from napari_semsr.stitching.discovery import match_frames
-from napari_semsr.stitching.flat_field import create_uniform_flat_field
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, FrameStack
 from napari_semsr.stitching.fuse import FusionPlan, compute_feather_weights
-from napari_semsr.stitching.layout import (
-    TOLERANCE_PX,
-    ChanceLevel,
-    count_shifts,
-    measure_chance_level,
-    place_frame_by_neighbours,
-)
-from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.refine import (
-    LinearisedShift,
-    linearise_pair,
-    solve_steps,
-)
-from napari_semsr.stitching.solution import (
-    StitchSolution,
-    fit_stage_axes,
-    fit_stage_map,
-)
+from napari_semsr.stitching.layout import TOLERANCE_PX
+from napari_semsr.stitching.refine import LinearisedShift, linearise_pair, solve_steps
 from napari_semsr.stitching.solve import solve_mosaic
-from napari_semsr.stitching.state import StitchOptions
+from napari_semsr.stitching.state import StitchOptions, StitchSolution
 
-# Chosen: 200 frames of 256 px and their neighbours in the previous row; memory does not
-# grow with the scan.
-_CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 20
 # Numbers of frames at which the whole scan is solved; chosen: each solution takes as
 # long as the frames since the last one, and after 32 frames flat field and axes no
 # longer change. Of more frames that wait, the first 32 are solved, so that neither
 # time nor memory of a solution grows with a fast scan.
 _SOLUTION_SIZES = (4, 8, 16, 32)
-_MORE = 1.5  # ratio of frame numbers from a failed solution to the next; chosen
-_SIGMA = 1.0  # px; as in the last sweeps of a whole solution
-_SWEEPS = 4  # steps of a new frame; chosen: from a whole pixel, two suffice
-_CONVERGENCE = 0.02  # px; chosen: a fifth of the move for fusing a frame again
-_FAR = 0.5  # px that a frame may move from its position of resampling; chosen
-_FUSION_MOVE = 0.1  # px; chosen: not visible, five times the final error
-_HOPS = 4  # pairs from a new frame to those solved with it; chosen: 40 in a grid
-_STILL = 0.002  # px; chosen: a tenth of a step that is applied, at the rim of these
 _RECENT = 24  # frames first compared with one without a stated position; chosen
 # frames without a stated position that are tried again, after so many placed; chosen
 _RETRIES = 8
-_SURE = 6.0  # score of such a match, as in `discovery`
-_LOOK_S = 0.02  # s between two checks of a solution; chosen: a frame hardly waits
 _BATCH = 16  # pairs measured between two steps of a job; chosen
 
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class _FrameStack:
-    """Stack of frames read by index."""
-
-    read: Callable[[int], core.RealArray]
-    frame_shape: core.IntPair
-    dtype: np.dtype[np.generic]
-    count: int = 0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return (self.count, *self.frame_shape)
-
-    def __getitem__(self, index: int) -> core.RealArray:
-        return self.read(index)
-
-
 class _GrowingFrames(CorrectedFrames):
     """Growing sequence of corrected frames with bounded caches."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._corrected_cache = core.BoundedCache(_CORRECTED_BYTES)
-        self._banded_cache = core.BoundedCache(_BANDED_BYTES)
+    # chosen: 200 frames of 256 px and their neighbours in the previous row; memory does
+    # not grow with the scan
+    cache_bytes = 128 << 20, 64 << 20
 
     def grow(self, acquisition: core.Acquisition) -> None:
         """Add frames with unit gain."""
@@ -118,11 +76,13 @@ class _ReferenceFrames(pairwise.ResampledFrames):
     The measured shift of a pair refers to the positions of resampling.
     """
 
-    def __init__(self, frames: CorrectedFrames) -> None:
-        super().__init__(frames, np.zeros((0, 2)), _SIGMA)
-        self._cache = core.BoundedCache(_RESAMPLED_BYTES)
+    cache_bytes = 192 << 20  # chosen as for the growing frames
 
-    def set_position(self, index: int, position: core.FloatArray) -> None:
+    def __init__(self, frames: CorrectedFrames) -> None:
+        # 1 px, as in the last sweeps of a whole solution
+        super().__init__(frames, np.zeros((0, 2)), 1.0)
+
+    def set_position(self, index: int, position: FloatArray) -> None:
         """Set the position of a frame and resample it."""
         more = index + 1 - len(self.corners)
         if more > 0:
@@ -132,12 +92,12 @@ class _ReferenceFrames(pairwise.ResampledFrames):
         self.parts[index] = position - self.corners[index]
         self._cache.drop(index)
 
-    def compute_shift(self, pair: core.IntPair) -> core.FloatArray:
+    def compute_shift(self, pair: IntPair) -> FloatArray:
         """Return the shift (2,) of a resampled pair, second frame minus first."""
         places = self.corners[list(pair)] + self.parts[list(pair)]
         return np.asarray(places[1] - places[0])
 
-    def compute_distances(self, positions: core.FloatArray) -> core.FloatArray:
+    def compute_distances(self, positions: FloatArray) -> FloatArray:
         """Return the (N, 2) distances from the resampling positions along each axis."""
         return np.abs(positions - self.corners - self.parts)
 
@@ -171,7 +131,7 @@ class _PairShifts:
         return reachable
 
 
-def _get_known_mask(places: core.FloatArray) -> core.BoolArray:
+def _get_known_mask(places: FloatArray) -> BoolArray:
     """Return the (N,) mask of known positions (N, 2)."""
     return np.asarray(np.isfinite(places).all(axis=1))
 
@@ -195,7 +155,8 @@ def _run_job_in_thread(job: core.Job[_T]) -> core.Job[_T]:
     pool = ThreadPoolExecutor(1)
     future = pool.submit(copy_context().run, run_job)
     try:
-        while not wait([future], _LOOK_S).done:
+        # s; chosen: a new frame hardly waits
+        while not wait([future], 0.02).done:
             yield core.Progress(0, 0, "Solving all frames so far")
         return future.result()
     finally:
@@ -226,15 +187,15 @@ class LivePlacement:
 
     def __init__(
         self,
-        read: Callable[[int], core.RealArray],
-        frame_shape: core.IntPair,
+        read: Callable[[int], RealArray],
+        frame_shape: IntPair,
         dtype: np.dtype[np.generic],
         options: StitchOptions | None = None,
         *,
         unit: str = "px",
         pixel_size_nm: core.PixelSize | None = None,
-        flat: core.RealArray | None = None,
-        dark: core.RealArray | float | None = None,
+        flat: RealArray | None = None,
+        dark: RealArray | float | None = None,
     ) -> None:
         self.options = options or StitchOptions()
         self.unit, self.pixel_size_nm = unit, pixel_size_nm
@@ -250,25 +211,25 @@ class LivePlacement:
         # frames to be tried again, as others near them were placed
         self.pending: set[int] = set()
         self.solution: StitchSolution | None = None
-        self._stack = _FrameStack(read, frame_shape, np.dtype(dtype))
+        self._stack = FrameStack(read, frame_shape, np.dtype(dtype))
         empty = core.Acquisition(self._stack, ())
-        flat_field = create_uniform_flat_field(frame_shape, 0.0, "none")
+        flat_field = prepared.create_uniform_flat_field(frame_shape, 0.0, "none")
         self.frames = _GrowingFrames(empty, flat_field)
         self._references = _ReferenceFrames(self.frames)
         self._feather = compute_feather_weights(self.frames)
-        self._chance: ChanceLevel | None = None
+        self._chance: layout.ChanceLevel | None = None
         # of each pair: step and information at its positions of resampling
         self._links = _PairShifts()
         self._fused_positions = np.zeros((0, 2))
         self._stale: set[int] = set()  # fused with another flat field or gain
-        self._matrix: core.FloatArray | None = None  # camera px for each stated unit
+        self._matrix: FloatArray | None = None  # camera px for each stated unit
         self._solve_at = float(_SOLUTION_SIZES[0])
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def is_placed(self) -> core.BoolArray:
+    def is_placed(self) -> BoolArray:
         """Mask (N,) of the frames placed by their images."""
         has_position = _get_known_mask(self.positions)
         has_position[sorted(self.provisional)] = False
@@ -276,7 +237,7 @@ class LivePlacement:
 
     # New frames.
 
-    def add_frame(self, name: str, stated_corner: core.FloatPair | None = None) -> int:
+    def add_frame(self, name: str, stated_corner: FloatPair | None = None) -> int:
         """Add a frame with the stated corner ``(y, x)``; return its index."""
         index = len(self.names)
         self.names.append(name)
@@ -293,7 +254,7 @@ class LivePlacement:
         return index
 
     def set_stated_corner(
-        self, index: int, stated_corner: core.FloatPair, unit: str
+        self, index: int, stated_corner: FloatPair, unit: str
     ) -> None:
         """Set the stated corner, in px or nm, of a frame added without one."""
         self.stated_corners[index], self.unit = stated_corner, unit
@@ -324,12 +285,9 @@ class LivePlacement:
         if place is None:
             corner = self._search_all_placed_frames(index)
         else:
-            for share in (
-                pairwise.FIRST_REACH,
-                2 * pairwise.FIRST_REACH,
-                pairwise.LAST_REACH,
-            ):
-                reach = pairwise.compute_reach(self._stack.frame_shape, share)
+            first, last = pairwise.FIRST_REACH, pairwise.LAST_REACH
+            for share in (first, 2 * first, last):
+                reach = pairwise.compute_reach(self.frames.frame_shape, share)
                 corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
                     break
@@ -343,9 +301,9 @@ class LivePlacement:
         self._optimise_neighbourhood(index)
         # unplaced frames that may overlap this one, and now and then all others
         search_range = pairwise.compute_reach(
-            self._stack.frame_shape, pairwise.LAST_REACH
+            self.frames.frame_shape, pairwise.LAST_REACH
         )
-        side = np.array(self._stack.frame_shape) + search_range
+        side = np.array(self.frames.frame_shape) + search_range
         waiting = np.array(self.list_unplaced(), dtype=int)
         with np.errstate(invalid="ignore"):
             away = np.abs(self.positions[waiting] - self.positions[index])
@@ -371,11 +329,12 @@ class LivePlacement:
         here, was = map(_get_known_mask, (self.positions, self._fused_positions))
         with np.errstate(invalid="ignore"):
             moves = np.abs(self.positions - self._fused_positions).max(axis=1)
-            has_changed = moves > _FUSION_MOVE
+            # px; chosen: not visible, five times the final error
+            has_changed = moves > 0.1
         has_changed[sorted(self._stale)] = True
         return np.flatnonzero((here != was) | (here & has_changed)).tolist()
 
-    def get_fused_position(self, index: int) -> core.FloatArray:
+    def get_fused_position(self, index: int) -> FloatArray:
         """Return the corner (2,) where a frame was last fused; NaN if never fused."""
         return np.asarray(self._fused_positions[index])
 
@@ -384,7 +343,7 @@ class LivePlacement:
         self._fused_positions[index] = self.positions[index]
         self._stale.discard(index)
 
-    def plan_mosaic(self, origin: core.IntPair, shape: core.IntPair) -> FusionPlan:
+    def plan_mosaic(self, origin: IntPair, shape: IntPair) -> FusionPlan:
         """Plan the current mosaic; `origin` is the pixel ``(y, x)`` of its corner."""
         positions = self.positions - np.array(origin)
         pedestal = 0.0 if self.solution is None else self.solution.pedestal
@@ -400,7 +359,7 @@ class LivePlacement:
             self.positions[index] = place
             self.provisional.add(index)
 
-    def _predict_position(self, index: int) -> core.FloatArray | None:
+    def _predict_position(self, index: int) -> FloatArray | None:
         """Predict the corner (2,) of a frame from its stated position."""
         stated_corner = self.stated_corners[index]
         if not np.isfinite(stated_corner).all():
@@ -427,22 +386,22 @@ class LivePlacement:
     def _fit_stage(self) -> None:
         """Fit the map from stated positions to camera pixels on all placed frames."""
         solved_positions = np.where(self.is_placed[:, None], self.positions, np.nan)
-        side = min(self._stack.frame_shape)
-        axes = fit_stage_axes(self.stated_corners, solved_positions, side)
-        stage = fit_stage_map(self.stated_corners, solved_positions)
+        side = min(self.frames.frame_shape)
+        axes = nominal.fit_stage_axes(self.stated_corners, solved_positions, side)
+        stage = nominal.fit_stage_map(self.stated_corners, solved_positions)
         if axes is not None:
             self._matrix = axes.matrix
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
             self._matrix = stage.matrix
 
     def _select_nearby_positions(
-        self, index: int, place: core.FloatArray, reach: core.IntPair
-    ) -> core.FloatArray:
+        self, index: int, place: FloatArray, reach: IntPair
+    ) -> FloatArray:
         """Return corners (N, 2) of nearby placed frames, NaN for other frames.
 
         Frames elsewhere are not used, so that the time does not grow with the scan.
         """
-        side = np.array(self._stack.frame_shape) + reach
+        side = np.array(self.frames.frame_shape) + reach
         with np.errstate(invalid="ignore"):
             near = (np.abs(self.positions - place) < side).all(axis=1) & self.is_placed
         near[index] = False
@@ -456,32 +415,35 @@ class LivePlacement:
         place = self._predict_position(index)
         if place is None:
             return None
-        reach = pairwise.compute_reach(self._stack.frame_shape, pairwise.LAST_REACH)
+        reach = pairwise.compute_reach(self.frames.frame_shape, pairwise.LAST_REACH)
         positions = self._select_nearby_positions(index, place, reach)
         positions[index] = place
         places = compare_group_positions(self.frames, [index], positions, reach)
         return places[0] if places else None
 
     def _find_nearby_position(
-        self, index: int, expected_place: core.FloatArray, reach: core.IntPair
-    ) -> core.FloatArray | None:
+        self, index: int, expected_place: FloatArray, reach: IntPair
+    ) -> FloatArray | None:
         """Search for a frame near its expected position; None if not above chance."""
         if self._chance is None:
             return None
-        shift_count, significance = count_shifts(reach), self.options.significance
+        shift_count, significance = (
+            layout.count_shifts(reach),
+            self.options.significance,
+        )
         threshold, _ = self._chance.compute_threshold(shift_count, significance)
         around = self._select_nearby_positions(index, expected_place, reach)
         if not _get_known_mask(around).any():
             return None
-        place_found = place_frame_by_neighbours(
+        place_found = layout.place_frame_by_neighbours(
             self.frames, index, expected_place, around, reach, threshold
         )
-        return None if place_found is None else place_found.position
+        return None if place_found is None else place_found[0]
 
-    def _search_all_placed_frames(self, index: int) -> core.FloatArray | None:
+    def _search_all_placed_frames(self, index: int) -> FloatArray | None:
         """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.is_placed).tolist()[::-1]
-        factor = max(1, min(self._stack.frame_shape) // 96)
+        factor = discovery.compute_reduction(self.frames.frame_shape)
         reach = (max(pairwise.MIN_REACH, 4 * factor),) * 2
         for first in range(0, len(placed_frames), _RECENT):
             some = [*placed_frames[first : first + _RECENT], index]
@@ -491,9 +453,9 @@ class LivePlacement:
                 whole.rotations[some], whole.distortion, whole.centre_px,
                 whole.offsets[some],
             )  # fmt: skip
-            joints = match_frames(part, [len(some) - 1])
+            joints = discovery.match_frames(part, [len(some) - 1])
             for joint in sorted(joints, key=lambda item: -item.weight):
-                if joint.weight < _SURE:
+                if joint.weight < discovery.SURE:
                     break
                 place = self.positions[some[joint.first]] + joint.shift
                 corner = self._find_nearby_position(index, place, reach)
@@ -501,25 +463,15 @@ class LivePlacement:
                     return corner
         return None
 
-    def _select_frames(
-        self, frame_numbers: Sequence[int], **more: Any
-    ) -> core.Acquisition:
+    def _select_frames(self, frame_numbers: Sequence[int]) -> core.Acquisition:
         """Create an acquisition from a subset of the frames."""
-        numbers = list(frame_numbers)
-
-        def read_frame(index: int) -> core.RealArray:
-            return self._stack[numbers[index]]
-
-        stack = _FrameStack(
-            read_frame, self._stack.frame_shape, self._stack.dtype, len(numbers)
-        )
-        return core.Acquisition(stack, tuple(self.names[i] for i in numbers), **more)
+        numbers, stack = list(frame_numbers), self._stack
+        part = replace(stack, read=lambda i: stack[numbers[i]], count=len(numbers))
+        return core.Acquisition(part, tuple(self.names[i] for i in numbers))
 
     # Measured shifts of pairs, and all positions from them.
 
-    def _measure_pair_shifts(
-        self, pairs: Sequence[core.IntPair]
-    ) -> list[LinearisedShift]:
+    def _measure_pair_shifts(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
         """Measure the shifts of pairs at their resampling positions."""
         near = {i: {i, *self._links.get_pairs(i)} for pair in pairs for i in pair}
         for first, second in pairs:
@@ -533,17 +485,20 @@ class LivePlacement:
 
     def _refine_frame(self, index: int) -> None:
         """Refine a new frame against its neighbours and store the measured shifts."""
-        side = np.array(self._stack.frame_shape)
+        side = np.array(self.frames.frame_shape)
         with np.errstate(invalid="ignore"):
             near = (np.abs(self.positions - self.positions[index]) < side).all(axis=1)
         near &= self.is_placed
         near[index] = True
         numbers = np.flatnonzero(near)
-        local = find_overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
+        local = nominal.find_overlapping_pairs(
+            self.positions[numbers], self.frames.frame_shape
+        )
         pairs_found = [(int(numbers[a]), int(numbers[b])) for a, b in local]
         pairs = [pair for pair in pairs_found if index in pair]
         shifts: list[LinearisedShift] = []
-        for sweep in range(_SWEEPS):
+        # chosen: from a whole pixel, two steps suffice
+        for sweep in range(4):
             self._references.set_position(index, self.positions[index])
             shifts = self._measure_pair_shifts(pairs)
             if not shifts:
@@ -559,11 +514,12 @@ class LivePlacement:
                 right += sign * weight @ np.clip(left, -TOLERANCE_PX, TOLERANCE_PX)
             step = np.clip(np.linalg.solve(normal, right), -2, 2)
             self.positions[index] += step
-            if np.abs(step).max() < _CONVERGENCE:
+            # px; chosen: a fifth of the move for fusing a frame again
+            if np.abs(step).max() < 0.02:
                 break
         self._links.store_shifts(shifts)
 
-    def _compute_misfit(self, item: LinearisedShift) -> core.FloatArray:
+    def _compute_misfit(self, item: LinearisedShift) -> FloatArray:
         """Return the measured minus the current shift of a pair, (2,)."""
         first, second = pair = item.first, item.second
         apart = self.positions[second] - self.positions[first]
@@ -575,18 +531,21 @@ class LivePlacement:
         Frames more than some pairs away do not move; more are included while the last
         ones move.
         """
-        around, hops = {index}, _HOPS
+        # chosen: 40 frames in a grid
+        around, hops = {index}, 4
         while True:
             free = self._links.find_reachable(around, hops)
             around = self._links.find_reachable(free, 1)
             moves = self._solve_frame_moves(free, around)
             rim = self._links.find_reachable(around - free, 1) & free
-            if all(np.abs(moves[i]).max() <= _STILL for i in rim):
+            # px; chosen: a tenth of a step that is applied, at the rim of these
+            if all(np.abs(moves[i]).max() <= 0.002 for i in rim):
                 break
             hops *= 2
         for number, move in moves.items():
             self.positions[number] += move
-        far = (self._references.compute_distances(self.positions) > _FAR).any(axis=1)
+        # px from its position of resampling; chosen
+        far = (self._references.compute_distances(self.positions) > 0.5).any(axis=1)
         for number in np.flatnonzero(far & self.is_placed).tolist():
             # only linear about its old position: its pairs are measured again
             self._references.set_position(number, self.positions[number])
@@ -595,7 +554,7 @@ class LivePlacement:
 
     def _solve_frame_moves(
         self, free: set[int], around: set[int]
-    ) -> dict[int, core.FloatArray]:
+    ) -> dict[int, FloatArray]:
         """Solve for displacements of some frames, with the surrounding ones fixed."""
         numbers, items = sorted(around), []
         places = {number: place for place, number in enumerate(numbers)}
@@ -660,10 +619,8 @@ class LivePlacement:
         frame_count = len(in_light)
         self._solve_at = next((n for n in _SOLUTION_SIZES if n > frame_count), np.inf)
         stated = {f"nominal_{self.unit}": self.stated_corners[frames_to_solve]}
-        part = self._select_frames(
-            frames_to_solve,
-            pixel_size_nm=self.pixel_size_nm,
-            **(stated if has_stated else {}),
+        part = self._select_frames(frames_to_solve).replace(
+            pixel_size_nm=self.pixel_size_nm, **(stated if has_stated else {})
         )
         names = list(self.names)
         try:
@@ -672,14 +629,15 @@ class LivePlacement:
             self._solve_at = frame_count  # again, once the frames can be read
             raise
         if solution is None:
-            later = max(_MORE * frame_count, frame_count + 2)
+            # chosen: the next attempt needs half as many frames again
+            later = max(1.5 * frame_count, frame_count + 2)
             self._solve_at = min(self._solve_at, later)
         elif names == self.names[: len(names)]:
             yield from self._apply_solution(frames_to_solve, *solution)
 
     def _solve_frames(
         self, part: core.Acquisition
-    ) -> core.Job[tuple[StitchSolution, ChanceLevel] | None]:
+    ) -> core.Job[tuple[StitchSolution, layout.ChanceLevel] | None]:
         """Solve some frames and measure their chance level without changing state."""
         try:
             # without a grid, as some of its frames are missing
@@ -694,18 +652,20 @@ class LivePlacement:
         if not solution.has_sufficient_placement:
             return None
         frames = solution.correct_frames(part)
-        pairs = find_overlapping_pairs(solution.positions_px, self._stack.frame_shape)
+        pairs = nominal.find_overlapping_pairs(
+            solution.positions_px, self.frames.frame_shape
+        )
         shifts = [
             pairwise.compute_rounded_shift(solution.positions_px, pair)
             for pair in pairs
         ]
-        return solution, measure_chance_level(frames, shifts)
+        return solution, layout.measure_chance_level(frames, shifts)
 
     def _apply_solution(
         self,
         numbers_solved: Sequence[int],
         solution: StitchSolution,
-        chance: ChanceLevel,
+        chance: layout.ChanceLevel,
     ) -> core.Job[None]:
         """Apply a solution of some frames and place the remaining ones again."""
         numbers, new_positions = np.array(numbers_solved), solution.positions_px
@@ -737,7 +697,9 @@ class LivePlacement:
         for index, position in enumerate(self.positions):
             self._references.set_position(index, np.nan_to_num(position))
         self._stale = {*range(len(self.names))}  # all may have changed in brightness
-        local = find_overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
+        local = nominal.find_overlapping_pairs(
+            self.positions[numbers], self.frames.frame_shape
+        )
         pairs = [(numbers_solved[a], numbers_solved[b]) for a, b in local]
         for done_count in range(0, len(pairs), _BATCH):
             yield core.Progress(done_count, len(pairs), "Measuring pairs of frames")

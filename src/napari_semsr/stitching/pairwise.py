@@ -18,15 +18,6 @@ from scipy import fft, ndimage
 from napari_semsr.core import BoundedCache, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
 
-# Five peaks as in the recorded trials. On a lattice each period has one: those of at
-# least half of the highest, forty at most, are kept; both are chosen, each peak costs
-# one comparison of the overlap.
-_PEAKS = 5
-_MANY_PEAKS = 40
-_LATTICE_SHARE = 0.5
-# Share of the highest peak, as for the coefficients of rivals (`layout.find_rivals`).
-_ALIKE = 0.7
-_HOLLOW = 0.7  # share of the best coefficient; chosen: below, it is not a ridge
 PEAK_PX = 3
 """Radius in px around a peak without a higher value; closer peaks refine to the same
 shift.
@@ -43,9 +34,6 @@ _NORMAL = 3.0  # fourth moment of normal values; a single grain counts as much
 # Chosen: time and chance grow with it; the trials on eight simulated scans searched
 # four times the stage error.
 FIRST_REACH, LAST_REACH, MIN_REACH = 0.1, 0.4, 16
-# Overlaps fit all along a line, as of parallel edges, if the correlation keeps this
-# share of its best over half of the search. Chosen: there a peak is some pixels wide.
-_RIDGE = 0.9
 # Area in pixels of a band-passed noise grain. White noise has 1.3, the sum of its
 # squared correlations; chosen larger, as detail is coarser than noise. It scales all
 # weights equally.
@@ -145,7 +133,10 @@ class CorrelationSurface:
         start = np.array(self.origin)
         y, x = np.array(best) - start
         height = self.compute_height(shape)
-        ridges, _ = ndimage.label(height >= _RIDGE * height[y, x], np.ones((3, 3)))
+        # an overlap fits all along a line, as of parallel edges, if the correlation
+        # keeps this share of its best over half of the search; chosen: there a peak is
+        # some pixels wide
+        ridges, _ = ndimage.label(height >= 0.9 * height[y, x], np.ones((3, 3)))
         rows, columns = ridges.shape
         long = [
             label
@@ -219,9 +210,12 @@ def find_highest_peaks(
         return []
     if least is not None:
         return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
-    order = order[:_MANY_PEAKS]
-    high = int((heights[order] >= _LATTICE_SHARE * heights[order[0]]).sum())
-    peaks = order[: max(_PEAKS, high)]
+    order = order[:40]
+    high = int((heights[order] >= 0.5 * heights[order[0]]).sum())
+    # five peaks as in the recorded trials. On a lattice each period has one: those of
+    # at least half of the highest, forty at most, are kept; both are chosen, each peak
+    # costs one comparison of the overlap
+    peaks = order[: max(5, high)]
     return [(int(rows[k]), int(columns[k])) for k in peaks]
 
 
@@ -277,6 +271,40 @@ def compute_joint_correlation(
     return ncc, float(np.copysign(score, ncc)), float(weight_all)
 
 
+def compute_overlap_sums(
+    frames: CorrectedFrames, pair: IntPair, shift: IntPair
+) -> tuple[float, float, int] | None:
+    """Sum products and squares over the overlap of two frames, and count its pixels.
+
+    The sum of squares is the mean of both frames; None without overlap.
+    """
+    boxes = compute_overlap_boxes(frames.frame_shape, shift)
+    if boxes is None:
+        return None
+    one, two = boxes[0].slices, boxes[1].slices
+    mask = (frames.root[one] > 0) & (frames.root[two] > 0)
+    first, second = (
+        frames.band_pass(index)[part] * mask
+        for index, part in zip(pair, (one, two), strict=True)
+    )
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return None
+    power = float(np.vdot(first, first)) + float(np.vdot(second, second))
+    return float(np.vdot(first, second)), power / 2, count
+
+
+def compute_shared_fraction(
+    common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
+) -> FloatArray:
+    """Return the shared fraction of detail above noise, NaN for too little detail."""
+    detail = power - pixels * noise
+    doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
+    # chosen: six standard deviations, so that a blank frame is not tested
+    evident = detail > np.maximum(6.0 * doubt, 1e-12)
+    return np.where(evident, common / np.maximum(detail, 1e-12), float("nan"))
+
+
 def search_shifts(
     frames: CorrectedFrames,
     pair: IntPair,
@@ -298,7 +326,8 @@ def search_shifts(
         if peaks and least is None:
             # the next period of a large overlap hides that of a small one
             height = scores.compute_height(frames.frame_shape)
-            alike = _ALIKE * height[peaks[0]]
+            # as for the coefficients of rivals in `layout`
+            alike = 0.7 * height[peaks[0]]
             peaks += [
                 peak
                 for peak in find_highest_peaks(height, alike)
@@ -313,7 +342,8 @@ def search_shifts(
             along = scores.find_ridge(shifts[0], nominal, frames.frame_shape)
     coefficients = [compute_correlation(frames, pair, shift) for shift in shifts]
     ncc, score, weight = np.array(coefficients).reshape(-1, 3).T
-    lowest = _HOLLOW * ncc.max(initial=0.0)
+    # chosen: with less of the best coefficient, it is not a ridge
+    lowest = 0.7 * ncc.max(initial=0.0)
     if any(compute_correlation(frames, pair, shift)[0] < lowest for shift in along):
         along = ()  # a dip of the variance looked like a ridge
     order = np.argsort(-score, kind="stable")
@@ -323,9 +353,6 @@ def search_shifts(
 
 
 # Frames smoothed, shifted by a fraction of a pixel, and differentiated, in one kernel.
-
-# Chosen: 64 frames of 512 px with weights and slopes, more than two rows of a scan.
-_CACHE_BYTES = 256 << 20
 
 
 def _compute_smoothing_kernels(
@@ -361,6 +388,9 @@ def resample_frame(
 class ResampledFrames:
     """Gaussian-smoothed frames on the mosaic grid, computed on request."""
 
+    # chosen: 64 frames of 512 px with weights and slopes, more than two rows of a scan
+    cache_bytes = 256 << 20
+
     def __init__(
         self,
         frames: CorrectedFrames,
@@ -378,17 +408,13 @@ class ResampledFrames:
         self.margin = int(np.ceil(2.0 * sigma)) + 1
         # light mask of one frame, shared by most others, and its inner part
         self._inside: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
-        self._cache = BoundedCache(_CACHE_BYTES)
+        self._cache = BoundedCache(self.cache_bytes)
 
     def get_planes(self, index: int) -> tuple[Float32Array, ...]:
         """Return weight, grey values and, optionally, y and x slopes, each (Y, X)."""
         planes: tuple[Float32Array, ...] | None = self._cache.get(index)
-        if planes is None:
-            planes = self._compute_planes(index)
-            self._cache.put(index, planes)
-        return planes
-
-    def _compute_planes(self, index: int) -> tuple[Float32Array, ...]:
+        if planes is not None:
+            return planes
         image, weight, _ = self.frames.get_planes(index)
         outside = weight <= 0
         if outside.any():  # fill the outside with the mean level of the inside
@@ -396,22 +422,22 @@ class ResampledFrames:
             level = float((image * weight).sum()) / total if total else 0.0
             image = np.where(outside, np.float32(level), image)
         y, x = self.parts[index].tolist()
-        if self.slopes:
-            resampled = resample_frame(image, (y, x), self.sigma)
-            return self._erode_weight(weight), *resampled
-        for axis, part in enumerate((y, x)):
-            smooth, _ = _compute_smoothing_kernels(self.sigma, part)
-            image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
-        return self._erode_weight(weight), image
-
-    def _erode_weight(self, weight: Float32Array) -> Float32Array:
-        """Return the weight with the rim affected by smoothing set to 0."""
+        # without the rim that smoothing affects
         mask, mask_pair = weight > 0, self._inside
         if mask_pair is None or not np.array_equal(mask_pair[0], mask):
             side = 2 * self.margin + 1
             least = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
             mask_pair = self._inside = mask, np.asarray(least > 0)
-        return np.where(mask_pair[1], weight, np.float32(0))
+        weight = np.where(mask_pair[1], weight, np.float32(0))
+        if self.slopes:
+            planes = weight, *resample_frame(image, (y, x), self.sigma)
+        else:
+            for axis, part in enumerate((y, x)):
+                smooth, _ = _compute_smoothing_kernels(self.sigma, part)
+                image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
+            planes = weight, image
+        self._cache.put(index, planes)
+        return planes
 
     def get_overlap_boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
         """Return the overlapping boxes of two frames."""

@@ -11,13 +11,18 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, special
+from scipy import fft, sparse, special
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
+from napari_semsr import core
 from napari_semsr.core import BoolArray, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import FramePair, ResampledFrames
+from napari_semsr.stitching.pairwise import (
+    FramePair,
+    ResampledFrames,
+    compute_overlap_boxes,
+)
 
 # Linearised shift of one pair of frames.
 #
@@ -27,10 +32,6 @@ from napari_semsr.stitching.pairwise import FramePair, ResampledFrames
 # offset, its gain, and a linearly varying brightness are eliminated. The Hessian is
 # computed from products of the two frames' gradients, in which independent noise
 # cancels.
-
-_MIN_PIXELS = 200  # chosen: about thirty for each of the six fitted parameters
-_MIN_SHARE = 0.05  # of common slopes; chosen: limits a step to 20 times the noisy one
-_NUISANCE = 4  # offset, gain, linear brightness along y and along x
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ class LinearisedShift(FramePair):
     step: FloatArray
     # noise variance of the smoothed frames, from their weighted difference
     variance: float
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether one direction is undetermined, as along lines."""
+        least, most = np.linalg.eigvalsh(self.information[:2, :2])
+        # chosen: a few thousandths for noise alone, a few tenths for a sample with
+        # detail in both directions
+        return bool(least < 0.01 * most)
 
 
 def _sum_weights(
@@ -81,7 +90,8 @@ def linearise_pair(
     b_weight, b, *b_slopes = (part[two.slices] for part in sweep.get_planes(second))
     product = a_weight * b_weight
     inside = product > 0
-    if int(np.count_nonzero(inside)) < _MIN_PIXELS:
+    # chosen: about thirty pixels for each of the six fitted parameters
+    if int(np.count_nonzero(inside)) < 200:
         return None
     total = _sum_weights(sweep, first, one, around)[inside]
     weight = product[inside] / total
@@ -129,7 +139,7 @@ def _eliminate_nuisance_parameters(
     power, freedom = sums
     size = len(cross)
     nuisance = normal[size:, size:]
-    nuisance = nuisance + 1e-9 * np.trace(nuisance) * np.eye(_NUISANCE)
+    nuisance = nuisance + 1e-9 * np.trace(nuisance) * np.eye(4)
     mixed_terms = normal[:size, size:]
     solution = np.linalg.solve(nuisance, np.column_stack([mixed_terms.T, right[size:]]))
     nuisance_terms = mixed_terms @ solution[:, :size]
@@ -142,7 +152,8 @@ def _eliminate_nuisance_parameters(
     inverse = vectors / np.sqrt(values)
     gain_terms = inverse.T @ (cross - nuisance_terms) @ inverse
     share, turn = np.linalg.eigh((gain_terms + gain_terms.T) / 2)
-    share = np.clip(share, _MIN_SHARE, 1.0)
+    # chosen: limits a step to 20 times the noisy one
+    share = np.clip(share, 0.05, 1.0)
     basis = root @ turn
     information = (basis * share**2) @ basis.T
     unroot = inverse @ turn
@@ -155,7 +166,7 @@ def _eliminate_nuisance_parameters(
 
 
 MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
-_CONVERGENCE = 1e-3  # px; a tenth of the noise limit, 0.009 to 0.019 px
+CONVERGENCE = 1e-3  # px; a tenth of the noise limit, 0.009 to 0.019 px
 _ROUNDING = 1e-14  # share of the information; float32 precision, squared
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
 DENSE_LIMIT = 1500  # chosen: their matrix, 3000^2 doubles, takes 72 MB
@@ -306,7 +317,7 @@ def refine_positions(
             return
         steps, matrix = solve_steps(len(positions), shifts)
         positions = positions + steps
-        if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _CONVERGENCE:
+        if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < CONVERGENCE:
             last_sigma = sigma
         spread = np.where(
             np.isfinite(positions), compute_position_spread(matrix, sigma), np.nan
@@ -397,6 +408,113 @@ def measure_rim_displacement(
     return RimDisplacement(step, spread, excess, moves, doubt)
 
 
+# First estimate of the field's radial distortion, from the overlaps.
+#
+# Frames with a distortion of some per cent differ by many pixels within one overlap:
+# correlation peaks blur, and positions are too inexact for a linear fit. Here the
+# overlaps of some pairs are divided into blocks that are correlated one by one. A
+# distortion moves their peaks in a known pattern, and the estimate is the distortion at
+# which their sum is largest; it is refined together with the positions
+# (`measure_rim_displacement`).
+
+_BLOCK = 32  # px; chosen: at 3 % at the rim, peaks blur by up to 3 px within a block
+
+
+def estimate_distortion(
+    frames: CorrectedFrames, shifts: dict[IntPair, IntPair], reach: int
+) -> float:
+    """Estimate the distortion that makes overlaps agree best, or 0 if insignificant.
+
+    `shifts`: whole-pixel position of the second frame of a pair minus that of the
+    first, right to within `reach` px.
+    """
+    rim = min(frames.frame_shape) / 2
+    # of either sign; chosen: three times that expected of a microsphere
+    farthest = int(0.1 * rim)
+    amounts = np.arange(-farthest, farthest + 1.0)
+    # chosen: each pair is sufficient alone, a dozen outvotes a foreign frame
+    sample = list(shifts)[:: -(-len(shifts) // 12) or 1]
+    # chosen: fewer pairs have no meaningful scatter
+    if len(sample) < 3:
+        return 0.0
+    scores = np.array(
+        [_score_distortions(frames, p, shifts[p], reach, amounts) for p in sample]
+    )
+    best = int(np.argmax(scores.sum(axis=0)))
+    gain = scores[:, best] - scores[:, farthest]
+    # in standard deviations of the gain; chosen: pairs that disagree would cost a
+    # useless second search
+    sure = gain.mean() * np.sqrt(len(gain)) > 2.0 * gain.std(ddof=1)
+    # chosen: less than two pixels at the rim are found with the positions, and noise
+    # changes the estimate by about one
+    if not sure or abs(amounts[best]) < 2:
+        return 0.0
+    return float(amounts[best] / rim)
+
+
+def _score_distortions(
+    frames: CorrectedFrames,
+    pair: IntPair,
+    shift: IntPair,
+    reach: int,
+    amounts: FloatArray,
+) -> FloatArray:
+    """Compute a pair's best joint block correlation for each rim displacement."""
+    shape = frames.frame_shape
+    boxes = compute_overlap_boxes(shape, shift)
+    if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
+        return np.zeros(len(amounts))
+    box = boxes[1]  # filled evenly by blocks
+    counts = [max(1, side // _BLOCK) for side in box.shape]
+    size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
+    cells = np.indices(counts).reshape(2, -1).T
+    corners = cells * np.array(size) + np.array((box.y0, box.x0))
+    # chosen: more blocks of a large frame add little
+    corners = corners[:: -(-len(corners) // 24)]
+    y, x = (corners + (np.array(size) - 1) / 2).T
+    there = np.stack(core.compute_radial_displacement(y, x, shape))
+    here = np.stack(core.compute_radial_displacement(y + shift[0], x + shift[1], shape))
+    # (amounts, blocks, 2)
+    moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
+    around = int(np.abs(moves).max()) + reach
+    bands = frames.band_pass(pair[0]), frames.band_pass(pair[1])
+    lags = _correlate_blocks(*bands, corners, size, shift, around)
+    best = np.empty(len(amounts))
+    for which, move in enumerate(moves):
+        total = np.zeros((2 * reach + 1, 2 * reach + 1))
+        for (y, x), lag in zip(move + around - reach, lags, strict=True):
+            total += lag[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
+        best[which] = total.max()
+    return best
+
+
+def _correlate_blocks(
+    first: Float32Array,
+    second: Float32Array,
+    corners: NDArray[np.int64],
+    size: IntPair,
+    shift: IntPair,
+    around: int,
+) -> FloatArray:
+    """Correlate blocks of the second frame with their surroundings in the first.
+
+    Returns (B, 2 * around + 1, 2 * around + 1), lags from -`around` about `shift`.
+    """
+    padded_block = np.pad(first, around)
+    shape = tuple(side + 2 * around for side in size)
+    windows = np.zeros((len(corners), *shape), np.float32)
+    blocks = np.zeros_like(windows)
+    for window, block, (y, x) in zip(windows, blocks, corners, strict=True):
+        block[: size[0], : size[1]] = second[y : y + size[0], x : x + size[1]]
+        part = padded_block[y + shift[0] :, x + shift[1] :][: shape[0], : shape[1]]
+        window[: part.shape[0], : part.shape[1]] = part
+    power = np.sqrt(np.vdot(windows, windows) * np.vdot(blocks, blocks))
+    fast = [fft.next_fast_len(side, real=True) for side in shape]
+    spectra = fft.rfft2(windows, s=fast) * fft.rfft2(blocks, s=fast).conj()
+    lags = fft.irfft2(spectra, s=fast)[:, : 2 * around + 1, : 2 * around + 1]
+    return np.asarray(lags / max(float(power), 1e-30))
+
+
 # Small rotation and scale of every frame, estimated together with its position.
 #
 # A frame is sampled at ``c + (1 + s) R(t) (x - c)`` about its centre ``c``: to first
@@ -406,9 +524,6 @@ def measure_rim_displacement(
 # a weak prior.
 
 _SIGMA = 1.5  # px; chosen between the 2 and 1 px of the sweeps, for inexact positions
-_ROUNDS = 4  # chosen: a degree moves corners by several px, each round by up to 2
-_ROTATION_PRIOR = 0.02  # rad, and relative scale; chosen: about a degree and 2 %
-_MIN_TURN_PIXELS = 400  # chosen: twice that of a shift, for twice its unknowns
 _FREE = 4  # shift along y and x, rotation, scale
 
 
@@ -420,7 +535,8 @@ def refine_rotations(
     `positions` (N, 2), top-left corners, accurate to a pixel; NaN for frames left out.
     """
     positions = positions.copy()
-    for _ in range(_ROUNDS):
+    # chosen: a degree moves corners by several px, each round by up to 2
+    for _ in range(4):
         frames = ResampledFrames(corrected_frames, positions, _SIGMA)
         blocks = ((pair, _compute_normal_equations(frames, pair)) for pair in pairs)
         blocks_found = [(pair, block) for pair, block in blocks if block is not None]
@@ -457,7 +573,8 @@ def _compute_normal_equations(
     a_weight, a, a_y, a_x = (p[one.slices] for p in frames.get_planes(pair[0]))
     b_weight, b, b_y, b_x = (p[two.slices] for p in frames.get_planes(pair[1]))
     inside = (a_weight > 0) & (b_weight > 0)
-    if int(np.count_nonzero(inside)) < _MIN_TURN_PIXELS:
+    # chosen: twice the pixels of a shift, for twice its unknowns
+    if int(np.count_nonzero(inside)) < 400:
         return None
     total = (a_weight + b_weight)[inside]
     weight = (a_weight * b_weight)[inside] / total
@@ -509,6 +626,7 @@ def _solve_rotations(
     matrix = sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
     scale = float(np.median(matrix.diagonal())) or 1.0
     prior = np.full((count, _FREE), _HOLD * scale)
-    prior[:, 2:] += 1 / (_ROTATION_PRIOR * 100) ** 2
+    # rad, and relative scale; chosen: about a degree and 2 %
+    prior[:, 2:] += 1 / (0.02 * 100) ** 2
     held_matrix = (matrix + sparse.diags_array(prior.ravel())).tocsc()
     return np.asarray(splu(held_matrix).solve(right).reshape(count, _FREE))

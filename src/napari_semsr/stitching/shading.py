@@ -4,8 +4,8 @@ A frame is ``dark + offset + gain * flat * scene``, with a gain and an offset pe
 for instance by automatic brightness. In a block that two frames share, their corrected
 grey values differ by the errors of the flat field at two pixels of the frame, and by
 the errors of two gains and two offsets. Thousands of such differences are fitted at
-once, in the logarithms of the missing shading (`napari_semsr.stitching.flat_field`) and
-of the gains, and in the offsets.
+once, in the logarithms of the missing shading (`SurfaceBasis` of
+`napari_semsr.stitching.frames`) and of the gains, and in the offsets.
 
 A prior keeps the field smooth and near its previous value; the priors of gains and
 offsets have the variance that the overlaps show, so that a scan of steady light is
@@ -25,21 +25,14 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from napari_semsr import core
-from napari_semsr.stitching.flat_field import (
-    MIN_FLAT,
-    FlatField,
-    SurfaceBasis,
-    compute_valid_mask,
-    estimate_initial_flat,
-)
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair, RealArray
+from napari_semsr.stitching import frames as prepared
+from napari_semsr.stitching.frames import CorrectedFrames, FlatField, SurfaceBasis
 from napari_semsr.stitching.pairwise import ResampledFrames
 
 # Blocks that two frames share: the scene cancels in the difference of their values.
 
 _BLOCK = 8  # px; chosen: shading changes little over it, noise is averaged by 8
-_SIGMA = 1.0  # px; chosen: tolerates errors of positions, as the last sweeps do
-_SOUND = 16  # px of a block; chosen: the noise of their mean is twice that of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +42,23 @@ class OverlapBlocks:
     pair: NDArray[np.int64]  # (M,) index of the pair
     frames: NDArray[np.int64]  # (M, 2) its frames
     cell: NDArray[np.int64]  # (M, 2) row and column of the block within the overlap
-    place_first: core.FloatArray  # (M, 2) centre of the block in each frame, in px
-    place_second: core.FloatArray
-    values: core.FloatArray  # (M, 2) mean corrected grey value
+    place_first: FloatArray  # (M, 2) centre of the block in each frame, in px
+    place_second: FloatArray
+    values: FloatArray  # (M, 2) mean corrected grey value
     # (M, 2) decrease of it per grey level of the frame's offset
-    units: core.FloatArray
-    variances: core.FloatArray  # (M, 2) its variance by pixel noise, up to a constant
+    units: FloatArray
+    variances: FloatArray  # (M, 2) its variance by pixel noise, up to a constant
 
 
-def sum_blocks(plane: NDArray[np.float32]) -> core.FloatArray:
+def sum_blocks(plane: NDArray[np.float32]) -> FloatArray:
     """Sum a plane over 8 px blocks, (Y // 8, X // 8), dropping partial blocks."""
     blocks = core.reshape_into_blocks(plane, _BLOCK).astype(np.float64)
     return np.asarray(blocks.sum(axis=(1, 3)))
 
 
 def _compute_shared_blocks(
-    frames: ResampledFrames, pair: core.IntPair, *, with_clipped: bool
-) -> tuple[core.RealArray, ...] | None:
+    frames: ResampledFrames, pair: IntPair, *, with_clipped: bool
+) -> tuple[RealArray, ...] | None:
     """Compute block means, positions and variances of both frames in their overlap.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
@@ -83,10 +76,11 @@ def _compute_shared_blocks(
             inside &= ~ndimage.binary_dilation(is_lost, np.ones((3, 3)))
     sound = inside.astype(np.float32)
     count = sum_blocks(sound)
-    usable = full & (count >= _SOUND)
+    # chosen: the noise of the mean of 16 px is twice that of all
+    usable = full & (count >= 16)
     if not usable.any():
         return None
-    cell: core.RealArray = np.stack(np.nonzero(usable), axis=1)
+    cell: RealArray = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
@@ -95,7 +89,7 @@ def _compute_shared_blocks(
     ]
     count = count[usable][:, None]
 
-    def average_blocks(planes: Sequence[core.RealArray]) -> core.FloatArray:
+    def average_blocks(planes: Sequence[RealArray]) -> FloatArray:
         sums = [sum_blocks(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
@@ -112,14 +106,15 @@ def _compute_shared_blocks(
 
 
 def compare_overlap_blocks(
-    frames: CorrectedFrames, positions: core.FloatArray, pairs: Sequence[core.IntPair]
+    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> OverlapBlocks:
     """Compare overlapping frames block by block; `positions` (N, 2).
 
     Clipped pixels are left out, unless hardly any other pixels overlap.
     """
-    overlaps = ResampledFrames(frames, positions, _SIGMA, slopes=False)
-    common: list[tuple[core.IntPair, tuple[core.RealArray, ...]]] = []
+    # px; chosen: tolerates errors of positions, as the last sweeps do
+    overlaps = ResampledFrames(frames, positions, 1.0, slopes=False)
+    common: list[tuple[IntPair, tuple[RealArray, ...]]] = []
     for with_clipped in (False, True):
         common = []
         for pair in pairs:
@@ -145,16 +140,12 @@ def compare_overlap_blocks(
 # Distance of blocks with independent noise: beyond the smoothing of both, and the grain
 # of an interpolated camera; chosen
 _LAG = 2
-# Variance of the mean square minus the noise estimated from four blocks, over the
-# square of the noise, per block: 2 (1 + 9 / 4 - 2 * 1), as each block is in four such
-# sets
-_DOUBT = 2.5
 
 
 def measure_remaining_shading(
     frames: CorrectedFrames,
-    positions: core.FloatArray,
-    pairs: Sequence[core.IntPair],
+    positions: FloatArray,
+    pairs: Sequence[IntPair],
     pedestal: float = 0.0,
 ) -> float:
     """Compute the RMS relative difference between corrected frames in overlaps.
@@ -179,7 +170,10 @@ def measure_remaining_shading(
     # overlaps too small for four such blocks do not show the noise
     twists = (corners[0] - corners[1] - corners[2] + corners[3])[complete]
     noise = float(np.mean(twists**2)) / 4 if complete.any() else 0.0
-    doubt = noise * float(np.sqrt(_DOUBT / len(key)))
+    # variance of the mean square minus the noise estimated from four blocks, over the
+    # square of the noise, per block: 2 (1 + 9 / 4 - 2 * 1), as each block is in four
+    # such sets
+    doubt = noise * float(np.sqrt(2.5 / len(key)))
     return float(np.sqrt(max(float(np.mean(difference**2)) - noise, doubt))) / level
 
 
@@ -190,45 +184,17 @@ COARSE_KNOTS, FINE_KNOTS = 6, 12
 # quadratic drift per frame of the scan, and the largest of either. Chosen: light that
 # drifts by 20 % leaves a tilt of 0.2 to 1.0 % in the flat field, and so does a field
 # tilted by 30 %, in one of four scans 3 % (`benchmarks/stitching.py --light`).
-_STEADY, _UNSTEADY = 0.03, 0.3
+_STEADY = 0.03
 _DRIFT = (0.0015, 0.0007)
 _MAX_DRIFT = 0.06
-# S.d. of an offset from frame to frame, as a share of the typical grey value:
-# initial, smallest and largest. Chosen: so wide at first that overlaps decide, and no
-# wider than the range of automatic brightness.
-_OFFSETS, _MIN_OFFSETS, _MAX_OFFSETS = 0.3, 1e-3, 3.0
-# Below the first s.d. there are no offsets; the second keeps them at 0; chosen: steady
-# light shows a third to two thirds of the first by chance
-_NO_OFFSETS, _NONE = 4e-3, 1e-5
 _KNOWN_SCATTER = 1e-3  # of gains and offsets known from a whole scan; chosen: they stay
-_MAX_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
 _MAX_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
-# Chosen: with fewer frames, the scatter of gains about a trend cannot distinguish it
-# from a tilt.
-_FRAMES_OF_A_TREND = 6
 _CONTRADICTS = 9.0  # three standard deviations, squared; chosen
-_MEAN_FRAMES = 64  # frames of a mean; chosen: more add little
-# Squared slope and dark level, in standard deviations; less is not significant. Chosen:
-# two for each of three parameters, as in Akaike's criterion.
-_CHANCE = 6.0
 _HALF = 0.5  # chosen: few frames show variances better than covariances
-_DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
-_MAX_DARK = 0.3  # of the typical grey value; chosen: an even field does not show it
-# Error of the dark level, in its usual standard deviations, if a sloping field is bent
-# differently from its surface; measured on linear slopes of 20 %
-_BENT_DARK = 3.0
-# Scatter of gains that still count as equal. Chosen: offsets alone cause .001 to .0175,
-# cameras that stretch the contrast of each frame .027 and more.
-_EQUAL = 0.02
-_MIN_FLICKER = 0.01  # of gains that are equal by the overlaps; chosen
 _BETTER = 0.985  # share of the scatter; chosen: overfitting of noise reduces it less
-_MAX_BLOCKS = 12000  # chosen: all are fitted at once, and time grows with their number
 _ENOUGH_BLOCKS = 100  # chosen: several for each parameter of a surface's broad shape
 _ROUNDS = 12  # iterations of a fit; chosen: most converge in five
 _FEW_ROUNDS = 3  # iterations of a fit that is only compared with another; chosen
-_CONVERGENCE = 3e-4  # of the grey value; chosen: a third of the precision of overlaps
-_MIN_LEVEL = 0.1  # share of the typical one; chosen: less shows no shading
-_MIN_NOISE = 1e-4  # share of the grey value; chosen: assumed in every frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,32 +202,30 @@ class Shading:
     """Fitted shading, gains and offsets."""
 
     flat: FlatField  # better one by cross-validation: as given, or refined
-    log_gains: core.FloatArray  # (N,) change of the logarithm of each frame's gain
-    offsets: core.FloatArray  # (N,) change of each frame's offset, in grey values
-    is_refined: bool  # whether the refined flat field is used
+    log_gains: FloatArray  # (N,) change of the logarithm of each frame's gain
+    offsets: FloatArray  # (N,) change of each frame's offset, in grey values
     # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
     # mosaic even, if the gain of each frame is automatic and the slope thus unknown
-    open_slope: core.FloatPair = (0.0, 0.0)
+    open_slope: FloatPair = (0.0, 0.0)
 
 
-def _find_valid_blocks(
-    frames: CorrectedFrames,
-) -> tuple[core.BoolArray, core.FloatArray]:
+def _find_valid_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
     """Return the mask of valid blocks of a frame, and their centres in px."""
     inside = sum_blocks((frames.root > 0).astype(np.float32)) == _BLOCK**2
     corners = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
     return inside, corners + (_BLOCK - 1) / 2
 
 
-def _select_sample_frames(has_place: core.BoolArray) -> list[int]:
+def _select_sample_frames(has_place: BoolArray) -> list[int]:
     """Select a sample of the placed frames."""
     placed_frames: list[int] = np.flatnonzero(has_place).tolist()
-    return placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
+    # chosen: more frames of a mean add little
+    return placed_frames[:: max(1, len(placed_frames) // 64)]
 
 
 def _compute_tilt_and_roundness(
     frames: CorrectedFrames, has_place: NDArray[np.bool_], basis: SurfaceBasis
-) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Compute the mean frame's tilt and roundness, covariance, and block positions."""
     inside, centres = _find_valid_blocks(frames)
     place = frames.compute_raw_positions(centres)
@@ -284,11 +248,11 @@ def _compute_tilt_and_roundness(
     return np.mean(moments, axis=0), spread, place
 
 
-def _compute_scatter(values: core.FloatArray) -> float:
+def _compute_scatter(values: FloatArray) -> float:
     return float(1.4826 * np.median(np.abs(values))) if len(values) else float("nan")
 
 
-def compute_gain_prior(count: int, flicker: float) -> core.FloatArray:
+def compute_gain_prior(count: int, flicker: float) -> FloatArray:
     """Return the (N, N) prior inverse covariance of the log gains."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
@@ -300,15 +264,17 @@ def compute_gain_prior(count: int, flicker: float) -> core.FloatArray:
 
 
 def _compute_trend_projector(
-    positions: core.FloatArray, is_known: NDArray[np.bool_]
-) -> core.FloatArray:
+    positions: FloatArray, is_known: NDArray[np.bool_]
+) -> FloatArray:
     """Compute the (N, N) projector that removes trends caused by a tilted field.
 
     `is_known` (N,) are frames with overlaps; for few frames only the mean is removed.
     """
     count = int(is_known.sum())
     trend = np.ones((count, 1))
-    if count >= _FRAMES_OF_A_TREND:
+    # chosen: with fewer frames, the scatter of gains about a trend cannot distinguish
+    # it from a tilt
+    if count >= 6:
         trend = np.column_stack([trend, positions[is_known]])
         trend[:, 1:] -= trend[:, 1:].mean(axis=0)
     basis, sizes, _ = np.linalg.svd(trend, full_matrices=False)
@@ -323,9 +289,9 @@ class _ShadingCorrection:
     """Parameters of the remaining correction."""
 
     # (F + 1,) coefficients of the logarithm of the missing shading, then the dark level
-    surface: core.FloatArray
-    log_gains: core.FloatArray  # (N,)
-    offsets: core.FloatArray  # (N,) as shares of the typical grey value
+    surface: FloatArray
+    log_gains: FloatArray  # (N,)
+    offsets: FloatArray  # (N,) as shares of the typical grey value
 
 
 class _ShadingProblem:
@@ -335,7 +301,7 @@ class _ShadingProblem:
         self,
         blocks: OverlapBlocks,
         frames: CorrectedFrames,
-        positions: core.FloatArray,
+        positions: FloatArray,
         basis: SurfaceBasis | None,
         expected_frames: CorrectedFrames | None = None,
     ) -> None:
@@ -352,18 +318,22 @@ class _ShadingProblem:
         if expected_frames is not None:
             self.known_gains -= np.log(expected_frames.gains)
             self.known_offsets -= expected_frames.offsets / self.level
-        self.hold, self.offset_sd = compute_gain_prior(self.count, _STEADY), _OFFSETS
+        # s.d. of an offset from frame to frame, as a share of the typical grey value;
+        # chosen: so wide at first that overlaps decide
+        self.gain_prior, self.offset_sd = compute_gain_prior(self.count, _STEADY), 0.3
         self.flicker = self.scatter = _STEADY
         self.is_known = expected_frames is not None
         if self.is_known:
-            self.hold = np.eye(self.count) / _KNOWN_SCATTER**2
+            self.gain_prior = np.eye(self.count) / _KNOWN_SCATTER**2
             self.offset_sd = _KNOWN_SCATTER
         is_held = np.zeros(self.count, bool)
         is_held[blocks.frames.ravel()] = True
-        self.beside_a_trend = _compute_trend_projector(positions, is_held)
+        self.trend_projector = _compute_trend_projector(positions, is_held)
         # the last coefficient is the remaining dark level
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
-        unit = min(_DARK_PRIOR * self.level / max(apart, 1e-12), _MAX_DARK * self.level)
+        # as a change of the typical ratio, and of the typical grey value; chosen: wide,
+        # overlaps decide, and an even field does not show it
+        unit = min(0.1 * self.level / max(apart, 1e-12), 0.3 * self.level)
         self.unit = 0.0 if frames.flat.is_dark_known else unit
         total = blocks.variances.sum(axis=1)
         relative = float(np.median(total)) / np.maximum(total, 1e-30)
@@ -386,13 +356,8 @@ class _ShadingProblem:
         """Whether brightness varies between frames no more than in steady light."""
         return self.flicker < 2 * _STEADY and self.offset_sd < _STEADY
 
-    @property
-    def is_even(self) -> bool:
-        """Whether gains and offsets vary no more than in steady light."""
-        return self.is_steady and self.scatter <= _STEADY
-
     def copy_with_shape_prior(
-        self, shape: core.FloatArray, trust: core.FloatArray, reader: core.FloatArray
+        self, shape: FloatArray, trust: FloatArray, reader: FloatArray
     ) -> "_ShadingProblem":
         """Return a copy that also fits the broad shape of the mean frame."""
         problem = copy(self)
@@ -402,7 +367,7 @@ class _ShadingProblem:
         problem.pull[:size] += reader.T @ trust @ shape
         return problem
 
-    def copy_without_shape_prior(self, tilts: core.FloatArray) -> "_ShadingProblem":
+    def copy_without_shape_prior(self, tilts: FloatArray) -> "_ShadingProblem":
         """Return a copy with shapes (F, 2) constrained only by gains and offsets."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
@@ -410,12 +375,13 @@ class _ShadingProblem:
         free_tilts = np.linalg.solve(tilts.T @ tilt_terms, tilt_terms.T)
         problem.prior = self.prior.copy()
         problem.prior[:-1, :-1] -= tilt_terms @ free_tilts
-        problem.hold = compute_gain_prior(self.count, max(self.scatter, _MIN_FLICKER))
+        # chosen: of gains that are equal by the overlaps
+        problem.gain_prior = compute_gain_prior(self.count, max(self.scatter, 0.01))
         return problem
 
     def fit(
         self,
-        in_fit: core.BoolArray,
+        in_fit: BoolArray,
         start: _ShadingCorrection,
         *,
         with_field: bool,
@@ -431,15 +397,15 @@ class _ShadingProblem:
             left, level, units = self._evaluate_correction(correction)
             weighted_residual = left * np.sqrt(self.relative)
             scatter = _compute_scatter(weighted_residual[in_fit])
-            scatter = max(scatter, _MIN_NOISE * self.level)
+            # chosen: this share of the grey value is assumed in every frame
+            scatter = max(scatter, 1e-4 * self.level)
             if learns:
                 self.noise = scatter
             weight = np.where(in_fit, self.relative / self.noise**2, 0)
             weight = weight / (1 + (weighted_residual / (3 * scatter)) ** 2)
-            bright = self._differentiate_brightness(level, units)
-            changes = np.concatenate([correction.log_gains, correction.offsets])
-            target = left + bright @ changes
-            normal, right = self._assemble_normal_equations(bright, weight, target)
+            bright, target, normal, right = self._assemble_normal_equations(
+                (left, level, units), weight, correction
+            )
             if with_field:
                 # the difference's derivatives by surface and dark level, (M, F + 1)
                 dark = (units[:, 0] - units[:, 1]) * self.unit
@@ -463,7 +429,8 @@ class _ShadingProblem:
                 np.abs(getattr(correction, f.name) - getattr(before, f.name)).max()
                 for f in fields(_ShadingCorrection)
             )
-            if change < _CONVERGENCE:
+            # of the grey value; chosen: a third of the precision of overlaps
+            if change < 3e-4:
                 break
         if with_field and rounds > _FEW_ROUNDS:
             size = len(self.pull)
@@ -471,11 +438,7 @@ class _ShadingProblem:
         return correction
 
     def create_shading(
-        self,
-        flat: FlatField,
-        correction: _ShadingCorrection,
-        *,
-        is_refined: bool = False,
+        self, flat: FlatField, correction: _ShadingCorrection
     ) -> Shading:
         """Create the fit result, normalised to a mean gain of 1.
 
@@ -487,7 +450,7 @@ class _ShadingProblem:
             if not self.is_steady:
                 offsets = offsets + np.minimum(flat.dark, 0.0)
             flat = replace(flat, dark=np.maximum(flat.dark, 0.0))
-        return Shading(flat, gains, offsets, is_refined)
+        return Shading(flat, gains, offsets)
 
     def create_fixed_shading(
         self, flat: FlatField, frames: _ShadingCorrection
@@ -515,7 +478,10 @@ class _ShadingProblem:
         single = np.maximum(new_flat / top, 0).astype(np.float32)
         dark = frames.flat.dark + float(correction.surface[-1]) * self.unit
         new = replace(
-            frames.flat, flat=single, dark=dark, valid=compute_valid_mask(single)
+            frames.flat,
+            flat=single,
+            dark=dark,
+            valid=prepared.compute_valid_mask(single),
         )
         method = f"{new.method.removesuffix(', refined')}, refined"
         return replace(new, method=method) if is_refined else new
@@ -531,25 +497,26 @@ class _ShadingProblem:
         )
 
     def compute_scatter(
-        self, in_fit: core.BoolArray, correction: _ShadingCorrection
+        self, in_fit: BoolArray, correction: _ShadingCorrection
     ) -> float:
         """Compute the robust scatter of the differences after a correction."""
         left = self._evaluate_correction(correction)[0] * np.sqrt(self.relative)
         return _compute_scatter(left[in_fit])
 
     def compute_relative_scatter(
-        self, in_fit: core.BoolArray, correction: _ShadingCorrection
+        self, in_fit: BoolArray, correction: _ShadingCorrection
     ) -> float:
         """Compute the robust scatter of relative differences within pairs."""
         left, level, _ = self._evaluate_correction(correction)
         pair = self.blocks.pair[in_fit]
-        share = (left / np.maximum(level, _MIN_LEVEL * self.level))[in_fit]
+        # chosen: less of the typical level shows no shading
+        share = (left / np.maximum(level, 0.1 * self.level))[in_fit]
         mean = np.bincount(pair, share) / np.maximum(np.bincount(pair), 1)
         return _compute_scatter(share - mean[pair])
 
     def _evaluate_correction(
         self, correction: _ShadingCorrection
-    ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the frames' difference, their level, and 1 / (shading * gain)."""
         blocks, size = self.blocks, len(self.pull) - 1
         log = correction.log_gains[blocks.frames]
@@ -566,42 +533,47 @@ class _ShadingProblem:
         level = (values * noise[:, ::-1]).sum(axis=1) / noise.sum(axis=1)
         return values[:, 0] - values[:, 1], level, units
 
-    def _differentiate_brightness(
-        self, level: core.FloatArray, units: core.FloatArray
-    ) -> sparse.csr_array:
-        """Differentiate the differences w.r.t. each gain and offset, (M, 2 N)."""
+    def _assemble_normal_equations(
+        self,
+        differences: tuple[FloatArray, FloatArray, FloatArray],
+        weight: FloatArray,
+        correction: _ShadingCorrection,
+    ) -> tuple[sparse.csr_array, FloatArray, FloatArray, FloatArray]:
+        """Assemble the normal equations of gains and offsets.
+
+        `differences`: as from `_evaluate_correction`. Returns their derivatives by each
+        gain and offset, (M, 2 N), the differences without correction, and both sides of
+        the equations.
+        """
+        left, level, units = differences
         signs = np.array([1.0, -1.0])
         gains, offsets = level[:, None] * signs, units * signs * self.level
         entries = np.concatenate([gains, offsets], axis=1).ravel()
-        frames = self.blocks.frames
-        columns = np.concatenate([frames, frames + self.count], axis=1).ravel()
+        frames, count = self.blocks.frames, self.count
+        columns = np.concatenate([frames, frames + count], axis=1).ravel()
         starts = np.arange(0, len(entries) + 1, 4)
-        shape = (len(level), 2 * self.count)
-        return sparse.csr_array((entries, columns, starts), shape)
-
-    def _assemble_normal_equations(
-        self, bright: sparse.csr_array, weight: core.FloatArray, target: core.FloatArray
-    ) -> tuple[core.FloatArray, core.FloatArray]:
-        """Assemble the normal equations of gains and offsets."""
-        count, loose = self.count, 1 / self.offset_sd**2
+        bright = sparse.csr_array((entries, columns, starts), (len(level), 2 * count))
+        changes = np.concatenate([correction.log_gains, correction.offsets])
+        target = left + bright @ changes
+        loose = 1 / self.offset_sd**2
         weighted_bright = bright.multiply(weight[:, None]).tocsr()
         normal = (bright.T @ weighted_bright).toarray()
-        normal[:count, :count] += self.hold
+        normal[:count, :count] += self.gain_prior
         normal[count:, count:] += loose * np.eye(count)
         right = weighted_bright.T @ target
-        right[:count] -= self.hold @ self.known_gains
+        right[:count] -= self.gain_prior @ self.known_gains
         right[count:] -= loose * self.known_offsets
-        return normal, right
+        return bright, target, normal, right
 
     def _estimate_variances(
-        self, correction: _ShadingCorrection, covariance: core.FloatArray
+        self, correction: _ShadingCorrection, covariance: FloatArray
     ) -> None:
         """Estimate the frame-to-frame variances of gains and offsets.
 
         One step of expectation maximisation, without trends over the mosaic.
         """
-        count, beside = self.count, self.beside_a_trend
-        free = float(np.trace(beside))
+        count, remover = self.count, self.trend_projector
+        free = float(np.trace(remover))
         if free < 0.5 or self.is_known:
             return
         sizes = []
@@ -612,16 +584,18 @@ class _ShadingProblem:
             )
         ):
             own = slice(number * count, (number + 1) * count)
-            doubt = float(np.sum(beside * covariance[own, own]))
-            sizes.append(float(np.sqrt((values @ beside @ values + doubt) / free)))
-        self.scatter = min(sizes[0], _MAX_FLICKER)
+            doubt = float(np.sum(remover * covariance[own, own]))
+            sizes.append(float(np.sqrt((values @ remover @ values + doubt) / free)))
+        # as a logarithm; chosen: no camera changes its gain by more
+        self.scatter = min(sizes[0], 3.0)
         self.flicker = max(self.scatter, _STEADY)
-        self.hold = compute_gain_prior(count, self.flicker)
-        self.offset_sd = float(np.clip(sizes[1], _MIN_OFFSETS, _MAX_OFFSETS))
+        self.gain_prior = compute_gain_prior(count, self.flicker)
+        # chosen: no wider than the range of automatic brightness
+        self.offset_sd = float(np.clip(sizes[1], 1e-3, 3.0))
 
 
 def choose_flat_field(
-    frames: CorrectedFrames, positions: core.FloatArray, pairs: Sequence[core.IntPair]
+    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> FlatField:
     """Discard parts of an initial flat field that belong to the sample.
 
@@ -636,11 +610,11 @@ def choose_flat_field(
     blocks = _subsample_blocks(compare_overlap_blocks(frames, positions, pairs))
     if len(blocks.pair) < _ENOUGH_BLOCKS:
         return flat
-    plain = _apply_shading_correction(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
+    plain = _apply_shading_correction(
+        blocks, 1 / np.maximum(flat.flat, prepared.MIN_FLAT)
+    )
 
-    def compare_scatter(
-        part: OverlapBlocks, centre: core.FloatPair | None
-    ) -> list[float]:
+    def compare_scatter(part: OverlapBlocks, centre: FloatPair | None) -> list[float]:
         """Return the scatter after fitting gains and offsets, then a round field."""
         basis = SurfaceBasis(frames.frame_shape, 0, centre)
         problem = _ShadingProblem(part, frames, positions, basis)
@@ -657,13 +631,13 @@ def choose_flat_field(
     without = compare_scatter(plain, None)
     with_it = compare_scatter(blocks, flat.centre)
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
-        flat = estimate_initial_flat(
+        flat = prepared.estimate_initial_flat(
             frames.acquisition,
             np.flatnonzero(np.isfinite(positions[:, 0])),
             is_centred=True,
             dark_known=flat.dark if flat.is_dark_known else None,
         )
-        shade = np.maximum(flat.flat, MIN_FLAT)
+        shade = np.maximum(flat.flat, prepared.MIN_FLAT)
         with_it = compare_scatter(_apply_shading_correction(plain, shade), None)
     if with_it[0] < without[0] or not flat.valid.all():
         return flat
@@ -688,7 +662,8 @@ def _apply_shading_correction(
 
 
 def _subsample_blocks(blocks: OverlapBlocks) -> OverlapBlocks:
-    step = -(-len(blocks.pair) // _MAX_BLOCKS)
+    # chosen: all are fitted at once, and time grows with their number
+    step = -(-len(blocks.pair) // 12000)
     if step <= 1:
         return blocks
     return OverlapBlocks(*(getattr(blocks, f.name)[::step] for f in fields(blocks)))
@@ -696,8 +671,8 @@ def _subsample_blocks(blocks: OverlapBlocks) -> OverlapBlocks:
 
 def refine_shading(
     corrected_frames: CorrectedFrames,
-    positions: core.FloatArray,
-    pairs: Sequence[core.IntPair],
+    positions: FloatArray,
+    pairs: Sequence[IntPair],
     *,
     knots: int = COARSE_KNOTS,
     is_fixed: bool = False,
@@ -717,7 +692,7 @@ def refine_shading(
     )
     if not len(blocks.pair):
         none = np.zeros(len(positions))
-        return Shading(flat, none, none, False)
+        return Shading(flat, none, none)
     few = len(blocks.pair) < _ENOUGH_BLOCKS
     basis = SurfaceBasis(corrected_frames.frame_shape, knots, flat.centre)
     surface = None if few or is_fixed else basis
@@ -726,8 +701,10 @@ def refine_shading(
     )
     every = np.ones(len(blocks.pair), bool)
     frames = problem.fit(every, problem.zero_correction, with_field=False, learns=True)
-    if problem.offset_sd < _NO_OFFSETS and not problem.is_known:
-        problem.offset_sd = _NONE
+    # below the first s.d. there are no offsets; the second keeps them at 0; chosen:
+    # steady light shows a third to two thirds of the first by chance
+    if problem.offset_sd < 4e-3 and not problem.is_known:
+        problem.offset_sd = 1e-5
         frames = problem.fit(every, frames, with_field=False)
     if few or is_fixed:
         return problem.create_fixed_shading(flat, frames)
@@ -752,13 +729,17 @@ def refine_shading(
         correction = _fit_with_tilt(
             problem, with_roundness, correction, (shape, spread, reader)
         )
-    elif not problem.is_known and not problem.is_even:
+    elif not problem.is_known and not (
+        problem.is_steady and problem.scatter <= _STEADY
+    ):
         new_flat = problem.correct_flat_field(corrected_frames, basis, correction)
         even = problem.correct_frames(corrected_frames, new_flat, correction)
         other = _minimise_gain_trends(
             with_roundness, correction, basis, (reader, place), even, positions
         )
-        if problem.scatter <= _EQUAL:  # gains without a trend show the slope
+        # gains without a trend show the slope. Chosen: offsets alone cause a scatter of
+        # .001 to .0175, cameras that stretch the contrast of each frame .027 and more
+        if problem.scatter <= 0.02:
             correction, has_changed = other, True
         else:
             slope = reader[:2] @ (other.surface - correction.surface)[:-1]
@@ -768,9 +749,7 @@ def refine_shading(
         flat = problem.correct_flat_field(
             corrected_frames, basis, frames, is_refined=is_proven
         )
-    return replace(
-        problem.create_shading(flat, frames, is_refined=is_proven), open_slope=(y, x)
-    )
+    return replace(problem.create_shading(flat, frames), open_slope=(y, x))
 
 
 def _cross_validate(
@@ -801,7 +780,7 @@ def _fit_with_tilt(
     problem: _ShadingProblem,
     with_roundness: _ShadingProblem,
     correction: _ShadingCorrection,
-    mean: tuple[core.FloatArray, core.FloatArray, core.FloatArray],
+    mean: tuple[FloatArray, FloatArray, FloatArray],
 ) -> _ShadingCorrection:
     """Fit the field using the tilt of the mean frame, assuming steady light.
 
@@ -818,7 +797,8 @@ def _fit_with_tilt(
     if away @ np.linalg.solve(spread[:2, :2] + doubt, away) > _CONTRADICTS:
         if np.hypot(*own) < np.hypot(*shape[:2]) / 2:
             return correction
-        with_tilt.hold = compute_gain_prior(problem.count, _UNSTEADY)
+        # s.d. of a gain; chosen: ten times that of steady light
+        with_tilt.gain_prior = compute_gain_prior(problem.count, 0.3)
     every = np.ones(len(problem.blocks.pair), bool)
     return with_tilt.fit(every, correction, with_field=True)
 
@@ -827,9 +807,9 @@ def _minimise_gain_trends(
     with_roundness: _ShadingProblem,
     correction_found: _ShadingCorrection,
     basis: SurfaceBasis,
-    reading: tuple[core.FloatArray, core.FloatArray],
+    reading: tuple[FloatArray, FloatArray],
     even: CorrectedFrames,
-    positions: core.FloatArray,
+    positions: FloatArray,
 ) -> _ShadingCorrection:
     """Choose the field slope and dark level that minimise trends in automatic gains.
 
@@ -846,7 +826,7 @@ def _minimise_gain_trends(
     reader, place = reading
     slope, spread, level = _compute_mosaic_slope(even, positions)
     # a remaining dark level is a smaller share of brighter light
-    shade = np.maximum(even.flat.flat, MIN_FLAT)
+    shade = np.maximum(even.flat.flat, prepared.MIN_FLAT)
     light = 1 / ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
     around = place - place.mean(axis=0)
     tilt = np.linalg.lstsq(around, light - light.mean())[0] * max(basis.shape) / 2
@@ -855,9 +835,7 @@ def _minimise_gain_trends(
     numbers[:2, :-1], numbers[2, -1] = reader[:2], 1
     every = np.ones(len(with_roundness.blocks.pair), bool)
 
-    def compute_change(
-        problem: _ShadingProblem,
-    ) -> tuple[core.FloatArray, core.FloatArray]:
+    def compute_change(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
         correction = problem.fit(every, correction_found, with_field=True)
         return correction.surface - correction_found.surface, problem.covariance
 
@@ -865,7 +843,9 @@ def _minimise_gain_trends(
     step, covariance = compute_change(free)
     away = slope - row @ step
     doubt = spread + row @ covariance @ row.T
-    doubt += _BENT_DARK**2 * np.outer(row[:, -1], row[:, -1])
+    # the error of the dark level, in its usual standard deviations, if a sloping field
+    # is bent differently from its surface; measured on linear slopes of 20 %
+    doubt += 3.0**2 * np.outer(row[:, -1], row[:, -1])
     if away @ np.linalg.solve(doubt, away) <= _CONTRADICTS:
         target_slope = slope + row @ correction_found.surface
         trust = np.asarray(np.linalg.inv(spread), dtype=float)
@@ -877,7 +857,9 @@ def _minimise_gain_trends(
     # the part of it beyond chance
     step = numbers @ step
     sure = float(step @ np.linalg.solve(numbers @ covariance @ numbers.T, step))
-    step *= max(0.0, 1 - (_CHANCE / max(sure, 1e-12)) ** 2)
+    # squared slope and dark level, in standard deviations. Chosen: two for each of
+    # three parameters, as in Akaike's criterion
+    step *= max(0.0, 1 - (6.0 / max(sure, 1e-12)) ** 2)
     if not step.any():
         return correction_found
     surface = correction_found.surface.copy()
@@ -889,8 +871,8 @@ def _minimise_gain_trends(
 
 
 def _compute_mosaic_slope(
-    even: CorrectedFrames, positions: core.FloatArray
-) -> tuple[core.FloatArray, core.FloatArray, float]:
+    even: CorrectedFrames, positions: FloatArray
+) -> tuple[FloatArray, FloatArray, float]:
     """Compute the mosaic's relative slope (2,) per half frame, covariance and level.
 
     From blocks of all frames, which are treated as independent.

@@ -9,71 +9,59 @@
 5. describes the result (`napari_semsr.stitching.verify.finish_solution`);
 6. tries other stage axes if too few frames fit.
 
-Why an overlap is not used is the `reason` of its `PairReport`, decided by
-`_create_pair_report` of `verify` from what `_compute_layout` accepts and drops.
+Why an overlap is not used is the `reason` of its `PairReport`: the first that holds, in
+`_create_pair_report` of `verify`.
+
+``not above chance``
+    No shift has a score above ``threshold`` (`_compute_layout`: `search_shifts`,
+    `ChanceLevel.compute_threshold`), and other overlaps do not predict one
+    (`confirm_weak_pairs`).
+``disagrees with the other overlaps``
+    Its shift is more than 3 px from the layout (`compute_layout`, `solve_layout`), or
+    its refined shift from the final positions (`_refine_positions`).
+``a frame is left out``
+    One of its frames has no position: the reason of the frame is in ``left_out``
+    (`remove_misfits`, `warn_of_unplaced_frames`, `reposition_bridged_frames`).
+``not needed``
+    Several of its shifts fit equally well, and the other overlaps decide.
+``struck by hand``
+    The user struck it (`correct_mosaic`).
+
+An error or warning of a whole scan has a code, which is next to its sentence: here for
+the input (``too-few-frames``, ``flat-field-missing``, ``positions-invalid``) and
+``no-overlap``, which `nominal` and `discovery` raise too; in `discovery`, of frames
+without positions, ``ambiguous`` and ``fixed-pattern``; in `nominal`, `lines` and
+`verify` ``periodic`` and ``lines-only``; all others in `verify`.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import fft
 
 from napari_semsr import core
-from napari_semsr.stitching import layout, pairwise
+from napari_semsr.core import FloatArray, IntPair, RealArray
+from napari_semsr.stitching import (
+    frames as prepared,
+    layout,
+    nominal,
+    pairwise,
+    refine,
+    shading,
+    verify,
+)
 from napari_semsr.stitching.bridges import reposition_bridged_frames, try_place_frame
 from napari_semsr.stitching.discovery import UnplacedFramesError, place_stray_frames
-from napari_semsr.stitching.flat_field import (
-    FIXED_METHODS,
-    FlatField,
-    compute_valid_mask,
-    create_uniform_flat_field,
-    estimate_initial_flat,
-)
-from napari_semsr.stitching.frames import (
-    CorrectedFrames,
-    compute_band_noise,
-    estimate_noise,
-)
-from napari_semsr.stitching.nominal import (
-    find_alternative_axes,
-    find_nominal_positions,
-    find_possible_rotations,
-    find_touching_pairs,
-)
-from napari_semsr.stitching.refine import (
-    measure_rim_displacement,
-    refine_positions,
-    refine_rotations,
-)
-from napari_semsr.stitching.shading import (
-    COARSE_KNOTS,
-    FINE_KNOTS,
-    choose_flat_field,
-    refine_shading,
-)
-from napari_semsr.stitching.solution import (
-    NOTICEABLE,
-    StitchSolution,
-    convert_to_matrix,
-    fit_stage_axes,
-    fit_stage_map,
-)
-from napari_semsr.stitching.state import State, StitchOptions
-from napari_semsr.stitching.verify import (
-    finish_solution,
-    is_featureless_frame,
-    remove_misfits,
-)
+from napari_semsr.stitching.frames import CorrectedFrames, FlatField
+from napari_semsr.stitching.nominal import find_nominal_positions
+from napari_semsr.stitching.state import State, StitchOptions, StitchSolution
 
 
 def solve_mosaic(
     acquisition: core.Acquisition,
     options: StitchOptions | None = None,
     *,
-    flat: core.RealArray | None = None,
-    dark: core.RealArray | float | None = None,
+    flat: RealArray | None = None,
+    dark: RealArray | float | None = None,
     field_distortion: core.FieldDistortion | None = None,
 ) -> core.Job[StitchSolution]:
     """Find the position of every frame of a scan.
@@ -152,8 +140,8 @@ def _apply_options(
 def _get_flat_field(
     acquisition: core.Acquisition,
     options: StitchOptions,
-    flat_given: core.RealArray | None,
-    dark_given: core.RealArray | float | None,
+    flat_given: RealArray | None,
+    dark_given: RealArray | float | None,
 ) -> FlatField:
     shape, known = acquisition.frame_shape, dark_given is not None
     for name, image in (("flat field", flat_given), ("dark frame", dark_given)):
@@ -173,10 +161,11 @@ def _get_flat_field(
         )
         raise core.OptionError(msg, code="out-of-range")
     if options.flat_field == "auto" and flat_given is None:
-        return estimate_initial_flat(acquisition, dark_known=dark if known else None)
+        return prepared.estimate_initial_flat(
+            acquisition, dark_known=dark if known else None
+        )
     if options.flat_field == "none" and flat_given is None:
-        flat_field = create_uniform_flat_field(shape, dark, "none")
-        return replace(flat_field, is_dark_known=known)
+        return prepared.create_uniform_flat_field(shape, dark, "none", known)
     if flat_given is None:
         msg = (
             "The flat field must be auto, none or an image, got "
@@ -186,16 +175,16 @@ def _get_flat_field(
     flat = np.nan_to_num(np.asarray(flat_given, dtype=np.float32))
     if known:
         # the image may contain the dark level, too: the frames show whether it does
-        typical = estimate_initial_flat(acquisition, dark_known=dark)
+        typical = prepared.estimate_initial_flat(acquisition, dark_known=dark)
 
-        def compute_misfit(image: core.RealArray) -> float:
+        def compute_misfit(image: RealArray) -> float:
             lit = typical.valid
             share = np.maximum(image[lit], 1e-6) / typical.flat[lit]
             return float(np.std(np.log(share)))
 
         flat = min(flat, flat - dark, key=compute_misfit)
     flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
-    valid = compute_valid_mask(flat)
+    valid = prepared.compute_valid_mask(flat)
     return FlatField(flat, dark, valid, "file", is_dark_known=known)
 
 
@@ -212,21 +201,21 @@ def _solve_state(
             yield from _place_frames(state)
         if options.rotation:
             yield core.Progress(0, 0, "Estimating rotation and scale of the frames")
-            state.frames, state.positions = refine_rotations(
+            state.frames, state.positions = refine.refine_rotations(
                 state.frames, state.positions, state.list_overlapping_pairs()
             )
-        if remove_misfits(state):
+        if verify.remove_misfits(state):
             _place_remaining_frames(state)
         yield from reposition_bridged_frames(state)
-        update_shading(state, FINE_KNOTS)
+        update_shading(state, shading.FINE_KNOTS)
         if options.distortion == "auto" and state.frames.distortion:
             yield from _measure_distortion(state, _LAST_SWEEPS)
         yield from _refine_positions(state, (1.0,) * 4)
-        if remove_misfits(state):
+        if verify.remove_misfits(state):
             yield from _refine_positions(state, (1.0,) * 2)
         if field_distortion is not None:
             _check_known_distortion(state, field_distortion)
-        return finish_solution(state)
+        return verify.finish_solution(state)
     except core.RegistrationError as error:
         return error
 
@@ -245,7 +234,7 @@ def _search_layout(state: State) -> core.Job[None]:
             return
 
 
-def _compute_search_range(state: State, share: float) -> core.IntPair:
+def _compute_search_range(state: State, share: float) -> IntPair:
     """Return the search range along both axes."""
     limit, (rows, columns) = state.options.max_shift_px, state.acquisition.frame_shape
     if limit is None:
@@ -256,7 +245,7 @@ def _compute_search_range(state: State, share: float) -> core.IntPair:
 
 def _compute_layout(state: State) -> core.Job[None]:
     """Search all pairs in the current search range and compute the layout."""
-    touching = find_touching_pairs(state.nominal, state.acquisition.frame_shape)
+    touching = nominal.find_touching_pairs(state.nominal, state.acquisition.frame_shape)
     if not touching:
         msg = (
             "Frames must overlap for stitching, but no two of them overlap at their "
@@ -312,22 +301,24 @@ def _rotate_positions(state: State) -> bool:
     if not state.is_stated or state.turns is not None:
         return False
     shape = state.acquisition.frame_shape
-    axes = fit_stage_axes(state.nominal, state.positions, min(shape))
+    axes = nominal.fit_stage_axes(state.nominal, state.positions, min(shape))
     seems = np.eye(2) if axes is None else axes.matrix
     is_plain = state.has_sufficient_placement and not (
         state.is_periodic or state.ambiguous
     )
-    if is_plain and _compute_map_difference(seems, np.eye(2)) < NOTICEABLE:
+    if is_plain and _compute_map_difference(seems, np.eye(2)) < nominal.NOTICEABLE:
         return False
-    pairs = find_touching_pairs(state.nominal, shape)
+    pairs = nominal.find_touching_pairs(state.nominal, shape)
     limit = state.options.max_shift_px
     most = None if limit is None else 2 * limit
-    state.turns = find_possible_rotations(state.frames, state.nominal, pairs, most)
+    state.turns = nominal.find_possible_rotations(
+        state.frames, state.nominal, pairs, most
+    )
     # a grid and its overlap are along the axes of the camera
     if len(state.turns.turns) != 1 or not state.has_positions:
         return False
-    turn = convert_to_matrix(state.turns.turns[0])
-    least = min(max(NOTICEABLE, state.turns.doubt), _OTHER_SHIFT)
+    turn = nominal.convert_to_matrix(state.turns.turns[0])
+    least = min(max(nominal.NOTICEABLE, state.turns.doubt), _OTHER_SHIFT)
     if _compute_map_difference(turn, np.eye(2)) < least:
         return False
     if is_plain and _compute_map_difference(turn, seems) < _OTHER_SHIFT:
@@ -337,13 +328,9 @@ def _rotate_positions(state: State) -> bool:
     return True
 
 
-def _compute_map_difference(first: core.FloatArray, second: core.FloatArray) -> float:
+def _compute_map_difference(first: FloatArray, second: FloatArray) -> float:
     """Return the relative difference between two (2, 2) linear maps."""
     return float(np.hypot(*(first - second)).max())
-
-
-_BLUR_PX = 0.5  # px at the rim; chosen: with 0.8 px overlaps of faint samples were lost
-_LAYOUTS = 3  # chosen: the first is accurate to a pixel, two are for a bad estimate
 
 
 def _place_and_undistort(
@@ -365,7 +352,8 @@ def _place_and_undistort(
         if not start:
             yield from _place_frames(state)
             return state
-    for _ in range(_LAYOUTS):
+    # chosen: the first layout is accurate to a pixel, two are for a bad estimate
+    for _ in range(3):
         again = yield from _repeat_layout(state, frames_before, start)
         if again.is_placed.sum() < max(placed_count, 1):
             break
@@ -374,7 +362,8 @@ def _place_and_undistort(
         distortion = again.frames.distortion
         if not distortion:
             break
-        if abs(distortion - start) * state.rim_radius < _BLUR_PX:
+        # at the rim; chosen: with 0.8 px overlaps of faint samples were lost
+        if abs(distortion - start) * state.rim_radius < 0.5:
             return again
         start = distortion
     # a scan without distortion is placed as if it had not been tested
@@ -393,11 +382,11 @@ def _place_frames(state: State) -> core.Job[None]:
             f"{state.threshold:.1f}): {state.advice}."
         )
         raise UnplacedFramesError(msg, state.find_likely_grids(), code="no-overlap")
-    state.noise = estimate_noise(state.frames)
+    state.noise = prepared.estimate_noise(state.frames)
     yield core.Progress(0, 0, "Placing frames without a match")
     _place_remaining_frames(state)
     yield core.Progress(0, 0, "Refining flat field and gains")
-    update_shading(state, COARSE_KNOTS)
+    update_shading(state, shading.COARSE_KNOTS)
     yield from reposition_bridged_frames(state)
     _place_remaining_frames(state)
     _place_stray_frames(state)
@@ -408,13 +397,13 @@ def _place_frames(state: State) -> core.Job[None]:
 
 def _place_remaining_frames(state: State) -> None:
     """Place remaining frames by their placed neighbours, most certain first."""
-    stage = fit_stage_map(state.nominal, state.positions, state.options.stage_model)
+    stage = state.fit_stage_map()
     if stage is None:
         return
     expected_places = stage.predict(state.nominal)
     waiting = np.isfinite(expected_places).all(axis=1) & ~state.is_placed
     while waiting.any():
-        sure: dict[int, layout.FramePosition] = {}
+        sure: dict[int, tuple[FloatArray, float]] = {}
         for index in np.flatnonzero(waiting).tolist():
             place = layout.place_frame_by_neighbours(
                 state.frames,
@@ -428,30 +417,28 @@ def _place_remaining_frames(state: State) -> None:
                 sure[index] = place
         if not sure:
             return
-        index = max(sure, key=lambda i: sure[i].score)
-        state.positions[index] = sure[index].position
+        index = max(sure, key=lambda i: sure[i][1])
+        state.positions[index] = sure[index][0]
         state.rescued_frames.add(index)
         waiting[index] = False
 
 
-# Share of the frames; chosen: if fewer fit, wrong axes or a wrong unit are more likely
-# than wrong positions of some frames.
-_MOSTLY_RIGHT = 2 / 3
-
-
 def _place_stray_frames(state: State) -> None:
     """Place frames with wrong stated positions, using only the images."""
-    if state.is_placed.mean() < _MOSTLY_RIGHT or state.is_periodic:
+    # chosen: if fewer frames fit, wrong axes or a wrong unit are more likely than wrong
+    # positions of some frames
+    if state.is_placed.mean() < 2 / 3 or state.is_periodic:
         return
     # frames that also fit near their position have repeating detail
     without_place = [
         index
         for index in np.flatnonzero(~state.is_placed).tolist()
-        if not is_featureless_frame(state, index) and not try_place_frame(state, index)
+        if not verify.is_featureless_frame(state, index)
+        and not try_place_frame(state, index)
     ]
     if not without_place:
         return
-    noise = compute_band_noise(state.noise)
+    noise = prepared.compute_band_noise(state.noise)
     state.positions = place_stray_frames(
         state.frames, state.positions, without_place, noise
     )
@@ -467,16 +454,16 @@ def update_shading(
     `expected_frames`: frames with the most likely gains and offsets.
     """
     pairs = state.list_overlapping_pairs()
-    is_free = state.frames.flat.method not in FIXED_METHODS
-    if is_free and knots == COARSE_KNOTS:
-        flat = choose_flat_field(state.frames, state.positions, pairs)
+    is_free = state.frames.flat.method not in prepared.FIXED_METHODS
+    if is_free and knots == shading.COARSE_KNOTS:
+        flat = shading.choose_flat_field(state.frames, state.positions, pairs)
         if flat is not state.frames.flat:
             state.frames = state.frames.copy_with_changes(flat=flat)
     # refit in any case what was fitted at inexact positions
-    refit = knots > COARSE_KNOTS and state.frames.flat.is_refined
-    for cells in (COARSE_KNOTS, knots) if refit else (knots,):
+    refit = knots > shading.COARSE_KNOTS and state.frames.flat.is_refined
+    for cells in (shading.COARSE_KNOTS, knots) if refit else (knots,):
         before = state.frames
-        shading = refine_shading(
+        fit = shading.refine_shading(
             before,
             state.positions,
             pairs,
@@ -485,18 +472,18 @@ def update_shading(
             is_trusted=cells < knots,
             expected_frames=expected_frames,
         )
-        gains = before.gains * np.exp(shading.log_gains)
-        offsets = before.offsets + shading.offsets
+        gains = before.gains * np.exp(fit.log_gains)
+        offsets = before.offsets + fit.offsets
         if not state.options.match_gain:
             gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
         state.frames = before.copy_with_changes(
-            flat=shading.flat, gains=gains, offsets=offsets
+            flat=fit.flat, gains=gains, offsets=offsets
         )
-        state.open_slope = np.array(shading.open_slope)
+        state.open_slope = np.array(fit.open_slope)
 
 
 def _refine_positions(state: State, widths: tuple[float, ...]) -> core.Job[None]:
-    sweeps = refine_positions(
+    sweeps = refine.refine_positions(
         state.frames, state.positions, state.list_overlapping_pairs(), widths
     )
     for done_count, sweep in enumerate(sweeps):
@@ -513,7 +500,6 @@ _BEYOND_DOUBT = 4.0
 # stop as soon as nothing moves.
 _FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
 _LAST_SWEEPS = (1.0,) * 3
-_CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to it
 
 
 def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float]:
@@ -529,7 +515,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
         what = "Measuring the distortion of the field"
         yield core.Progress(done_count, len(sweeps), what)
         where = state.frames, state.positions, pairs
-        rim_moves = measure_rim_displacement(*where, width)
+        rim_moves = refine.measure_rim_displacement(*where, width)
         if rim_moves is None:
             amount = 0.0
             break
@@ -543,7 +529,8 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
         state.frames = state.frames.copy_with_changes(distortion=amount)
         state.positions = state.positions + rim_moves.moves
         state.distortion_doubt = rim_moves.doubt_px
-        if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
+        # chosen: it adds 0.5 % to the standard deviation
+        if abs(rim_moves.step) < 0.1 * rim_moves.sigma:
             break
     is_distorted, field_amount = False, abs(state.frames.distortion)
     if amount and state.distortion_sd is not None and state.refinement is not None:
@@ -560,32 +547,6 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
     return amount
 
 
-# First estimate of the field's radial distortion, from the overlaps.
-#
-# Frames with a distortion of some per cent differ by many pixels within one overlap:
-# correlation peaks blur, and positions are too inexact for a linear fit. Here the
-# overlaps of some pairs are divided into blocks that are correlated one by one. A
-# distortion moves their peaks in a known pattern, and the estimate is the distortion at
-# which their sum is largest; it is refined together with the positions
-# (`napari_semsr.stitching.refine.measure_rim_displacement`).
-
-_MOST = 0.1  # of either sign; chosen: three times that expected of a microsphere
-_PAIRS = 12  # chosen: each is sufficient alone, a dozen outvotes a foreign frame
-_BLOCK = 32  # px; chosen: at 3 % at the rim, peaks blur by up to 3 px within a block
-_BLOCKS = 24  # blocks of a pair; chosen: more of a large frame add little
-# Pixels at the rim; chosen: less is found with the positions, and noise changes the
-# estimate by about one.
-_MIN_PX = 2
-# Mean gain of the pairs over no distortion, in its standard deviations; chosen: pairs
-# that disagree would cost a useless second search.
-_SURE = 2.0
-_MIN_PAIRS = 3  # chosen: fewer have no meaningful scatter
-# Error of a pairwise shift that distortion blurs, as a share of a frame, and in px;
-# chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
-_BLUR = 0.03
-_MIN_BLUR = 6
-
-
 def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
     """Estimate the approximate distortion from the accepted shifts."""
     if state.is_periodic:
@@ -595,101 +556,16 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
             joint.pair: (round(joint.shift[0]), round(joint.shift[1]))
             for joint in state.layout.joints
         }
-        reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
+        # error of a pairwise shift that distortion blurs; chosen: at 3 % at the rim,
+        # the shift of a whole overlap errs by up to 2 % of a frame
+        reach = max(6, round(0.03 * min(state.acquisition.frame_shape)))
     else:  # hardly any shift is accepted: all neighbours, within the full reach
         pairs = [item.pair for item in state.candidates]
         shifts = {
             pair: pairwise.compute_rounded_shift(state.nominal, pair) for pair in pairs
         }
         reach = max(_compute_search_range(state, pairwise.FIRST_REACH))
-    return estimate_distortion(frames_before, shifts, reach)
-
-
-def estimate_distortion(
-    frames: CorrectedFrames, shifts: dict[core.IntPair, core.IntPair], reach: int
-) -> float:
-    """Estimate the distortion that makes overlaps agree best, or 0 if insignificant.
-
-    `shifts`: whole-pixel position of the second frame of a pair minus that of the
-    first, right to within `reach` px.
-    """
-    rim = min(frames.frame_shape) / 2
-    farthest = int(_MOST * rim)
-    amounts = np.arange(-farthest, farthest + 1.0)
-    sample = list(shifts)[:: -(-len(shifts) // _PAIRS) or 1]
-    if len(sample) < _MIN_PAIRS:
-        return 0.0
-    scores = np.array(
-        [_score_distortions(frames, p, shifts[p], reach, amounts) for p in sample]
-    )
-    best = int(np.argmax(scores.sum(axis=0)))
-    gain = scores[:, best] - scores[:, farthest]
-    sure = gain.mean() * np.sqrt(len(gain)) > _SURE * gain.std(ddof=1)
-    if not sure or abs(amounts[best]) < _MIN_PX:
-        return 0.0
-    return float(amounts[best] / rim)
-
-
-def _score_distortions(
-    frames: CorrectedFrames,
-    pair: core.IntPair,
-    shift: core.IntPair,
-    reach: int,
-    amounts: core.FloatArray,
-) -> core.FloatArray:
-    """Compute a pair's best joint block correlation for each rim displacement."""
-    shape = frames.frame_shape
-    boxes = pairwise.compute_overlap_boxes(shape, shift)
-    if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
-        return np.zeros(len(amounts))
-    box = boxes[1]  # filled evenly by blocks
-    counts = [max(1, side // _BLOCK) for side in box.shape]
-    size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
-    cells = np.indices(counts).reshape(2, -1).T
-    corners = cells * np.array(size) + np.array((box.y0, box.x0))
-    corners = corners[:: -(-len(corners) // _BLOCKS)]
-    y, x = (corners + (np.array(size) - 1) / 2).T
-    there = np.stack(core.compute_radial_displacement(y, x, shape))
-    here = np.stack(core.compute_radial_displacement(y + shift[0], x + shift[1], shape))
-    # (amounts, blocks, 2)
-    moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
-    around = int(np.abs(moves).max()) + reach
-    bands = frames.band_pass(pair[0]), frames.band_pass(pair[1])
-    lags = _correlate_blocks(*bands, corners, size, shift, around)
-    best = np.empty(len(amounts))
-    for which, move in enumerate(moves):
-        total = np.zeros((2 * reach + 1, 2 * reach + 1))
-        for (y, x), lag in zip(move + around - reach, lags, strict=True):
-            total += lag[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
-        best[which] = total.max()
-    return best
-
-
-def _correlate_blocks(
-    first: core.Float32Array,
-    second: core.Float32Array,
-    corners: NDArray[np.int64],
-    size: core.IntPair,
-    shift: core.IntPair,
-    around: int,
-) -> core.FloatArray:
-    """Correlate blocks of the second frame with their surroundings in the first.
-
-    Returns (B, 2 * around + 1, 2 * around + 1), lags from -`around` about `shift`.
-    """
-    padded_block = np.pad(first, around)
-    shape = tuple(side + 2 * around for side in size)
-    windows = np.zeros((len(corners), *shape), np.float32)
-    blocks = np.zeros_like(windows)
-    for window, block, (y, x) in zip(windows, blocks, corners, strict=True):
-        block[: size[0], : size[1]] = second[y : y + size[0], x : x + size[1]]
-        part = padded_block[y + shift[0] :, x + shift[1] :][: shape[0], : shape[1]]
-        window[: part.shape[0], : part.shape[1]] = part
-    power = np.sqrt(np.vdot(windows, windows) * np.vdot(blocks, blocks))
-    fast = [fft.next_fast_len(side, real=True) for side in shape]
-    spectra = fft.rfft2(windows, s=fast) * fft.rfft2(blocks, s=fast).conj()
-    lags = fft.irfft2(spectra, s=fast)[:, : 2 * around + 1, : 2 * around + 1]
-    return np.asarray(lags / max(float(power), 1e-30))
+    return refine.estimate_distortion(frames_before, shifts, reach)
 
 
 def _repeat_layout(
@@ -717,7 +593,7 @@ def _check_known_distortion(
     """
     state.distortion_sd = field_distortion.sd
     pairs = state.list_overlapping_pairs()
-    rim = measure_rim_displacement(
+    rim = refine.measure_rim_displacement(
         state.frames, state.positions, pairs, _LAST_SWEEPS[-1]
     )
     if rim is None:
@@ -737,11 +613,6 @@ def _check_known_distortion(
         )
 
 
-# Share of a frame; chosen: micrometres read as nanometres shrink a scan as wide as a
-# hundred frames below it, and hardly any mosaic is larger.
-_SMALL_PART = 0.1
-
-
 def _check_stated_positions(
     state: State,
     frames_before: CorrectedFrames,
@@ -756,7 +627,9 @@ def _check_stated_positions(
         return result
     before, half = _count_placed_frames(result), len(frames_before.acquisition) / 2
     span, shape = np.ptp(state.nominal, axis=0), frames_before.frame_shape
-    if before < half and (span < _SMALL_PART * np.array(shape)).all():
+    # chosen: micrometres read as nanometres shrink a scan as wide as a hundred frames
+    # below a tenth of a frame, and hardly any mosaic is larger
+    if before < half and (span < 0.1 * np.array(shape)).all():
         msg = (
             "Positions must be spread over the scan, but all are within "
             f"{span.max():.2g} px of each other with frames of {shape[0]}x{shape[1]} "
@@ -766,7 +639,7 @@ def _check_stated_positions(
     yield core.Progress(0, 0, "Comparing the stage's axes with those of the images")
     # as stated: the search may have rotated them already
     stated_positions = state.nominal @ np.linalg.inv(state.axes).T
-    axes = find_alternative_axes(frames_before, stated_positions)
+    axes = nominal.find_alternative_axes(frames_before, stated_positions)
     # a lattice rotated onto itself determines only quarter turns
     if axes is None or (
         state.has_ambiguous_axes and not np.isin(axes, (-1, 0, 1)).all()

@@ -12,57 +12,23 @@ from typing import TypeVar
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.stitching import layout
-from napari_semsr.stitching.discovery import (
-    Agreement,
-    UnplacedFramesError,
-    describe_grids,
-)
-from napari_semsr.stitching.flat_field import FIXED_METHODS
-from napari_semsr.stitching.frames import FINE_NOISE, compute_band_noise
+from napari_semsr.core import FloatArray, FloatPair, IntPair
+from napari_semsr.stitching import layout, nominal, pairwise
+from napari_semsr.stitching.discovery import UnplacedFramesError, describe_grids
+from napari_semsr.stitching.frames import FINE_NOISE, FIXED_METHODS, compute_band_noise
 from napari_semsr.stitching.lines import place_across_lines, place_frames_along_lines
-from napari_semsr.stitching.nominal import (
-    compute_period_fraction,
-    find_overlapping_pairs,
-)
-from napari_semsr.stitching.pairwise import (
-    Candidates,
-    compute_correlation,
-    compute_rounded_shift,
-)
+from napari_semsr.stitching.pairwise import compute_correlation, compute_rounded_shift
 from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, refine_positions
 from napari_semsr.stitching.shading import measure_remaining_shading
-from napari_semsr.stitching.solution import (
-    ENOUGH,
-    PairReport,
-    StageAxes,
-    StitchSolution,
-    fit_stage_axes,
-    fit_stage_map,
-)
-from napari_semsr.stitching.state import State
+from napari_semsr.stitching.state import PairReport, State, StitchSolution
 
 _Pair = TypeVar("_Pair", layout.Overlap, PairReport)
 
-_DETAIL = 1.25  # times the noise; chosen: more is detail
-# Permitted ratio of the scatter of frames to noise; chosen: with more, even correctly
-# placed frames would have hardly any detail beyond noise.
-_NOISE_DOUBT = 4.0
 UNEVEN = 0.03
 """Fraction of the mean above which shading causes a warning; chosen: such a step is
 visible.
 """
-_MIN_OFFSET = 0.1  # share of the noise of a pixel; chosen: less is not an offset
-_LOW = 1e-3  # share of a frame's pixels; chosen: lower values may be defects
-_FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
-_LOOSE = 1.0  # px; chosen: tens of times the usual 0.01 to 0.05
-_MANY = 0.2  # share of unplaced frames above which no position is reliable; chosen
-_ROUNDING = 1e-9  # share of the information; chosen: less is due to rounding
-_SIZE_DIFFERS = 0.02  # relative error of the pixel size, and thus of distances; chosen
-# nm of a pixel; chosen: an atom is larger, and micrometres read as nanometres give less
-_MIN_NM = 0.1
 _MAX_NAMES = 5  # frames named in a message; chosen: it stays readable
-_CLEARLY = 0.02  # of the correlation; chosen: rounding to pixels causes less
 
 
 _PLAIN = "too little texture: hardly any detail above the noise"
@@ -75,18 +41,48 @@ def is_featureless_frame(state: State, index: int) -> bool:
     band = state.frames.band_pass(index)
     inside = state.frames.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
-    return texture < _DETAIL * FINE_NOISE * state.noise
+    # chosen: more than 1.25 times the noise is detail
+    return texture < 1.25 * FINE_NOISE * state.noise
 
 
 def remove_misfits(state: State) -> list[int]:
     """Remove frames whose detail differs from that of all their neighbours.
 
     Positions must be right to about a pixel; modifies them and the reasons.
+
+    Where two frames overlap, their band-passed images have a common part and noise. The
+    noise is estimated from the differences of most pairs; the rest of their power must
+    also be in their product. A frame of another sample, or in a wrong position, has
+    detail beyond its noise that none of its neighbours shows.
     """
-    pairs = state.list_overlapping_pairs()
-    limit = _NOISE_DOUBT * compute_band_noise(state.noise)
-    agreement = Agreement.measure(state.frames, state.positions, pairs, limit)
-    misfits = agreement.find_misfits(len(state.positions))
+    pairs, sums = [], []
+    for pair in state.list_overlapping_pairs():
+        shift = compute_rounded_shift(state.positions, pair)
+        sums_of_pair = pairwise.compute_overlap_sums(state.frames, pair, shift)
+        if sums_of_pair is not None:
+            pairs.append(pair)
+            sums.append(sums_of_pair)
+    ends = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    products, powers, pixels = np.array(sums, dtype=float).reshape(-1, 3).T
+    left = (powers - products) / np.maximum(pixels, 1)
+    # chosen: with more than four times the noise, even correctly placed frames would
+    # have hardly any detail beyond it
+    limit = 4.0 * compute_band_noise(state.noise)
+    noise = min(float(np.median(left)) if len(left) else 0.0, limit)
+    misfits: list[int] = []
+    while True:
+        in_use = ~np.isin(ends, np.array(misfits, dtype=np.int64)).any(axis=1)
+        totals = np.zeros((3, len(state.positions)))
+        for frames in ends[in_use].T:
+            for total, values in zip(totals, (products, powers, pixels), strict=True):
+                np.add.at(total, frames, values[in_use])
+        share = pairwise.compute_shared_fraction(totals[0], totals[1], totals[2], noise)
+        share[misfits] = np.nan
+        # `benchmarks/stitching.py --bad 0.05`: frames in the right position share 0.86
+        # and more, foreign ones at most 0.06; chosen between
+        if not np.nanmin(share, initial=np.inf) < 0.4:
+            break
+        misfits.append(int(np.nanargmin(share)))
     for index in misfits:
         state.positions[index] = np.nan
         state.rescued_frames.discard(index)
@@ -133,184 +129,6 @@ def list_valid_overlaps(state: State) -> list[layout.Overlap]:
 
 def finish_solution(state: State) -> StitchSolution:
     """Remove unsupported positions, collect warnings, and create the solution."""
-    _verify_positions(state)
-    return create_solution(state)
-
-
-def create_solution(
-    state: State,
-    pedestal: float | None = None,
-    remaining: float | None = None,
-) -> StitchSolution:
-    """Create the solution of a verified state.
-
-    `pedestal` and `remaining` shading: if they are known.
-    """
-    acquisition, stated_size = state.acquisition, state.acquisition.pixel_size_nm
-    estimated_size = None
-    if acquisition.nominal_nm is not None and not (stated_size and state.is_nominal):
-        estimated_size = estimate_pixel_size(acquisition.nominal_nm, state.positions)
-    if stated_size is None and estimated_size and min(estimated_size) < _MIN_NM:
-        state.add_warning(
-            "The stage positions imply a pixel size of "
-            f"{np.mean(estimated_size):.2g} nm, which is smaller than an atom and is "
-            "ignored: check the unit of the positions.",
-            "positions-invalid",
-        )
-        estimated_size = None
-    if stated_size is not None and estimated_size is not None:
-        ratio = np.array(estimated_size) / np.array(stated_size)
-        if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
-            state.add_warning(
-                "The stage positions imply a pixel size of "
-                f"{np.mean(estimated_size):.4g} nm, but {np.mean(stated_size):.4g} nm "
-                "is stated: check the calibration.",
-                "pixel-size-contradicts",
-            )
-    axes = _compare_stage_axes(state, estimated_size)
-    pairs = _create_pair_reports(state)
-    pairs_in_use = [pair for pair in pairs if pair.used]
-    if (
-        axes is not None
-        and axes.has_deviation
-        and not (state.has_sufficient_placement or find_loop_pairs(pairs_in_use))
-    ):
-        msg = (
-            f"Only {state.is_placed.sum()} of {len(state.positions)} overlapping "
-            f"frames agree, with {axes.description}, and no loop of overlaps confirms "
-            f"this: {state.advice}."
-        )
-        raise core.RegistrationError(msg, code="axes-unconfirmed")
-    # with stage positions, every pair can contradict them
-    pairs_in_loops = pairs_in_use if state.is_nominal else find_loop_pairs(pairs_in_use)
-    residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.sigma_px)]
-    positions = state.positions - np.nanmin(state.positions, axis=0)
-    spread = np.full(positions.shape, np.nan)
-    if state.refinement is not None:
-        spread = np.where(np.isfinite(positions), state.refinement.sigma_px, np.nan)
-        if state.distortion_doubt is not None:
-            spread = np.hypot(spread, state.distortion_doubt)
-    pedestal = _compute_pedestal(state) if pedestal is None else pedestal
-    if remaining is None:
-        where = state.frames, state.positions, state.list_overlapping_pairs()
-        remaining = measure_remaining_shading(*where, pedestal)
-    _warn_of_shading(state, remaining)
-    faults = (
-        core.UnusedFrame(acquisition.names[index], state.reasons[index])
-        for index in np.flatnonzero(~state.is_placed).tolist()
-    )
-    return StitchSolution(
-        positions_px=positions,
-        nominal_px=state.nominal if state.is_stated else None,
-        names=acquisition.names,
-        left_out=(*acquisition.faults, *faults),
-        pairs=pairs,
-        residual_px=_compute_residual(pairs_in_loops),
-        residual_median_px=float(np.median(residuals)) if residuals else None,
-        residual_worst_px=max(residuals, default=None),
-        sigma_px=spread,
-        flat=state.frames.flat,
-        gains=state.frames.gains,
-        offsets=state.frames.offsets,
-        turns=state.frames.rotations,
-        distortion=state.frames.distortion,
-        distortion_sd=state.distortion_sd,
-        distortion_centre_px=state.frames.centre_px,
-        noise=state.noise,
-        threshold=state.threshold,
-        stage=None
-        if state.is_nominal
-        else fit_stage_map(state.nominal, state.positions, state.options.stage_model),
-        stage_to_camera=axes,
-        pixel_size_nm=stated_size or estimated_size,
-        estimated_pixel_size_nm=estimated_size,
-        pedestal=pedestal,
-        remaining_shading_percent=100 * remaining,
-        grids=state.grids,
-        warnings=tuple(state.warnings),
-        state=state,
-    )
-
-
-def _compare_stage_axes(
-    state: State, estimated_size: core.PixelSize | None
-) -> StageAxes | None:
-    """Compare stated positions with image positions; warn if axes differ."""
-    acquisition, positions = state.acquisition, state.positions
-    if state.is_nominal or state.has_ambiguous_axes:
-        return None
-    if state.has_positions:
-        stated_positions = state.nominal
-    elif acquisition.nominal_nm is not None and estimated_size is not None:
-        stated_positions = acquisition.nominal_nm / float(np.mean(estimated_size))
-    else:
-        return None
-    if state.ambiguous:
-        # only frames connected to most others by unique shifts
-        sure = [j for j in state.layout.joints if j.pair not in state.ambiguous]
-        is_certain = np.zeros(len(positions), bool)
-        if sure:
-            is_certain = layout.label_components(len(positions), sure) == 0
-        positions = np.where(is_certain[:, None], positions, np.nan)
-    axes = fit_stage_axes(stated_positions, positions, min(acquisition.frame_shape))
-    if axes is None:
-        return None
-    axes = replace(axes.compose(state.axes), is_sized=state.has_positions)
-    statement = f"the overlaps indicate {axes.description}"
-    before = state.fitted_as_stated
-    if before is not None:
-        statement = (
-            f"only {before} of {len(positions)} frames fit the stated axes, whereas "
-            f"{state.is_placed.sum()} frames fit with the axes used instead, "
-            f"{axes.description}"
-        )
-    if before is not None or axes.has_deviation:
-        sentence = f"The stage axes differ from the image axes: {statement}."
-        state.warnings.insert(0, core.Message(sentence, "stage-axes-differ"))
-    return axes
-
-
-# Probability that a randomly rotated or scaled stage fits a lattice as well as the
-# stated one; chosen: for positions as for pairs, and for a grid along the images'
-# axes.
-_BY_CHANCE, _GRID_BY_CHANCE = 1e-3, 1e-2
-
-
-def _check_unresolved_periods(state: State) -> None:
-    """Raise an error if neither the images nor the stage determine the positions.
-
-    On a periodic sample each shift may be wrong by a period. The stage decides if its
-    error is known to be less than half of one: because only one rotation fits, or
-    because the stated positions fit so exactly that another rotation would only by
-    chance, and because all shifts differ from it by much less than a period.
-    """
-    turns, joints = state.turns, state.layout.joints
-    mostly = len(state.ambiguous) >= layout.MOSTLY * max(len(joints), 1)
-    if turns is None or not (mostly or state.has_ambiguous_axes):
-        return  # non-repeating detail decides
-    chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
-    is_turned = len(turns.turns) != 1 and turns.chance_probability > chance
-    most = state.options.max_shift_px
-    is_bounded = most is not None and 4 * most <= turns.period
-    off = state.positions - state.nominal
-    away = [float(np.hypot(*(off[j.second] - off[j.first]))) for j in joints]
-    share = compute_period_fraction(float(np.nanmax(away, initial=0.0)), turns.period)
-    is_loose = not is_bounded and share ** (state.is_placed.sum() - 1) > chance
-    if is_turned or is_loose or not state.has_sufficient_placement:
-        what = "positions" if state.has_positions else "grid positions"
-        has_period = np.isfinite(turns.period)
-        below = f", if it is below {turns.period / 4:.2g} px" if has_period else ""
-        msg = (
-            "The sample is periodic: its frames fit equally well after a shift of one "
-            f"period, and the stated {what} are not accurate enough to decide. Set the "
-            f"maximum position error (max-shift-px){below}, or pass positions along "
-            "the image axes, in pixels."
-        )
-        raise core.RegistrationError(msg, code="periodic")
-
-
-def _verify_positions(state: State) -> None:
-    """Remove unsupported positions, and collect warnings."""
     # lines along which shifts are undetermined
     joints = [item for item in state.candidates if item.best_score > state.threshold]
     sliding = [j for j in joints if j.along and j.pair in state.ambiguous]
@@ -325,15 +143,7 @@ def _verify_positions(state: State) -> None:
             labels = layout.label_components(len(state.positions), ties)
         state.positions[state.is_placed & (labels != 0)] = np.nan
         check_periods(state)
-        hanging = place_frames_along_lines(state)
-        if state.is_stated and hanging:
-            state.add_warning(
-                f"{len(hanging)} of {len(state.positions)} frames are connected to "
-                "most others only by lines in one direction, along which they fit "
-                "anywhere. Their nominal positions along the lines are used: "
-                f"{_format_frame_names(state, hanging)}.",
-                "lines-only",
-            )
+        _place_along_lines(state)
     without_place = np.flatnonzero(~state.is_placed).tolist()
     if len(without_place) == len(state.positions):
         is_given = state.frames.flat.method in FIXED_METHODS
@@ -354,18 +164,196 @@ def _verify_positions(state: State) -> None:
         )
         raise UnplacedFramesError(msg, state.find_likely_grids(), code="periodic")
     has_no_grid = _warn_of_missing_grid(state)
-    if not has_no_grid and len(doubtful) > _MANY * len(state.positions):
+    # chosen: with more unplaced frames, no position is reliable
+    if not has_no_grid and len(doubtful) > 0.2 * len(state.positions):
         state.add_warning(
             "Too many frames could not be placed, so the others may have been placed "
             "by chance and be off by whole periods: compare their positions with the "
             "stage, or scan with more overlap.",
             "placement-doubtful",
         )
-    if slides:
-        return  # the warning of lines states the error of the stage
-    warn_of_uncertain_positions(state)
-    if state.is_stated:
-        _compare_with_nominal(state)
+    if not slides:  # otherwise the warning of lines states the error of the stage
+        warn_of_uncertain_positions(state)
+        if state.is_stated:
+            _compare_with_nominal(state)
+    return create_solution(state)
+
+
+def create_solution(
+    state: State, pedestal: float | None = None, remaining: float | None = None
+) -> StitchSolution:
+    """Create the solution of a verified state.
+
+    `pedestal` and `remaining` shading: if they are known.
+    """
+    acquisition, stated_size = state.acquisition, state.acquisition.pixel_size_nm
+    estimated_size = _compare_pixel_size(state)
+    pairs = _create_pair_reports(state)
+    pairs_in_use = [pair for pair in pairs if pair.used]
+    loops = find_loop_pairs(pairs_in_use)
+    is_confirmed = state.has_sufficient_placement or bool(loops)
+    axes = _compare_stage_axes(state, estimated_size, is_confirmed=is_confirmed)
+    # with stage positions, every pair can contradict them
+    pairs_in_loops = pairs_in_use if state.is_nominal else loops
+    residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.sigma_px)]
+    positions = state.positions - np.nanmin(state.positions, axis=0)
+    spread = np.full(positions.shape, np.nan)
+    if state.refinement is not None:
+        spread = np.where(np.isfinite(positions), state.refinement.sigma_px, np.nan)
+        if state.distortion_doubt is not None:
+            spread = np.hypot(spread, state.distortion_doubt)
+    pedestal = _compute_pedestal(state) if pedestal is None else pedestal
+    if remaining is None:
+        where = state.frames, state.positions, state.list_overlapping_pairs()
+        remaining = measure_remaining_shading(*where, pedestal)
+    _warn_of_shading(state, remaining)
+    faults = (
+        core.UnusedFrame(acquisition.names[index], state.reasons[index])
+        for index in np.flatnonzero(~state.is_placed).tolist()
+    )
+    stage = None if state.is_nominal else state.fit_stage_map()
+    return StitchSolution(
+        positions_px=positions,
+        nominal_px=state.nominal if state.is_stated else None,
+        names=acquisition.names,
+        left_out=(*acquisition.faults, *faults),
+        pairs=pairs,
+        residual_px=_compute_residual(pairs_in_loops),
+        residual_median_px=float(np.median(residuals)) if residuals else None,
+        residual_worst_px=max(residuals, default=None),
+        sigma_px=spread,
+        flat=state.frames.flat,
+        gains=state.frames.gains,
+        offsets=state.frames.offsets,
+        turns=state.frames.rotations,
+        distortion=state.frames.distortion,
+        distortion_sd=state.distortion_sd,
+        distortion_centre_px=state.frames.centre_px,
+        noise=state.noise,
+        threshold=state.threshold,
+        stage=stage,
+        stage_to_camera=axes,
+        pixel_size_nm=stated_size or estimated_size,
+        estimated_pixel_size_nm=estimated_size,
+        pedestal=pedestal,
+        remaining_shading_percent=100 * remaining,
+        grids=state.grids,
+        warnings=tuple(state.warnings),
+        state=state,
+    )
+
+
+def _compare_pixel_size(state: State) -> core.PixelSize | None:
+    """Return the pixel size that stage positions imply; warn if it cannot be right."""
+    acquisition, stated_size = state.acquisition, state.acquisition.pixel_size_nm
+    if acquisition.nominal_nm is None or (stated_size and state.is_nominal):
+        return None
+    size = estimate_pixel_size(acquisition.nominal_nm, state.positions)
+    if size is None:
+        return None
+    # chosen: an atom is larger, and micrometres read as nanometres give less
+    if stated_size is None and min(size) < 0.1:
+        state.add_warning(
+            f"The stage positions imply a pixel size of {np.mean(size):.2g} nm, which "
+            "is smaller than an atom and is ignored: check the unit of the positions.",
+            "positions-invalid",
+        )
+        return None
+    # chosen: such an error of the pixel size, and thus of distances, is noticeable
+    if (
+        stated_size is not None
+        and np.abs(np.array(size) / np.array(stated_size) - 1).max() > 0.02
+    ):
+        state.add_warning(
+            f"The stage positions imply a pixel size of {np.mean(size):.4g} nm, but "
+            f"{np.mean(stated_size):.4g} nm is stated: check the calibration.",
+            "pixel-size-contradicts",
+        )
+    return size
+
+
+def _compare_stage_axes(
+    state: State, estimated_size: core.PixelSize | None, *, is_confirmed: bool
+) -> nominal.StageAxes | None:
+    """Compare stated positions with image positions; warn if axes differ."""
+    acquisition, positions = state.acquisition, state.positions
+    if state.is_nominal or state.has_ambiguous_axes:
+        return None
+    if state.has_positions:
+        stated_positions = state.nominal
+    elif acquisition.nominal_nm is not None and estimated_size is not None:
+        stated_positions = acquisition.nominal_nm / float(np.mean(estimated_size))
+    else:
+        return None
+    if state.ambiguous:
+        # only frames connected to most others by unique shifts
+        sure = [j for j in state.layout.joints if j.pair not in state.ambiguous]
+        is_certain = np.zeros(len(positions), bool)
+        if sure:
+            is_certain = layout.label_components(len(positions), sure) == 0
+        positions = np.where(is_certain[:, None], positions, np.nan)
+    axes = nominal.fit_stage_axes(
+        stated_positions, positions, min(acquisition.frame_shape)
+    )
+    if axes is None:
+        return None
+    axes = replace(axes.compose(state.axes), is_sized=state.has_positions)
+    statement = f"the overlaps indicate {axes.description}"
+    before = state.fitted_as_stated
+    if before is not None:
+        statement = (
+            f"only {before} of {len(positions)} frames fit the stated axes, whereas "
+            f"{state.is_placed.sum()} frames fit with the axes used instead, "
+            f"{axes.description}"
+        )
+    if before is not None or axes.has_deviation:
+        sentence = f"The stage axes differ from the image axes: {statement}."
+        state.warnings.insert(0, core.Message(sentence, "stage-axes-differ"))
+    if axes.has_deviation and not is_confirmed:
+        msg = (
+            f"Only {state.is_placed.sum()} of {len(state.positions)} overlapping "
+            f"frames agree, with {axes.description}, and no loop of overlaps confirms "
+            f"this: {state.advice}."
+        )
+        raise core.RegistrationError(msg, code="axes-unconfirmed")
+    return axes
+
+
+def _check_unresolved_periods(state: State) -> None:
+    """Raise an error if neither the images nor the stage determine the positions.
+
+    On a periodic sample each shift may be wrong by a period. The stage decides if its
+    error is known to be less than half of one: because only one rotation fits, or
+    because the stated positions fit so exactly that another rotation would only by
+    chance, and because all shifts differ from it by much less than a period.
+    """
+    turns, joints = state.turns, state.layout.joints
+    mostly = len(state.ambiguous) >= layout.MOSTLY * max(len(joints), 1)
+    if turns is None or not (mostly or state.has_ambiguous_axes):
+        return  # non-repeating detail decides
+    # that a randomly rotated or scaled stage fits a lattice as well as the stated one;
+    # chosen: a grid is along the images' axes
+    chance = layout.BY_CHANCE if state.has_positions else 1e-2
+    is_turned = len(turns.turns) != 1 and turns.chance_probability > chance
+    most = state.options.max_shift_px
+    is_bounded = most is not None and 4 * most <= turns.period
+    off = state.positions - state.nominal
+    away = [float(np.hypot(*(off[j.second] - off[j.first]))) for j in joints]
+    share = nominal.compute_period_fraction(
+        float(np.nanmax(away, initial=0.0)), turns.period
+    )
+    is_loose = not is_bounded and share ** (state.is_placed.sum() - 1) > chance
+    if is_turned or is_loose or not state.has_sufficient_placement:
+        what = "positions" if state.has_positions else "grid positions"
+        has_period = np.isfinite(turns.period)
+        below = f", if it is below {turns.period / 4:.2g} px" if has_period else ""
+        msg = (
+            "The sample is periodic: its frames fit equally well after a shift of one "
+            f"period, and the stated {what} are not accurate enough to decide. Set the "
+            f"maximum position error (max-shift-px){below}, or pass positions along "
+            "the image axes, in pixels."
+        )
+        raise core.RegistrationError(msg, code="periodic")
 
 
 def warn_of_unplaced_frames(state: State) -> list[int]:
@@ -438,6 +426,21 @@ def _place_across_lines(state: State) -> None:
     )
 
 
+def _place_along_lines(state: State) -> None:
+    """Place frames connected only by lines at their stated positions, and warn."""
+    if not any(shift.is_degenerate for shift in state.list_placed_shifts()):
+        return
+    hanging = place_frames_along_lines(state)
+    if state.is_stated and hanging:
+        state.add_warning(
+            f"{len(hanging)} of {len(state.positions)} frames are connected to most "
+            "others only by lines in one direction, along which they fit anywhere. "
+            "Their nominal positions along the lines are used: "
+            f"{_format_frame_names(state, hanging)}.",
+            "lines-only",
+        )
+
+
 def _warn_of_missing_grid(state: State) -> bool:
     """Ask for a grid or positions if the images alone are insufficient.
 
@@ -481,7 +484,8 @@ def warn_of_uncertain_positions(state: State) -> None:
         return
     spread = np.hypot(*state.refinement.sigma_px.T)
     apart = state.is_placed & np.isinf(spread)
-    loose = state.is_placed & (spread > _LOOSE) & ~apart
+    # px; chosen: tens of times the usual 0.01 to 0.05
+    loose = state.is_placed & (spread > 1.0) & ~apart
     most = spread[loose].max(initial=0.0)
     for some, how in (
         (apart, "are connected only by overlaps too small to be measured,"),
@@ -512,13 +516,15 @@ def _compute_pedestal(state: State) -> float:
     dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
     for index in np.flatnonzero(state.is_placed).tolist():
         offset_share = float(frames.offsets[index] / frames.gains[index]) / dimmest
-        if offset_share <= max(most, _MIN_OFFSET * state.noise):
+        # chosen: less than a tenth of the noise of a pixel is not an offset
+        if offset_share <= max(most, 0.1 * state.noise):
             continue
         image, weight = frames.correct(index)
         values = image[weight > 0]
         if not values.size:
             continue
-        low, middle = (float(v) for v in np.quantile(values, (_LOW, 0.5)))
+        # chosen: lower values of a frame may be defects
+        low, middle = (float(v) for v in np.quantile(values, (1e-3, 0.5)))
         # single pixels far below the others are defects
         least = max(float(values.min()), 2 * low - middle)
         if least < 0:  # interpolation overshoots a little
@@ -546,7 +552,8 @@ def _warn_of_shading(state: State, left: float) -> None:
         remedy = "pass the dark level (`dark`), or estimate the flat field (auto)"
     elif state.frames.flat.method in FIXED_METHODS:
         remedy = "let the flat field be estimated (auto)"
-    elif count < _FEW_FRAMES:
+    # chosen: the median of fewer frames still shows the sample
+    elif count < 6:
         remedy = (
             f"{count} frames are too few to distinguish shading from the sample: pass "
             "a flat-field image"
@@ -562,21 +569,22 @@ def _warn_of_shading(state: State, left: float) -> None:
 
 def _compare_with_nominal(state: State) -> None:
     """Use nominal positions and issue a warning if they fit clearly better."""
-    nominal = np.where(state.is_placed[:, None], state.nominal, np.nan)
+    stated = np.where(state.is_placed[:, None], state.nominal, np.nan)
     correlations = []
-    for positions in (state.positions, nominal):
-        pairs = find_overlapping_pairs(positions, state.acquisition.frame_shape)
+    for positions in (state.positions, stated):
+        pairs = nominal.find_overlapping_pairs(positions, state.acquisition.frame_shape)
         shifts = (compute_rounded_shift(positions, pair) for pair in pairs)
         fits = map(partial(compute_correlation, state.frames), pairs, shifts)
         correlations.append(float(np.mean([fit[0] for fit in fits] or [0.0])))
     solution, before = correlations
-    if before > solution + _CLEARLY:
-        state.positions, state.is_nominal = nominal, True
+    # chosen: rounding to pixels changes the correlation by less
+    if before > solution + 0.02:
+        state.positions, state.is_nominal = stated, True
         # one sweep, as wide as the last one
         for sweep in refine_positions(
-            state.frames, nominal, state.list_overlapping_pairs(), (1.0,)
+            state.frames, stated, state.list_overlapping_pairs(), (1.0,)
         ):
-            state.refinement = replace(sweep, positions=nominal)
+            state.refinement = replace(sweep, positions=stated)
         state.add_warning(
             f"Solved positions fit the images less well (correlation {solution:.2f}) "
             f"than the nominal positions ({before:.2f}), so the nominal positions "
@@ -585,22 +593,11 @@ def _compare_with_nominal(state: State) -> None:
         )
 
 
-def _compute_shift_error(linearised_shift: LinearisedShift) -> float:
-    """Compute the standard deviation of a shift along its less certain direction."""
-    axes = np.linalg.eigvalsh(linearised_shift.information)
-    # of lines, across them
-    least = axes[0] if axes[0] > _ROUNDING * axes[-1] else axes[-1]
-    noise = linearised_shift.variance
-    if noise <= 0:  # of frames without noise
-        return 0.0
-    return float(1 / np.sqrt(max(least / (NOISE_RATIO * noise), 1e-12)))
-
-
 def _create_pair_report(
     state: State,
-    item: Candidates,
-    shifts_in_use: dict[core.IntPair, core.FloatPair],
-    dropped_pairs: set[core.IntPair],
+    item: pairwise.Candidates,
+    shifts_in_use: dict[IntPair, FloatPair],
+    dropped_pairs: set[IntPair],
     linearised_shift: LinearisedShift | None,
 ) -> PairReport:
     """Report a pair's shift, and the first reason that holds why it is not used."""
@@ -624,7 +621,12 @@ def _create_pair_report(
     apart = state.positions[item.second] - state.positions[item.first]
     if linearised_shift is not None and have_places:
         residual = float(np.hypot(*linearised_shift.step))
-        sigma = _compute_shift_error(linearised_shift)
+        # along the less certain direction, or across lines; chosen: a smaller share of
+        # the information is due to rounding
+        axes = np.linalg.eigvalsh(linearised_shift.information)
+        least = axes[0] if axes[0] > 1e-9 * axes[-1] else axes[-1]
+        noise = NOISE_RATIO * linearised_shift.variance
+        sigma = float(1 / np.sqrt(max(least / noise, 1e-12))) if noise > 0 else 0.0
         if not reason:
             y, x = (apart + linearised_shift.step).tolist()
             shift = (y, x)
@@ -667,13 +669,17 @@ def _create_pair_reports(state: State) -> tuple[PairReport, ...]:
     )
 
 
-def _find_spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
-    """Find the parent of each frame in a spanning tree, and the traversal order."""
+def find_loop_pairs(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
+    """Return the pairs in loops, which can be checked against other pairs.
+
+    Excludes pairs that alone connect frames: the branches of a tree, and a bridge
+    between two loops.
+    """
     neighbours: dict[int, list[int]] = {}
-    for pair in pairs:
+    for pair in joints_in_use:
         neighbours.setdefault(pair.first, []).append(pair.second)
         neighbours.setdefault(pair.second, []).append(pair.first)
-    above: dict[int, int] = {}
+    above: dict[int, int] = {}  # of each frame, its parent in a spanning tree
     order: list[int] = []
     for root in neighbours:
         waiting = [] if root in above else [root]
@@ -683,16 +689,6 @@ def _find_spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[in
             above.update(dict.fromkeys(new, frame))
             waiting += new
         order += waiting
-    return above, order
-
-
-def find_loop_pairs(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
-    """Return the pairs in loops, which can be checked against other pairs.
-
-    Excludes pairs that alone connect frames: the branches of a tree, and a bridge
-    between two loops.
-    """
-    above, order = _find_spanning_tree(joints_in_use)
     rank = {frame: place for place, frame in enumerate(order)}
     top = {frame: frame for frame in order}  # of the loops through a frame
 
@@ -731,7 +727,7 @@ def _compute_residual(pairs: Sequence[PairReport]) -> float | None:
 
 
 def estimate_pixel_size(
-    nominal_nm: core.FloatArray, solved_positions: core.FloatArray
+    nominal_nm: FloatArray, solved_positions: FloatArray
 ) -> core.PixelSize | None:
     """Estimate the pixel size ``(y, x)`` from solved (px) and stage (nm) positions.
 
@@ -751,8 +747,8 @@ def estimate_pixel_size(
         return None
     if spread_directions.all():
         matrix = np.linalg.lstsq(pixels, stage)[0]
-        fit = fit_stage_map(solved_positions, nominal_nm)
-        if fit is not None and has_both.sum() >= ENOUGH:
+        fit = nominal.fit_stage_map(solved_positions, nominal_nm)
+        if fit is not None and has_both.sum() >= nominal.ENOUGH:
             matrix = fit.matrix.T  # the median ignores wrong positions
         y, x = np.hypot(matrix[:, 0], matrix[:, 1]).tolist()
         return core.parse_pixel_size((y, x))
