@@ -30,7 +30,7 @@ from skimage import restoration
 
 from napari_semsr import core
 from napari_semsr.restoration.psf import PointSpreadFunction, parse_psf
-from napari_semsr.restoration.structure import has_structure
+from napari_semsr.restoration.structure import MEASURING, has_structure
 
 # Blur and noise of a field, estimated from its spectrum.
 #
@@ -203,11 +203,16 @@ def read_sample_blocks(data: core.ReadableArray) -> list[core.FloatArray]:
 def _list_sample_boxes(data: core.ReadableArray) -> list[core.Box]:
     rows, columns = (int(n) for n in data.shape)
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
-    corners = product(*(_get_block_corners(size, side) for size in (rows, columns)))
-    return [core.Box.from_shape((side, side), (y, x)) for y, x in corners]
+    corners = []
+    for size in (rows, columns):
+        count = min(_ACROSS, max(1, round(size / side)))
+        corners.append(np.rint(np.linspace(0, max(size - side, 0), count)).astype(int))
+    return [core.Box.from_shape((side, side), (y, x)) for y, x in product(*corners)]
 
 
-def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> float:
+def _measure_border_error(
+    data: core.ReadableArray, kernel: core.FloatArray
+) -> core.Job[float]:
     """Measure how far a blurred field (Y, X) depends on what is beyond its border.
 
     Returns the mean square change, over the known pixels of the sample blocks, if what
@@ -216,6 +221,7 @@ def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> 
     margin = int(max(kernel.shape)) // 2
     total, count = 0.0, 0
     for box in _list_sample_boxes(data):
+        yield MEASURING
         window = core.read_box(data, box.grow(margin)).astype(float)
         known = np.isfinite(window)
         for axis, (start, size) in enumerate(zip(box.corner, data.shape, strict=True)):
@@ -236,11 +242,6 @@ def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> 
         error = scipy.signal.oaconvolve(np.where(known, 0, change), kernel, "same")
         total += float((error[inner_slices][inner] ** 2).sum())
     return total / max(count, 1)
-
-
-def _get_block_corners(size: int, side: int) -> list[int]:
-    count = min(_ACROSS, max(1, round(size / side)))
-    return [int(v) for v in np.rint(np.linspace(0, max(size - side, 0), count))]
 
 
 def _compute_ring_index(
@@ -376,7 +377,7 @@ def _richardson_lucy(
 
 def _estimate_kernel(
     block: core.FloatArray, start: core.FloatArray, *, iterations: int
-) -> core.FloatArray:
+) -> core.Job[core.FloatArray]:
     """Estimate the blur and the sample alternately [1]_.
 
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
@@ -385,6 +386,7 @@ def _estimate_kernel(
     pad = [(n // 2, n // 2) for n in start.shape]
     kernel, sample = start.copy(), np.maximum(block, _TINY)
     for _ in range(iterations):
+        yield MEASURING
         wide = np.pad(sample, pad, mode="reflect")
         ratio = block / np.maximum(
             scipy.signal.fftconvolve(wide, kernel, "valid"), _TINY
@@ -550,22 +552,6 @@ _TILE = 512  # px; chosen: with the largest halo less than 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
-class InsufficientDetailError(core.ReadError):
-    """Error for an area without enough detail to estimate its blur."""
-
-    code = "too-little-detail"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"The blur cannot be estimated from {name}, which shows only noise or a "
-            "gradient: choose an area with edges, or set the blur (`psf`)."
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """Return the error code as a record."""
-        return {"code": self.code}
-
-
 @dataclass(frozen=True, slots=True)
 class Restorer:
     """Restoration prepared for a field, applicable to any window of it."""
@@ -683,7 +669,7 @@ def prepare_restoration(
     micrograph: core.Micrograph,
     options: RestoreOptions,
     kernel: core.Micrograph | None = None,
-) -> Restorer:
+) -> core.Job[Restorer]:
     """Prepare the restoration of an image: measure its grey range and some blocks.
 
     `kernel` is the blur, if `options` name a file.
@@ -691,14 +677,18 @@ def prepare_restoration(
     Raises
     ------
     ReadError
-        If the field has no finite pixel.
-    DetailError
-        If the blur is to be estimated and the field shows no structure.
+        If the field has no finite pixel, or if the blur is to be estimated and the
+        field shows no structure.
     OptionError
         If the blur cannot be used.
     """
-    low, high = core.measure_percentiles(micrograph.data, 0, 100)
-    if low == high == 0 and core.is_empty(micrograph.data):
+    low, high = math.inf, -math.inf
+    for chunk in core.read_chunks(micrograph.data):
+        yield MEASURING
+        finite = chunk[np.isfinite(chunk)].astype(np.float32)
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
         msg = (
             f"{micrograph.name} has no finite pixels to restore: check that the file "
             "was written or copied completely."
@@ -710,9 +700,15 @@ def prepare_restoration(
     rings = RadialPower.from_blocks(blocks, micrograph.dtype, steps)
     psf = _create_known_psf(micrograph, options, kernel)
     flat = high <= low
-    estimates = psf is None or options.method == "blind"
-    if estimates and not flat and not has_structure(blocks):
-        raise InsufficientDetailError(micrograph.name)
+    if (psf is None or options.method == "blind") and not flat:
+        if not (yield from has_structure(blocks)):
+            msg = (
+                f"The blur cannot be estimated from {micrograph.name}, which shows "
+                "only noise or a gradient: choose an area with edges, or set the blur "
+                "(`psf`)."
+            )
+            raise core.ReadError(msg, code="too-little-detail")
+        yield MEASURING
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit_model().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
@@ -721,7 +717,7 @@ def prepare_restoration(
     if options.method == "blind" and not flat:
         # use the block with the most contrast
         block = (max(blocks, key=lambda b: float(b.std())) - low) / (high - low)
-        kernel_found = _estimate_kernel(
+        kernel_found = yield from _estimate_kernel(
             np.maximum(block, 0), psf.kernel, iterations=options.iterations
         )
         psf = PointSpreadFunction.from_image(kernel_found, "the estimate", kind="blind")
@@ -732,9 +728,11 @@ def prepare_restoration(
     grain = SpectrumModel(1.0, 2.0, 1.0) if flat else rings.fit_model(psf.kernel)
     noise = max(grain.noise, (_QUIETEST * (high - low)) ** 2)
     grain = SpectrumModel(grain.amplitude, grain.exponent, noise)
-    border = _measure_border_error(micrograph.data, psf.kernel)
+    border = yield from _measure_border_error(micrograph.data, psf.kernel)
+    yield MEASURING
     taps, numbers = _compute_filter(psf, grain, rings, blocks, options, border)
     numbers["noise_std"] = float(np.sqrt(noise))
+    yield MEASURING
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, numbers)
 
 
