@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
-from scipy import fft
 
-from napari_semsr import core
-from napari_semsr.analysis.light import find_cut_off
-from napari_semsr.analysis.metrics import compute_psnr_gain
+from napari_semsr import analysis, core
 
 FAMILIARITY = "familiarity"
 """Key in the `training` entry of a model card for the appearance of the training field.
@@ -189,7 +187,7 @@ def _compute_features(block: core.FloatArray) -> core.FloatArray:
     """Compute a block's features: log power, percentiles and standard deviation."""
     plane = np.asarray(block, dtype=np.float64)
     window = np.outer(*(np.hanning(n) for n in plane.shape))
-    power = np.abs(fft.rfft2((plane - plane.mean()) * window)) ** 2
+    power = np.abs(scipy.fft.rfft2((plane - plane.mean()) * window)) ** 2
     power /= (window**2).sum()
     y = np.fft.fftfreq(plane.shape[0])[:, None]
     x = np.fft.rfftfreq(plane.shape[1])[None]
@@ -238,7 +236,7 @@ class Falloff:
         if gaps are everywhere, or without coarse detail above the noise. By default
         `cut_off_nm` is taken from the history.
         """
-        cut_off, pixel = find_cut_off(image, cut_off_nm), image.pixel_size_nm
+        cut_off, pixel = analysis.find_cut_off(image, cut_off_nm), image.pixel_size_nm
         if cut_off is None or pixel is None:
             return None
         px = cut_off / math.sqrt(pixel[0] * pixel[1])
@@ -259,7 +257,7 @@ class Falloff:
             box = core.Box.from_shape((side, side), (int(y), int(x)))
             block = np.asarray(core.read_box(image.data, box), dtype=np.float64)
             if np.isfinite(block).all():
-                power = np.abs(fft.fft2((block - block.mean()) * window)) ** 2
+                power = np.abs(scipy.fft.fft2((block - block.mean()) * window)) ** 2
                 powers.append([power[band].mean() for band in rings])
                 noises.append(power[quiet].mean())
         if len(powers) < 4:
@@ -270,7 +268,7 @@ class Falloff:
             return None
         # a signal below a tenth of the noise cannot be measured
         fine = fine + max(0.0, 0.1 * noise - float(fine.mean()))
-        level, error = compute_psnr_gain(fine, coarse)
+        level, error = analysis.compute_psnr_gain(fine, coarse)
         return None if level is None or error is None else cls(level, error)
 
     def is_out_of_focus(self, place: "Falloff | None" = None) -> bool:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
 from pydantic import model_validator
-from scipy import fft, ndimage, special
 
 from napari_semsr import core
 
@@ -48,7 +48,6 @@ _LAST = 2  # fits with the final parameters; chosen: the second changes little
 _WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # radius of each fit, over that of the rim
 _LEANING = 0.75  # least radius over that of the rim; chosen: less hardly constrains
 _BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
-_CHANCE = 2 * special.ndtr(-_BEYOND_DOUBT)
 # Of the rim's radius; chosen: farther out, it is not determined by the distortion
 _FARTHEST = 0.3
 # Displacements along y and x, in yy, yx, xx over the rim's squared radius, due to a
@@ -180,7 +179,9 @@ def _compute_local_mean(
     wide = max(3, min(plane.shape) // 6)
     both = [plane * finite, finite.astype(np.float64)]
     for _ in range(2):
-        both = [ndimage.uniform_filter(part, wide, mode="constant") for part in both]
+        both = [
+            scipy.ndimage.uniform_filter(part, wide, mode="constant") for part in both
+        ]
     return np.asarray(both[0] / np.maximum(both[1], 1e-6))
 
 
@@ -190,13 +191,13 @@ _Spectrum = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 def _find_wave_vectors(plane: core.FloatArray, lattice: str) -> core.FloatArray:
     """Find the shortest wave vectors of the pattern, (1, 2) or (2, 2)."""
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
-    power = np.abs(fft.rfft2(plane * window)) ** 2
-    amplitude = np.sqrt(ndimage.gaussian_filter(power, 1.0, mode="wrap"))
+    power = np.abs(scipy.fft.rfft2(plane * window)) ** 2
+    amplitude = np.sqrt(scipy.ndimage.gaussian_filter(power, 1.0, mode="wrap"))
     del window, power
-    sides = fft.fftfreq(plane.shape[0]), fft.rfftfreq(plane.shape[1])
+    sides = scipy.fft.fftfreq(plane.shape[0]), scipy.fft.rfftfreq(plane.shape[1])
     y, x = np.meshgrid(*sides, indexing="ij")
     radius = np.hypot(y, x) * min(plane.shape)
-    peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
+    peaks = amplitude == scipy.ndimage.maximum_filter(amplitude, 7, mode="wrap")
     peaks &= (radius > _MIN_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
     rows, columns = np.nonzero(peaks)
     heights = amplitude[rows, columns]
@@ -306,7 +307,8 @@ def _choose_distortion_model(
     """Choose between no second-order terms, a shifted centre, and free terms."""
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
-    if lean @ certain @ lean < special.chdtri(len(lean), _CHANCE):
+    chance = 2 * scipy.special.ndtr(-_BEYOND_DOUBT)
+    if lean @ certain @ lean < scipy.special.chdtri(len(lean), chance):
         return none, "none"
     # (terms, 2) Effect of moving the centre along y and x
     moves = [(fit.directions @ part).ravel() for part in _OFF_CENTRE]
@@ -314,7 +316,7 @@ def _choose_distortion_model(
     pull = by_centre.T @ certain
     shift = np.linalg.solve(pull @ by_centre, pull @ lean)
     left = lean - by_centre @ shift
-    is_explained = left @ certain @ left < special.chdtri(len(left) - 2, _CHANCE)
+    is_explained = left @ certain @ left < scipy.special.chdtri(len(left) - 2, chance)
     error = np.sqrt(fit.covariance[3 * len(fit.waves), 3 * len(fit.waves)])
     rim = min(shape) / 2
     near = np.hypot(*shift) < abs(fit.distortion) * _FARTHEST * rim

@@ -8,7 +8,7 @@ import math
 from typing import Annotated
 
 import numpy as np
-from scipy import fft
+import scipy  # the submodules are loaded lazily
 
 from napari_semsr import core
 
@@ -98,12 +98,14 @@ def split_frequencies(
     shape, cores = (plane.shape[0], plane.shape[1]), core.count_available_cores()
     window = core.tukey_window_2d(shape, _TAPER)
     window /= math.sqrt(np.mean(window**2))  # to a mean square of 1
-    spectrum = fft.rfft2(window * (plane - plane.mean()), workers=cores)
+    spectrum = scipy.fft.rfft2(window * (plane - plane.mean()), workers=cores)
     rings = core.create_rings(shape, core.compute_relative_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
     below, above = (
-        fft.irfft2(np.where(finer == keeps_light, spectrum, 0), s=shape, workers=cores)
+        scipy.fft.irfft2(
+            np.where(finer == keeps_light, spectrum, 0), s=shape, workers=cores
+        )
         for keeps_light in (False, True)
     )
     return below, above

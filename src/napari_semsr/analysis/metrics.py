@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, minimum_filter
 
 from napari_semsr import core
-from napari_semsr.analysis.frc import check_same_grid
+from napari_semsr.analysis import frc
 from napari_semsr.analysis.light import CutOff, find_cut_off, split_frequencies
 
 # Grey-level distributions and the distance between two of them.
@@ -418,7 +418,7 @@ def structural_similarity(
     whole = None  # all windows are without gaps
     if not finite.all():
         side = 2 * _BORDER + 1
-        whole = minimum_filter(finite.astype(np.uint8), side)[inner] > 0
+        whole = scipy.ndimage.minimum_filter(finite.astype(np.uint8), side)[inner] > 0
         if not whole.any():
             return None
         image, reference = (
@@ -427,7 +427,7 @@ def structural_similarity(
     # scikit-image returns identical values, but needs memory for 14 planes instead of 8
 
     def smooth(plane: core.FloatArray) -> core.FloatArray:
-        return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
+        return np.asarray(scipy.ndimage.gaussian_filter(plane, _SIGMA, radius=_BORDER))
 
     # squares of values around 0: those of a large offset would lose the contrast
     levels = image.mean(), reference.mean()
@@ -561,7 +561,7 @@ def measure_metrics(
         Shortest period that the light transmitted; by default from the image's history.
     """
     if reference is not None:
-        check_same_grid(image, reference)
+        frc.check_same_grid(image, reference)
     options = MetricsOptions.parse(
         {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy import ndimage
+import scipy  # the submodules are loaded lazily
 
 from napari_semsr import core
 from napari_semsr.analysis.common_grid import (
@@ -163,8 +163,8 @@ def map_misfit(
         y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
         squares[y : y + means.shape[0], x : x + means.shape[1]] = means
     finite = np.isfinite(squares)
-    local_mean = ndimage.uniform_filter(np.where(finite, squares, 0.0), _AROUND)
-    share = ndimage.uniform_filter(finite.astype(float), _AROUND)
+    local_mean = scipy.ndimage.uniform_filter(np.where(finite, squares, 0.0), _AROUND)
+    share = scipy.ndimage.uniform_filter(finite.astype(float), _AROUND)
     smooth = np.where(finite, local_mean / np.maximum(share, 1e-9), np.nan)
     rest = np.maximum(smooth - misfit.noise**2, 0)
     percent = 100 * np.sqrt(rest) / (misfit.contrast**2 - misfit.noise**2) ** 0.5
@@ -196,7 +196,7 @@ def _create_ramps(
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
     return [
         _subtract_local_mean(
-            ndimage.gaussian_filter(np.clip(level - step, 0, 1), sigma)
+            scipy.ndimage.gaussian_filter(np.clip(level - step, 0, 1), sigma)
         )
         for sigma in _SIGMAS_PX
         for step in range(_RAMPS)
@@ -205,7 +205,7 @@ def _create_ramps(
 
 def _subtract_local_mean(image: core.FloatArray) -> core.FloatArray:
     """Subtract the local mean."""
-    return np.asarray(image - ndimage.uniform_filter(image, _SLOW_PX))
+    return np.asarray(image - scipy.ndimage.uniform_filter(image, _SLOW_PX))
 
 
 def _crop_border(image: core.FloatArray) -> core.FloatArray:
