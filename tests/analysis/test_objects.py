@@ -29,12 +29,8 @@ def test_missing_added_and_inverted_objects_are_counted():
     levels = [1.0] * 39 + [-1.0] * 5 + [1.0] * 3
     image = noisy(discs([*PLACES[:44], *added], levels), seed=1)
     found = count_objects(image, reference)
-    assert found.objects == 49
-    assert found.shown == 39
-    assert found.missed == 10
-    assert found.inverted == 5
-    assert found.drawn == 47
-    assert found.invented == 3 + 5
+    assert (found.objects, found.shown, found.missed) == (49, 39, 10)
+    assert (found.inverted, found.drawn, found.invented) == (5, 47, 3 + 5)
 
 
 def test_grey_levels_of_another_scale_change_no_count():

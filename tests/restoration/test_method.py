@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import (
-    Micrograph,
-    OptionError,
-    ReadError,
-    parse_pixel_size,
-    run,
-)
+from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size, run
 from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.restoration.method import LARGEST_HALO
 from tests.refusals import refused

@@ -20,7 +20,6 @@ from napari_semsr.analysis.light import CutOff, find_cut_off, split_frequencies
 
 # Grey-level distributions and the distance between two of them.
 
-_BYTES_PER_PX = 48.0  # for each image; measured: growth of peak memory, 4000 x 4000 px
 _SHORT = 2  # bytes of a grey value; chosen: one table counts all 65 536 levels
 
 
@@ -186,7 +185,7 @@ class Metrics:
     `ssim_gao` has K₂ = 0.02. `average_gradient`, `contrast` and `spatial_frequency` are
     those of the image itself, unmatched, on the scale where the data range is 255.
     `gain` and `offset` are those of the match. PSNR on both sides of the cut-off uses
-    the gain that fits below it (see `split_at_cut_off`); `psnr_above_blank_db` is that
+    the gain that fits below it (see `split_frequencies`); `psnr_above_blank_db` is that
     of an image without frequencies above it. `band_errors` are squared errors below and
     above, over the data range, as from `sum_section_errors`. `levels` is the histogram
     of grey levels, if requested.
@@ -447,8 +446,6 @@ def structural_similarity(
 
 # Data range: as set, otherwise from the file's bit depth, otherwise from the type.
 
-_APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filters less
-
 
 def _choose_data_range(
     image: core.Micrograph, reference: core.Micrograph | None, *, alike: bool
@@ -480,7 +477,8 @@ def _choose_data_range(
     if alike and all(array.dtype.kind in "ui" for array in arrays):
         scales = zip(images, peaks_in_use, images[::-1], peaks[::-1], strict=True)
         for m, scale, other, peak in scales:
-            if scale is not None and peak > _APART * scale:
+            # chosen: bit depths differ at least fourfold, overshoots of filters less
+            if scale is not None and peak > 2.0 * scale:
                 msg = (
                     f"The grey scales differ: {m.name} has a full scale of {scale:g}, "
                     f"but {other.name} has values up to {peak:g}. Fit gain and offset "
@@ -577,7 +575,8 @@ def measure_metrics(
         )
         raise core.OptionError(msg, code="pixel-size-missing")
     count = 1 if reference is None else 2
-    core.require_memory(image.name, image.shape, count * _BYTES_PER_PX)
+    # for each image; measured: growth of peak memory, 4000 x 4000 px
+    core.require_memory(image.name, image.shape, count * 48.0)
     values, target = _read_planes(image, reference, cut_off_nm)
     span, source = options.data_range, _USER_SOURCE
     if span is None:

@@ -26,13 +26,7 @@ from skimage.feature import peak_local_max
 from napari_semsr import core
 
 _DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: between noise and shading
-_SIGMAS = 5.0  # standard deviations of noise; one in ten million pixels exceeds it
 _SHARE = 0.35  # chosen: share of the strongest objects' response; fainter are not seen
-_STRONGEST = 95  # percentile of extrema heights that represents the strongest objects
-_VISIBLE = 0.5  # of the threshold: those between are not counted; chosen
-_NOTHING = 1e-6  # of the displayed range: less contrast means no objects
-_DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
-_SMOOTH = 0.25  # of the diameter: noise must not widen the displayed range
 _RADIUS, _MIN_PX = 1 / 3, 1.5  # chosen: search radius, over the diameter, and in px
 _MIN_DIAMETERS = 4  # smallest side of an image, in diameters
 
@@ -138,10 +132,14 @@ def count_objects(
     noise = core.estimate_noise_level(displayed[1]) * _compute_noise_response(diameter)
     extrema = [_find_extrema(response, diameter) for response in responses]
     heights = np.abs(extrema[1].heights)
-    strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0
-    threshold = max(_SIGMAS * noise, _SHARE * strong, _NOTHING)
+    # percentile of extrema heights that represents the strongest objects
+    strong = float(np.percentile(heights, 95)) if heights.size else 0.0
+    # standard deviations of noise; one in ten million pixels exceeds it
+    # of the displayed range: less contrast means no objects
+    threshold = max(5.0 * noise, _SHARE * strong, 1e-6)
     there, here = extrema[1].select_above(threshold), extrema[0].select_above(threshold)
-    weak = [found.select_above(_VISIBLE * threshold) for found in extrema]
+    # of the threshold: those between are not counted; chosen
+    weak = [found.select_above(0.5 * threshold) for found in extrema]
     is_shown = _match_extrema(there, weak[0], diameter)
     opposite = _Extrema(weak[0].places, -weak[0].heights)
     is_inverted = ~is_shown & _match_extrema(there, opposite, diameter)
@@ -160,8 +158,10 @@ def count_objects(
 def _scale_to_display_range(image: core.FloatArray, diameter: float) -> core.FloatArray:
     """Scale an image so that its display range is 0 to 1."""
     plane = np.asarray(image, dtype=np.float64)
-    soft = ndimage.gaussian_filter(plane, _SMOOTH * diameter)
-    low, high = np.percentile(soft, _DISPLAY)
+    # of the diameter: noise must not widen the displayed range
+    soft = ndimage.gaussian_filter(plane, 0.25 * diameter)
+    # percentiles between which a viewer displays an image
+    low, high = np.percentile(soft, (1, 99))
     return np.asarray((plane - low) / max(high - low, np.finfo(np.float32).tiny))
 
 

@@ -1,8 +1,10 @@
 """Resolution measurement jobs: FRC, FRC maps, decorrelation and power spectra.
 
 `frc` and `frc_map` find the halves of a single mosaic, record both images, search for
-their shift, correlate, and report. What they share stands below them in this order;
-`decorrelation` and `spectrum` follow.
+their shift, correlate, and report. What they share is below them in this order;
+`decorrelation` and `spectrum` follow. Options are declared where they are read:
+`register` here, those of a correlation in `napari_semsr.analysis.frc.correlation`, and
+those of a map, which has the others too, in `napari_semsr.analysis.frc.map`.
 """
 
 import warnings
@@ -298,8 +300,8 @@ def frc_map(
             job = images.record_input(half, half, run.opening, role="half")
             records.append((yield from job))
     else:
-        mapping = analysis.measure_frc_map(a, b, options, shift_px=offset.shift)
-        result = yield from mapping
+        shift = offset.shift
+        result = yield from analysis.measure_frc_map(a, b, options, shift_px=shift)
     if b is not None:
         run.warn_if_trained_on()
     history = yield from run.compose_history(inputs=records)
@@ -313,14 +315,11 @@ def frc_map(
     run.write_image(result.map)
     interval_nm = result.median_interval if result.unit == "nm" else None
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
-    but = (
-        analysis.CAUSE_WITH_REFERENCE
-        if options.reference
-        else analysis.CAUSE_WITHOUT_REFERENCE
-    )
     found_nm = (result.median_nm, interval_nm)
     what = f"median of the map of {run.image_names[0]}"
-    beyond = analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
+    beyond = analysis.format_cut_off_warning(
+        *found_nm, end_nm, reference=options.reference, what=what
+    )
     pixel, in_px = sized_image.mean_pixel_size_nm or 1.0, dict[str, Any]()
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
         value = result.percentile(share)
