@@ -47,7 +47,7 @@ print(*(name for name in ("qtpy", "napari", "magicgui") if name in sys.modules))
         ("napari_semsr", (*HEAVY, "numpy", "pydantic")),
         ("napari_semsr.io.project", HEAVY),
         ("napari_semsr.cli.command", ("torch", "qtpy")),
-        ("napari_semsr.jobs.enhance", ("torch", "qtpy")),
+        ("napari_semsr.jobs.enhance", ("torch", "qtpy", "scipy.ndimage")),
         ("napari_semsr.jobs.measure.resolution", ("scipy.signal", "scipy.stats")),
         ("napari_semsr.demonstration.job", ("scipy.signal", "scipy.stats")),
         (PANELS, SLOW),

@@ -105,6 +105,16 @@ def test_particles_have_the_diameters_of_their_discs_and_cut_ones_are_left_out()
     )
 
 
+def test_outlines_of_a_reference_do_not_depend_on_the_blur_of_the_image():
+    sharp, soft = np.zeros((80, 160)), discs((40, 80, 25, 100))
+    sharp[20:60, 50:62] = sharp[20:60, 65:77] = (
+        100  # with a gap within the image's blur
+    )
+    soft = micrograph(ndimage.gaussian_filter(soft, 5))
+    found = gaps_of(soft, micrograph(sharp))
+    assert found.clear == gaps_of(micrograph(sharp)).clear == 1
+
+
 def test_table_and_histograms_hold_each_gap():
     image = micrograph(row(6.0), 2.0)
     found = gaps_of(image, image)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import Micrograph, run
+from napari_semsr.core import Micrograph, ReadError, run
 from napari_semsr.restoration import RestoreOptions, prepare_restoration
-from napari_semsr.restoration.method import InsufficientDetailError
 from napari_semsr.restoration.structure import has_structure
 from tests.refusals import refused
 
@@ -37,9 +36,8 @@ KINDS = ["white", "correlated", "counts under shading", "lines", "dust"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_blur_is_estimated_from_background(kind):
     image = Micrograph(background(kind, 5), name="resin")
-    with refused(InsufficientDetailError, "too-little-detail", match="resin") as found:
+    with refused(ReadError, "too-little-detail", match="resin"):
         run(prepare_restoration(image, RestoreOptions()))
-    assert found.value.to_json() == {"code": "too-little-detail"}
 
 
 @pytest.mark.parametrize("noise", [2, 25])
@@ -56,8 +54,3 @@ def test_a_blur_is_estimated_from_structure(noise):
 
 def test_no_contrast_is_no_structure():
     assert not run(has_structure([np.full((96, 96), 7.0)]))
-
-
-def test_the_search_for_structure_can_be_cancelled_between_its_surrogates():
-    steps = has_structure([background("noise", 5)[:96, :96]])
-    assert len(list(steps)) > 16

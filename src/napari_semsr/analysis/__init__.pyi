@@ -1,7 +1,3 @@
-from .common_grid import (
-    compute_block_means as compute_block_means,
-    split_into_blocks as split_into_blocks,
-)
 from .decorrelation import (
     Decorrelation as Decorrelation,
     DecorrelationOptions as DecorrelationOptions,
@@ -53,8 +49,6 @@ from .grating import (
     measure_grating as measure_grating,
 )
 from .light import (
-    CAUSE_WITH_REFERENCE as CAUSE_WITH_REFERENCE,
-    CAUSE_WITHOUT_REFERENCE as CAUSE_WITHOUT_REFERENCE,
     CutOff as CutOff,
     find_cut_off as find_cut_off,
     format_cut_off_note as format_cut_off_note,
@@ -75,8 +69,10 @@ from .metrics import (
 )
 from .misfit import (
     Misfit as Misfit,
+    compute_block_means as compute_block_means,
     map_misfit as map_misfit,
     measure_misfit as measure_misfit,
+    split_into_blocks as split_into_blocks,
 )
 from .profile.fits import (
     Estimate as Estimate,

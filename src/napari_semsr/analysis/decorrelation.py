@@ -46,17 +46,14 @@ _TUKEY = 0.25  # tapered share of the window; chosen: little leakage, narrow rin
 _EDGE_PX = 20  # edges that the authors' program tapers
 _FILTERS = 20  # filters in each of two rounds; chosen: cheap here (Descloux: 10)
 _FINEST_PX = 0.15  # width of the weakest filter, as in Descloux
-_DROP = 5e-4  # smallest drop after a peak, as in Descloux
 # Standard deviations by which coarse power exceeds fine power if there is a signal;
 # chosen: white noise reaches it once in a million images
 _SIGNAL = 5.0
-_FLAT = 1e-13  # share of the mean: smaller differences are rounding of doubles
 # Fewest periods across the image. Simulated images: the interval contains the known end
 # in 95 % from 16 periods on, and in 50 to 60 % at 11, where it is 10 % too fine
 _MIN_PERIODS = 15
 _DRAWS = 64  # of the samples, in as many groups; chosen: knows the scatter to 9 %
 _TINY = float(np.finfo(float).tiny)  # least denominator, so that 0 / 0 is 0
-_BYTES_PER_PX = 64.0  # measured: growth of peak memory, 1536 x 1536 px
 
 _METHODS = {
     None: "decorrelation analysis (assumes white noise and a band-limited signal), "
@@ -271,7 +268,8 @@ def measure_decorrelation(
     pitch = core.compute_relative_pitch(image.scale)
     if side is None:
         yield core.Progress(0, 1, "transforming")
-        core.require_memory(image.name, image.shape, _BYTES_PER_PX)
+        # measured: growth of peak memory, 1536 x 1536 px
+        core.require_memory(image.name, image.shape, 64.0)
         curve = _analyse_block(read_finite_array(image), pitch, published)
         return _summarise_curves(image, [curve], (1, 1), None, options)
     # raises an error if an image has no values
@@ -382,7 +380,8 @@ def _analyse_block(
 
     spectrum = draw(np.ones(_DRAWS))
     plain = spectrum.correlate(np.array([np.inf]))[0]
-    if most <= _FLAT * abs(mean):
+    # share of the mean: smaller differences are rounding of doubles
+    if most <= 1e-13 * abs(mean):
         return _Curve(frequency, 0 * plain, 0 * plain, "no-signal")
     standard = ((values - mean) / most).astype(np.float32)
     if is_periodic(standard[None])[0]:  # its few lines among rings of noise
@@ -436,8 +435,8 @@ def _search(spectrum: _Spectrum) -> _Peak | None:
     # second round between the neighbours of the best filter, where the last peak
     # vanishes
     best = len(peaks) - 1 - int(np.argmax(peaks[::-1]))
-    beside = sigmas[max(1, best - 1)], sigmas[min(best + 1, _FILTERS)]
-    finer = np.geomspace(*beside, _FILTERS)
+    limits = sigmas[max(1, best - 1)], sigmas[min(best + 1, _FILTERS)]
+    finer = np.geomspace(*limits, _FILTERS)
     sigmas = np.concatenate([sigmas, finer])
     peaks += [_find_outermost_peak(row) for row in spectrum.correlate(finer)]
     at = max(peaks)
@@ -490,7 +489,8 @@ def _find_outermost_peak(curve: core.FloatArray) -> int:
     """Return the index of the last running maximum before a drop; -1 if none."""
     records = np.flatnonzero(np.diff(np.maximum.accumulate(curve), prepend=-1.0))
     drops = curve[records] - np.minimum.reduceat(curve, records)
-    peaks = records[drops > _DROP]
+    # smallest drop after a peak, as in Descloux
+    peaks = records[drops > 5e-4]
     return int(peaks[-1]) if peaks.size else -1
 
 

@@ -25,24 +25,15 @@ import scipy  # the submodules are loaded lazily
 from scipy import fft, ndimage
 
 from napari_semsr import core
-from napari_semsr.analysis.common_grid import compute_block_means, split_into_blocks
+from napari_semsr.analysis.misfit import compute_block_means, split_into_blocks
 
-_WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
-_SIDE = 1024  # side of the blocks sampled from a larger field; chosen: 2 s
-_FIT_BLOCKS = 8  # number of evenly spaced blocks; chosen
 _LEAST = 16  # smallest side of a gap-free part for fitting the blur; chosen
-_PART = 1024  # side in px of the parts that are mapped at once; chosen: 0.1 GB
-_SUM_PIXELS = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
 _REACH = 4.0  # standard deviations at which a Gaussian is truncated, as in SciPy
 _WIDEST_PX = 16.0  # largest sigma, in px of the reference; chosen: a FWHM of 38 px
-_STEPS = 12  # values of sigma tried before the best is refined; chosen
-_FINEST_PX = 0.25  # smallest sigma above 0; chosen: less has no effect
 _CLOSE_PX = 1e-3  # precision to which sigma is refined; chosen
 _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
-_BLANK = 1e-13  # share of the squared level: a smaller variance is rounding of float32
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
 _MIN_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
-_SEARCH = 8  # largest shift, px; chosen
 
 
 class ErrorMapOptions(core.Options):
@@ -73,7 +64,8 @@ class ErrorMapOptions(core.Options):
     @property
     def search_radius_px(self) -> int:
         """Search radius for the shift, in pixels of the reference."""
-        return self.search or _SEARCH
+        # largest shift, px; chosen
+        return self.search or 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +126,17 @@ class AlignedPair:
         pixels of the reference.
         """
         grid = core.Grid.from_image(reference)
-        lies = _find_enhanced_grid(reference, enhanced)
+        own_grid = _find_enhanced_grid(reference, enhanced)
         down, right = (s * p for s, p in zip(shift_px, grid.pitch, strict=True))
-        lies = lies.move((down, right))
-        box = grid.covered_box(lies)
+        own_grid = own_grid.move((down, right))
+        box = grid.covered_box(own_grid)
         if box is None:
             msg = (
                 f"{enhanced.name} and {reference.name} do not overlap; check their "
                 "origins and pixel sizes, or register the images (`register()`)."
             )
             raise core.ShapeError(msg, code="no-overlap")
-        ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
+        ratio = [a / b for a, b in zip(grid.pitch, own_grid.pitch, strict=True)]
         if min(ratio) * _COARSER < 1:
             is_coarser = max(ratio) <= _COARSER  # along both axes
             exchange = f"exchange both if {enhanced.name} is the reference, or "
@@ -159,7 +151,7 @@ class AlignedPair:
         area = core.GridImage.from_image(reference, grid).crop(box)
         y, x = (pitch / factor for pitch in grid.pitch)
         fine = core.Grid(box.scale(factor).shape, (y, x), area.grid.corner)
-        return cls(area, core.GridImage.from_image(enhanced, fine, lies), factor)
+        return cls(area, core.GridImage.from_image(enhanced, fine, own_grid), factor)
 
     @property
     def shape(self) -> core.IntPair:
@@ -185,11 +177,11 @@ def _find_enhanced_grid(
     reference: core.Micrograph, enhanced: core.Micrograph
 ) -> core.Grid:
     """Return the grid of an enhanced image relative to its reference."""
-    grid, lies = core.Grid.from_image(reference), core.Grid.from_image(enhanced)
-    ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
+    grid, own_grid = core.Grid.from_image(reference), core.Grid.from_image(enhanced)
+    ratio = [a / b for a, b in zip(own_grid.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None
     same_unit = reference.unit == enhanced.unit
-    alike = same_unit and np.allclose(lies.pitch, grid.pitch, rtol=1e-3)
+    alike = same_unit and np.allclose(own_grid.pitch, grid.pitch, rtol=1e-3)
     has_origin = reference.origin != (0.0, 0.0) or enhanced.origin != (0.0, 0.0)
     if whole and (not same_unit or (alike and whole > 1 and not has_origin)):
         if reference.unit != "pixel" and same_unit:
@@ -201,9 +193,9 @@ def _find_enhanced_grid(
                 "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
-        return core.Grid(lies.shape, (y, x), grid.corner)
+        return core.Grid(own_grid.shape, (y, x), grid.corner)
     if not same_unit or (alike and reference.unit == "pixel" and whole is None):
-        sizes = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, lies.shape))
+        sizes = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, own_grid.shape))
         msg = (
             "Without pixel sizes, the enhanced image must have the same shape as the "
             f"reference or an integer multiple of it, got {' and '.join(sizes)}; set "
@@ -211,7 +203,11 @@ def _find_enhanced_grid(
             "`register()`)."
         )
         raise core.ShapeError(msg, code="sizes-differ")
-    return lies if has_origin else core.Grid(lies.shape, lies.pitch, grid.corner)
+    return (
+        own_grid
+        if has_origin
+        else core.Grid(own_grid.shape, own_grid.pitch, grid.corner)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +311,9 @@ def fit_blur_and_gain(pair: AlignedPair) -> core.Job[BlurAndGainFit]:
     """
     whole = core.Box.from_shape(pair.shape)
     boxes = [whole]
-    if max(pair.shape) * pair.factor > _WHOLE:
-        boxes = split_into_blocks(whole, _FIT_BLOCKS, max(_LEAST, _SIDE // pair.factor))
+    # chosen: 0.3 GB as a whole, 2 s for eight blocks
+    if max(pair.shape) * pair.factor > 2048:
+        boxes = split_into_blocks(whole, 8, max(_LEAST, 1024 // pair.factor))
     blocks: list[_BlockSpectrum] = []
     levels: core.FloatPair | None = None
     for number, box in enumerate(boxes):
@@ -341,20 +338,10 @@ def fit_blur_and_gain(pair: AlignedPair) -> core.Job[BlurAndGainFit]:
         return np.asarray(np.sum(sums, axis=0))
 
     plain_moments = sum_moments(0.0)
-    count, first, second, squares, powers, _ = plain_moments
-    for image, level, moment, square in (
-        (pair.reference.image, levels[0], first, squares),
-        (pair.enhanced.image, levels[1], second, powers),
-    ):
-        variance = square / count - (moment / count) ** 2
-        if variance <= _FLAT * square / count + _BLANK * level**2:
-            msg = (
-                f"An error map needs contrast, but {image.name} is constant where "
-                "the images overlap; choose another image."
-            )
-            raise core.ShapeError(msg, code="image-blank")
+    _check_contrast(pair, levels, plain_moments)
     widest = _WIDEST_PX * pair.factor
-    steps = np.geomspace(_FINEST_PX, widest, _STEPS - 1)
+    # chosen: twelve values before the best is refined; less than 0.25 has no effect
+    steps = np.geomspace(0.25, widest, 11)
     places = np.concatenate([[0.0], steps])
     left = [_fit_line(sum_moments(float(sigma)))[2] for sigma in places]
     best = int(np.argmin(left))
@@ -382,6 +369,25 @@ def fit_blur_and_gain(pair: AlignedPair) -> core.Job[BlurAndGainFit]:
     )
 
 
+def _check_contrast(
+    pair: AlignedPair, levels: core.FloatPair, moments: core.FloatArray
+) -> None:
+    """Raise an error if an image is constant where both overlap."""
+    count, first, second, squares, powers, _ = moments
+    for image, level, moment, square in (
+        (pair.reference.image, levels[0], first, squares),
+        (pair.enhanced.image, levels[1], second, powers),
+    ):
+        variance = square / count - (moment / count) ** 2
+        # share of the squared level: a smaller variance is rounding of float32
+        if variance <= _FLAT * square / count + 1e-13 * level**2:
+            msg = (
+                f"An error map needs contrast, but {image.name} is constant where "
+                "the images overlap; choose another image."
+            )
+            raise core.ShapeError(msg, code="image-blank")
+
+
 def _crop_gap_free(
     reference: core.FloatArray, enhanced: core.FloatArray, factor: int
 ) -> tuple[core.FloatArray, core.FloatArray] | None:
@@ -404,7 +410,8 @@ class ErrorSums:
 
     def add(self, reference: core.Float32Array, prediction: core.Float32Array) -> None:
         """Add the pixels that are valid in both the reference and degraded image."""
-        step = max(1, _SUM_PIXELS // reference.shape[1])
+        # pixels added to the sums at once; chosen: 10 MB
+        step = max(1, (1 << 18) // reference.shape[1])
         for row in range(0, reference.shape[0], step):  # limits double-precision memory
             both = reference[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
@@ -453,7 +460,8 @@ class FittedPair:
         factor, sigmas = self.pair.factor, self.pair.get_axis_sigmas(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
         whole = core.Box.from_shape(self.pair.shape)  # its borders are reflected
-        for part in split_into_blocks(box, None, _PART):
+        # side in px of the parts that are mapped at once; chosen: 0.1 GB
+        for part in split_into_blocks(box, None, 1024):
             window = part.grow(reach).intersection(whole)
             own_block = self.pair.enhanced.read(window.scale(factor))
             fine = np.subtract(own_block, own_level, dtype=np.float64)

@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
-from scipy import fft
 
-from napari_semsr import core
-from napari_semsr.analysis.light import find_cut_off
-from napari_semsr.analysis.metrics import compute_psnr_gain
+from napari_semsr import analysis, core
 
 FAMILIARITY = "familiarity"
 """Key in the `training` entry of a model card for the appearance of the training field.
@@ -35,10 +33,7 @@ _STEP_PX = 48
 _BANDS, _COARSEST_PX = 10, 48.0  # bands of power, and their longest period; chosen
 _PERCENTILES = (5, 25, 50, 75, 95)
 _NUMBERS = _BANDS + len(_PERCENTILES) + 1  # numbers that describe a block
-_NO_POWER = 1e-7  # power below the rounding of 8 bits
 _NEAREST = 5  # nearest blocks that define the distance; chosen
-_LIKE = 98  # percentile of the distances within the training field; chosen
-_BLOCKS = 400  # blocks of an image that are compared without a map; chosen: seconds
 # Smallest standard deviation, so that nearly constant features do not dominate; chosen.
 _FLOOR = 0.05
 
@@ -68,7 +63,8 @@ class BlockFeatures:
         own = own[np.isfinite(own)]
         if own.size <= len(looks) / 2:  # too few blocks have five others for comparison
             return None
-        return cls(table, spread, float(np.percentile(own, _LIKE)))
+        # percentile of the distances within the training field; chosen
+        return cls(table, spread, float(np.percentile(own, 98)))
 
     def compute_distances(
         self, plane: core.FloatArray, *, finest: bool = True
@@ -129,7 +125,8 @@ class BlockFeatures:
         """
         low, high = levels
         rows, columns = (n // BLOCK_PX for n in data.shape)
-        step = 1 if as_map else math.ceil(math.sqrt(rows * columns / _BLOCKS)) or 1
+        # blocks of an image that are compared without a map; chosen: seconds
+        step = 1 if as_map else math.ceil(math.sqrt(rows * columns / 400)) or 1
         places = [range(min(step // 2, n - 1), n, step) for n in (rows, columns) if n]
         if len(places) < 2:  # image smaller than a block
             return np.empty((0, 0))
@@ -189,7 +186,7 @@ def _compute_features(block: core.FloatArray) -> core.FloatArray:
     """Compute a block's features: log power, percentiles and standard deviation."""
     plane = np.asarray(block, dtype=np.float64)
     window = np.outer(*(np.hanning(n) for n in plane.shape))
-    power = np.abs(fft.rfft2((plane - plane.mean()) * window)) ** 2
+    power = np.abs(scipy.fft.rfft2((plane - plane.mean()) * window)) ** 2
     power /= (window**2).sum()
     y = np.fft.fftfreq(plane.shape[0])[:, None]
     x = np.fft.rfftfreq(plane.shape[1])[None]
@@ -197,7 +194,8 @@ def _compute_features(block: core.FloatArray) -> core.FloatArray:
     band = np.digitize(np.hypot(y, x), edges)
     means = [power[band == number].mean() for number in range(1, _BANDS + 1)]
     grey = [*np.percentile(plane, _PERCENTILES), np.log10(plane.std() + 1e-4)]
-    return np.concatenate([np.log10(np.array(means) + _NO_POWER), grey])
+    # power below the rounding of 8 bits
+    return np.concatenate([np.log10(np.array(means) + 1e-7), grey])
 
 
 FOCUS = "focus"
@@ -212,12 +210,9 @@ _COARSE, _FINE, _NOISE = (0.05, 0.1), (0.3, 0.6), (1.1, 1.6)
 # sharp edges at the depth of focus, and the increase at that depth for any sample
 _SHARP_EDGES_DB, _DEPTH_DB = 32.5, 4.0
 _SURE = 2.0  # standard errors by which the loss must exceed its limit
-_MIN_DETAIL = 100.0  # power over that of noise; chosen: then the falloff is measurable
 # side of a block in periods of the cut-off; chosen: two periods of the coarsest detail,
 # which the window separates from the mean
 _SIDE, _MIN_SIDE = 40.0, 28.0
-_APART = 1.5  # smallest side of an image over that of a block: four distinct blocks
-_MOST = 5  # blocks along an axis; chosen: half a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +233,12 @@ class Falloff:
         if gaps are everywhere, or without coarse detail above the noise. By default
         `cut_off_nm` is taken from the history.
         """
-        cut_off, pixel = find_cut_off(image, cut_off_nm), image.pixel_size_nm
+        cut_off, pixel = analysis.find_cut_off(image, cut_off_nm), image.pixel_size_nm
         if cut_off is None or pixel is None:
             return None
         px = cut_off / math.sqrt(pixel[0] * pixel[1])
-        side = int(min(_SIDE * px, min(image.shape) / _APART))
+        # smallest side of an image over that of a block: four distinct blocks
+        side = int(min(_SIDE * px, min(image.shape) / 1.5))
         if side < _MIN_SIDE * px or px < 2 * _NOISE[1]:
             return None
         axes = (np.fft.fftfreq(side, size) for size in pixel)
@@ -253,24 +249,26 @@ class Falloff:
         powers, noises = [], []
         starts: list[core.FloatArray] = []  # of blocks that overlap by half if possible
         for length in image.shape:
-            count = min(_MOST, max(2, math.ceil(2 * (length - side) / side) + 1))
+            # blocks along an axis; chosen: half a second
+            count = min(5, max(2, math.ceil(2 * (length - side) / side) + 1))
             starts.append(np.linspace(0, length - side, count).round())
         for y, x in itertools.product(*starts):
             box = core.Box.from_shape((side, side), (int(y), int(x)))
             block = np.asarray(core.read_box(image.data, box), dtype=np.float64)
             if np.isfinite(block).all():
-                power = np.abs(fft.fft2((block - block.mean()) * window)) ** 2
+                power = np.abs(scipy.fft.fft2((block - block.mean()) * window)) ** 2
                 powers.append([power[band].mean() for band in rings])
                 noises.append(power[quiet].mean())
         if len(powers) < 4:
             return None
         noise = float(np.mean(noises))
         coarse, fine = (np.array(powers) - noise).T
-        if not coarse.mean() > _MIN_DETAIL * noise:
+        # power over that of noise; chosen: then the falloff is measurable
+        if not coarse.mean() > 100.0 * noise:
             return None
         # a signal below a tenth of the noise cannot be measured
         fine = fine + max(0.0, 0.1 * noise - float(fine.mean()))
-        level, error = compute_psnr_gain(fine, coarse)
+        level, error = analysis.compute_psnr_gain(fine, coarse)
         return None if level is None or error is None else cls(level, error)
 
     def is_out_of_focus(self, place: "Falloff | None" = None) -> bool:

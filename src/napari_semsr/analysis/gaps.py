@@ -15,7 +15,7 @@
    have a *peak* in either particle. Pairs whose lower peak is under 80 % of the higher
    are excluded and counted.
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
-   its *width* lies between the points where the grey level falls below 80 % of it. It
+   its *width* is between the points where the grey level falls below 80 % of it. It
    is excluded and counted if it would cross an object: if its minimum is on a particle,
    if it ends well within one, if a bright region is on the line between them, or if a
    rise in it exceeds a tenth of the higher peak. Between labels it ends at 50 %, where
@@ -43,13 +43,10 @@ from napari_semsr.analysis.frc import check_same_grid, read_finite_array
 
 # The two shares are de Haan's (2019, cited below); how to find particles is not
 # described there; it is chosen here (docs/gaps.md).
-_DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the lower limit of the lower peak
 # Narrowest Gaussian for finding particles, over the blur of their edges and at least a
 # pixel, and the widths of all over that; chosen: outlines move little
 _SMOOTH, _SCALES = 0.75, (1.0, 2.0, 4.0)
-_MAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
-_HALVES = 3  # halvings: the mode is that of an eighth of the pixels; chosen
 # Standard deviations of the smoothed background, noise and texture: exceeded by three
 # of a million pixels of white noise
 _MIN_APART = 4.5
@@ -57,9 +54,7 @@ _CLEAR = 1.8  # times that: the outline, at half of the height, is then at 4 sig
 # Contrast of the faintest particles over that of the bright ones without noise; chosen:
 # five grey levels of 8 bits
 _FAINTEST = 0.02
-_MAX_LEAST = 0.1  # of the contrast: largest threshold due to texture; chosen
 _OUTLINE = 0.5  # outline of a particle, over its height
-_PLATEAU = 0.75  # of the height: least median of a region as bright as its particle
 # Depth of a waist that separates two particles, over the smaller half width, and over
 # the width of the Gaussian; chosen: equal discs with centres 0.44 of the sum of radii
 # apart
@@ -67,8 +62,6 @@ _WAIST, _ROUGH = 0.9, 0.5
 # How far a gap may extend into a particle, over the blur of the edges, and share of its
 # length on the line; chosen
 _DEEPEST_BLURS, _DEEPEST = 3.0, 0.1
-_RISE = 0.1  # of the higher peak, and 8 sigma of noise: an object in a gap; chosen
-_TURNS = 3  # iterations until the median of the levels above half of it is stable
 _NEXT = np.s_[:-1], np.s_[1:]  # pixels and their neighbours along an axis
 # Parts along each axis for finding a slope of the background, percentile of low levels,
 # weight of levels above; chosen
@@ -77,7 +70,6 @@ _SLOPE_PARTS, _LOW, _ABOVE, _ROUNDS = 16, 5.0, 0.01, 20
 # with up to 250 particles, 0.3 and less if the background is level or hidden; chosen
 # between
 _FOLLOW, _FOLLOWS = 0.6, 0.1  # agreement: within this share of the slope; chosen
-_SLOPING = 0.2  # of the contrast; chosen: at 0.3 outlines shift by half a pixel
 # Share of the surroundings darker than a particle; chosen: next to another particle a
 # third may be brighter, and around the rim of a brighter one nearly half
 _MAX_AROUND = 2 / 3
@@ -100,13 +92,9 @@ LEVEL = 0.95  # confidence level of all intervals
 # Another seed changes a bound by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
 _RESAMPLES = 4000
 _SEED = 0
-_MIN_VALUES = 5  # with fewer values, resamples often have no spread
 _REFITS = 200  # for a standard error precise to 5 %: 1 / sqrt(2 n)
-_MIN_GAPS = 8  # fewer gaps do not determine a fit of three parameters
-_FAR = 3.0  # Tukey's outer fence, in quartile ranges above the third quartile
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # bin widths that are round numbers
 _MAX_BINS = 1000
-_AT_ONCE = 1 << 22  # resampled values held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +138,8 @@ def choose_bin_edges(
     if not values.size:
         return np.array([0.0, bin_width or 1.0])
     low, high = np.quantile(values, [0.25, 0.75])
-    last = min(float(values.max()), float(high + _FAR * (high - low)))
+    # Tukey's outer fence, in quartile ranges above the third quartile
+    last = min(float(values.max()), float(high + 3.0 * (high - low)))
     step = bin_width
     if step is None:
         step = 2 * float(high - low) / values.size ** (1 / 3)
@@ -188,7 +177,8 @@ def compute_width_histogram(
 def _fit_histogram(
     places: core.FloatArray, counts: NDArray[np.integer], edges: core.FloatArray
 ) -> WidthFit | None:
-    if counts.sum() < _MIN_GAPS or counts.size <= 3:
+    # fewer gaps do not determine a fit of three parameters
+    if counts.sum() < 8 or counts.size <= 3:
         return None
     middle, step = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
     start = (float(counts.max()), float(np.median(places)), float(places.std()))
@@ -273,14 +263,16 @@ def compute_mean_interval(
     """
     finite_values = np.asarray(values, dtype=float)
     count = finite_values.size
-    if count < _MIN_VALUES:
+    # with fewer values, resamples often have no spread
+    if count < 5:
         return None
     mean = float(finite_values.mean())
     error = float(finite_values.std(ddof=1)) / math.sqrt(count)
     if error <= 1e-9 * abs(mean):  # all values are equal
         return mean, mean
     rng = np.random.default_rng(seed)
-    step = max(1, _AT_ONCE // count)
+    # resampled values held in memory
+    step = max(1, (1 << 22) // count)
     ratios = []
     for first in range(0, _RESAMPLES, step):
         rows = min(step, _RESAMPLES - first)
@@ -775,25 +767,13 @@ def measure_gaps(
     gaps, left_out, across = _find_gaps(
         guide, None if reference is None else values, lines, image, blur, end
     )
-    invented_gaps, own = [], None
+    sizes, clear = _measure_particles(labels, numbers, image, blur)
+    own, invented_gaps = None, list[Gap]()
     if reference is not None:
         other, number, _, blur = yield from _label_particles(values, settings, pitch)
         links = _connect_neighbours(other, number, settings, pitch)
         back, _, _ = _find_gaps(values, guide, links, image, blur, end)
-        own = len(back)
-        invented_gaps = [  # swapped back: the image was measured first
-            replace(
-                gap,
-                width_px=gap.reference_px,
-                width_nm=gap.reference_nm,
-                reference_px=None,
-                reference_nm=None,
-                kind="invented",
-            )
-            for gap in back
-            if not gap.detected
-        ]
-    sizes, clear = _measure_particles(labels, numbers, image, blur)
+        own, invented_gaps = len(back), [gap for gap in back if not gap.detected]
     return Gaps(
         particles=count,
         pairs=len(lines),
@@ -808,10 +788,17 @@ def measure_gaps(
         sizes=sizes,
         clear=None if settings.labels else clear,
         labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max())).str),
-        invented_gaps=tuple(invented_gaps),
+        invented_gaps=tuple(map(_mark_invented, invented_gaps)),
         own=own,
         size_error=core.compute_length_error(image),
     )
+
+
+def _mark_invented(gap: Gap) -> Gap:
+    """Return a gap of the image for which the reference was searched."""
+    width_px, width_nm = gap.reference_px, gap.reference_nm
+    gap = replace(gap, reference_px=None, reference_nm=None, kind="invented")
+    return replace(gap, width_px=width_px, width_nm=width_nm)
 
 
 def _read_labels(
@@ -996,7 +983,8 @@ def _flatten_background(values: core.FloatArray) -> core.FloatArray:
     level = values - ground
     bright = level > filters.threshold_otsu(level)
     apart = float(np.median(level[bright]) - np.median(level[~bright]))
-    return level + float(ground.mean()) if span > _SLOPING * apart else values
+    # of the contrast; chosen: at 0.3 outlines shift by half a pixel
+    return level + float(ground.mean()) if span > 0.2 * apart else values
 
 
 def _evaluate_polynomial_terms(
@@ -1083,7 +1071,8 @@ def _compute_heights(
     if not contrast and np.ptp(height) > 0:
         threshold = filters.threshold_otsu(height)
         contrast = float(np.median(height[height > threshold]))
-    texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
+    # of the contrast: largest threshold due to texture; chosen
+    texture = min(_MIN_APART * spread, 0.1 * contrast)
     least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
     return height, level, contrast, least
 
@@ -1173,7 +1162,8 @@ def _remove_faint_regions(
     if not count:
         return mask
     middle = _compute_label_quantiles(share, regions, count, 0.5)
-    is_kept = np.concatenate([[False], middle > _PLATEAU])
+    # of the height: least median of a region as bright as its particle
+    is_kept = np.concatenate([[False], middle > 0.75])
     return np.asarray(is_kept[regions])
 
 
@@ -1191,9 +1181,9 @@ def _keep_bright_parts(
     """
     if not count:
         return parts, 0
-    beside = segmentation.expand_labels(parts, _RIM + 1, spacing=tuple(pitch))
-    beside[parts > 0] = 0
-    around = _compute_label_quantiles(smooth, beside, count, _MAX_AROUND)
+    surroundings = segmentation.expand_labels(parts, _RIM + 1, spacing=tuple(pitch))
+    surroundings[parts > 0] = 0
+    around = _compute_label_quantiles(smooth, surroundings, count, _MAX_AROUND)
     inner = _compute_label_quantiles(smooth, parts, count, 0.5)
     above = smooth - _estimate_skirts(smooth, labels, pitch)
     above = _compute_label_quantiles(above, parts, count, 0.5)
@@ -1214,8 +1204,8 @@ def _estimate_skirts(
     )
     steps = np.rint(distance).astype(np.int64)
     rings = labels[tuple(nearest)] * (steps.max() + 1) + steps
-    numbers, ring = np.unique(rings, return_inverse=True)
-    ring = ring.reshape(labels.shape).astype(np.int32) + 1
+    numbers, places = np.unique(rings, return_inverse=True)
+    ring = (places + 1).reshape(labels.shape).astype(np.int32)
     levels = _compute_label_quantiles(smooth, ring, numbers.size, 0.5)
     owners = np.flatnonzero(np.diff(numbers // (steps.max() + 1))) + 1
     lowest = map(np.minimum.accumulate, np.split(levels, owners))
@@ -1266,13 +1256,15 @@ def _estimate_background(values: core.FloatArray, noise: float) -> core.FloatPai
     if below.size and below[-1] > below[0]:
         below = below[below <= filters.threshold_otsu(below)]
     ground = below
-    for _ in range(_HALVES if ground.size > 1 else 0):
+    # halvings: the mode is that of an eighth of the pixels; chosen
+    for _ in range(3 if ground.size > 1 else 0):
         half = max(ground.size // 2, 1)
         start = int(np.argmin(ground[half:] - ground[: ground.size - half]))
         ground = ground[start : start + half + 1]
     level = min(float(np.median(ground)), float(np.median(below)))
     darker = level - below[below < level]
-    spread = _MAD * float(np.median(darker)) if darker.size else 0.0
+    # standard deviation over median absolute deviation, of a Gaussian
+    spread = 1.4826 * float(np.median(darker)) if darker.size else 0.0
     return level, max(noise, spread)
 
 
@@ -1292,7 +1284,8 @@ def _find_basins(
         numbers, levels = _sort_pixels_by_label(height, basins)
         ends = np.cumsum(np.bincount(numbers, minlength=count + 1))[1:]
         own = levels[ends - 1]
-        for _ in range(_TURNS):  # the height must not depend on a few bright spots
+        # iterations until the median of the levels above half of it is stable
+        for _ in range(3):  # the height must not depend on a few bright spots
             upper = levels > own[numbers - 1] / 2
             size = np.bincount(numbers[upper], minlength=count + 1)[1:]
             own = (levels[ends - 1 - size // 2] + levels[ends - (size + 1) // 2]) / 2
@@ -1464,10 +1457,10 @@ def _find_near_pairs(
     off = np.hypot(*(places - centres[owners]).T)
     rims = _find_label_maxima(off, owners + 1, len(centres))
     wide = rims + reach + 1.0  # half a pixel at either outline
-    beside = spatial.cKDTree(centres).query_ball_point(centres, 2 * wide)
-    counts = [len(others) for others in beside]
+    neighbours = spatial.cKDTree(centres).query_ball_point(centres, 2 * wide)
+    counts = [len(others) for others in neighbours]
     first = np.repeat(np.arange(len(centres)), counts)
-    pairs = np.column_stack([first, np.concatenate(beside)]).astype(np.int64)
+    pairs = np.column_stack([first, np.concatenate(neighbours)]).astype(np.int64)
     one, other = pairs.T
     apart = np.hypot(*(centres[one] - centres[other]).T)
     most = np.minimum(wide[one] + wide[other], furthest)
@@ -1504,14 +1497,16 @@ def _measure_dip(
     if second - first < 2 or higher <= 0:
         return _Dip(equal, False, None)
     bottom = first + int(np.argmin(profile[first : second + 1]))
-    if not profile[bottom] < _DEEP * higher:
+    # a minimum below this share of the higher peak is a gap
+    if not profile[bottom] < 0.6 * higher:
         return _Dip(equal, False, None)
     level = end * higher
     left = _find_crossing(profile[first : bottom + 1][::-1], level)
     right = _find_crossing(profile[bottom : second + 1], level)
     if left is None or right is None:
         return _Dip(equal, True, None)
-    ends, rise = (bottom - left, bottom + right), max(_RISE * higher, 8 * noise)
+    # of the higher peak, and 8 sigma of noise: an object in a gap; chosen
+    ends, rise = (bottom - left, bottom + right), max(0.1 * higher, 8 * noise)
     across = _crosses_object(profile, line, bottom, ends, rise, blur)
     return _Dip(equal, True, ends, across)
 

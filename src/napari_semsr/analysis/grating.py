@@ -18,15 +18,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
 from pydantic import model_validator
-from scipy import fft, ndimage, special
 
 from napari_semsr import core
 
 _SMOOTH = 0.8  # periods; such a Gaussian reduces the mean and other orders to e^-12
 _MIN_PERIODS = 8.0  # periods across the field; chosen: fewer may be chance
-_LIT = 0.1  # of the brightest area; chosen: a round field is dark outside its circle
 # A peak belongs to a grating if it exceeds the spectrum around it by this factor, and
 # to the second direction of a lattice if it has this share of the highest. Chosen:
 # noise reaches 4 in a spectrum of a million values.
@@ -36,19 +35,13 @@ _SECOND = 0.25
 # surroundings: three of 20 values among 1.26 times the square. Chosen: a fifth of the
 # surroundings always remains free
 _FILL_PERIODS, _BARE = 48.0, 0.2
-_ORDERS = 24  # number of highest peaks used; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
 # tolerance for one wave as a multiple of another, in samples of the spectrum per order;
 # chosen: noise moves the weakest accepted peak by 0.1
 _MEET = 0.35
-_PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one direction
-_AGREE = 0.75  # mean length of the phases' unit vectors; 0.9 if they scatter by 26 deg
-_LAST = 2  # fits with the final parameters; chosen: the second changes little
 _WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # radius of each fit, over that of the rim
-_LEANING = 0.75  # least radius over that of the rim; chosen: less hardly constrains
 _BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
-_CHANCE = 2 * special.ndtr(-_BEYOND_DOUBT)
 # Of the rim's radius; chosen: farther out, it is not determined by the distortion
 _FARTHEST = 0.3
 # Displacements along y and x, in yy, yx, xx over the rim's squared radius, due to a
@@ -59,8 +52,6 @@ _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hex
 # to another pair of the lattice's orders
 _MAX_SKEW = 15.0
 _MAX_OBLONG = 1.3
-_ROWS = 96  # maximum rows and columns of phases; chosen: more add little
-_MIN_COVER = 0.9  # share of the smoothing kernel in the field; chosen: less is biased
 
 
 # Parameters fitted in addition to waves and distortion
@@ -120,7 +111,8 @@ def measure_grating(
     low = float(np.quantile(plane[finite], 0.005))
     plane = np.where(finite, plane - low, 0)
     level = _compute_local_mean(plane, finite)
-    in_light = finite & (level > _LIT * level[finite].max())
+    # of the brightest area; chosen: a round field is dark outside its circle
+    in_light = finite & (level > 0.1 * level[finite].max())
     plane = np.where(in_light, plane - _compute_local_mean(plane, in_light), 0)
     del finite, level
     waves = _find_wave_vectors(plane, options.lattice)
@@ -134,12 +126,15 @@ def measure_grating(
     fit = _GratingFit(waves, np.zeros(len(waves)), 0.0)
     free: _Freedom
     for widening in _WIDENING:
-        free = "lean" if widening >= _LEANING else "none"
+        # least radius over that of the rim; chosen: less hardly constrains
+        free = "lean" if widening >= 0.75 else "none"
         fit = _refine_fit(plane, in_light, fit, widening, free)
     fit, free = _choose_distortion_model(fit, plane.shape)
-    for _ in range(_LAST):
+    # fits with the final parameters; chosen: the second changes little
+    for _ in range(2):
         fit = _refine_fit(plane, in_light, fit, _WIDENING[-1], free)
-    if not fit.agreement > _AGREE:
+    # mean length of the phases' unit vectors; 0.9 if they scatter by 26 deg
+    if not fit.agreement > 0.75:
         raise core.RegistrationError(_NONE, code="no-structure")
     return _create_calibration(fit, free, plane.shape, options, periods)
 
@@ -180,7 +175,9 @@ def _compute_local_mean(
     wide = max(3, min(plane.shape) // 6)
     both = [plane * finite, finite.astype(np.float64)]
     for _ in range(2):
-        both = [ndimage.uniform_filter(part, wide, mode="constant") for part in both]
+        both = [
+            scipy.ndimage.uniform_filter(part, wide, mode="constant") for part in both
+        ]
     return np.asarray(both[0] / np.maximum(both[1], 1e-6))
 
 
@@ -190,17 +187,18 @@ _Spectrum = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 def _find_wave_vectors(plane: core.FloatArray, lattice: str) -> core.FloatArray:
     """Find the shortest wave vectors of the pattern, (1, 2) or (2, 2)."""
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
-    power = np.abs(fft.rfft2(plane * window)) ** 2
-    amplitude = np.sqrt(ndimage.gaussian_filter(power, 1.0, mode="wrap"))
+    power = np.abs(scipy.fft.rfft2(plane * window)) ** 2
+    amplitude = np.sqrt(scipy.ndimage.gaussian_filter(power, 1.0, mode="wrap"))
     del window, power
-    sides = fft.fftfreq(plane.shape[0]), fft.rfftfreq(plane.shape[1])
+    sides = scipy.fft.fftfreq(plane.shape[0]), scipy.fft.rfftfreq(plane.shape[1])
     y, x = np.meshgrid(*sides, indexing="ij")
     radius = np.hypot(y, x) * min(plane.shape)
-    peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
+    peaks = amplitude == scipy.ndimage.maximum_filter(amplitude, 7, mode="wrap")
     peaks &= (radius > _MIN_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
     rows, columns = np.nonzero(peaks)
     heights = amplitude[rows, columns]
-    order = np.argsort(-heights)[:_ORDERS]
+    # number of highest peaks used; chosen: a lattice has 12 low orders
+    order = np.argsort(-heights)[:24]
     waves_found = []
     for row, column in zip(rows[order], columns[order], strict=True):
         around = np.abs(radius / radius[row, column] - 1) < 0.2
@@ -233,7 +231,8 @@ def _choose_wave_vectors(
         wave
         for wave in vectors[1:]
         if abs(first[0] * wave[1] - first[1] * wave[0])
-        > _PARALLEL * np.hypot(*first) * np.hypot(*wave)
+        # sine of the angle below which two peaks are orders of one direction
+        > 0.4 * np.hypot(*first) * np.hypot(*wave)
     ]
     if lattice == "lines" or (lattice == "auto" and not across):
         return _estimate_central_waves(plane, first[None])
@@ -306,7 +305,8 @@ def _choose_distortion_model(
     """Choose between no second-order terms, a shifted centre, and free terms."""
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
-    if lean @ certain @ lean < special.chdtri(len(lean), _CHANCE):
+    chance = 2 * scipy.special.ndtr(-_BEYOND_DOUBT)
+    if lean @ certain @ lean < scipy.special.chdtri(len(lean), chance):
         return none, "none"
     # (terms, 2) Effect of moving the centre along y and x
     moves = [(fit.directions @ part).ravel() for part in _OFF_CENTRE]
@@ -314,7 +314,7 @@ def _choose_distortion_model(
     pull = by_centre.T @ certain
     shift = np.linalg.solve(pull @ by_centre, pull @ lean)
     left = lean - by_centre @ shift
-    is_explained = left @ certain @ left < special.chdtri(len(left) - 2, _CHANCE)
+    is_explained = left @ certain @ left < scipy.special.chdtri(len(left) - 2, chance)
     error = np.sqrt(fit.covariance[3 * len(fit.waves), 3 * len(fit.waves)])
     rim = min(shape) / 2
     near = np.hypot(*shift) < abs(fit.distortion) * _FARTHEST * rim
@@ -388,7 +388,8 @@ def _refine_fit(
         even += np.tensordot(fit.directions.T @ fit.lean, terms, 1)
         del terms
     width = _SMOOTH / float(np.hypot(*fit.waves.T).min())
-    step = max(1, round(width), -(-max(shape) // _ROWS))
+    # maximum rows and columns of phases; chosen: more add little
+    step = max(1, round(width), -(-max(shape) // 96))
     at = [np.arange(step // 2, side, step) for side in shape]
     scale = width * np.sqrt(2 * np.pi)
     smooth = [
@@ -398,7 +399,8 @@ def _refine_fit(
     cover = smooth[0] @ in_light @ smooth[1].T
     down, along = at[0][:, None], at[1]
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
-    in_fit = (cover > _MIN_COVER) & in_light[down, along] & (radius < widening)
+    # share of the smoothing kernel in the field; chosen: less is biased
+    in_fit = (cover > 0.9) & in_light[down, along] & (radius < widening)
     moves = _position_derivatives(grid[:, down, along][:, in_fit], fit, free, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []
@@ -474,7 +476,6 @@ def _create_calibration(
 ) -> core.Calibration:
     """Convert fitted wave vectors into a calibration."""
     lattice = _identify_lattice(fit.waves, options.lattice)
-    _check_lattice(fit.waves, lattice)
     count = len(fit.waves)
     places = np.array([[3 * n + 1, 3 * n + 2] for n in range(count)]).ravel()
     covariance = fit.covariance[np.ix_(places, places)]
@@ -516,24 +517,18 @@ def _create_calibration(
 
 
 def _identify_lattice(
-    waves: core.FloatArray, lattice_option: str
+    waves: core.FloatArray, lattice: Literal["auto", "lines", "square", "hexagonal"]
 ) -> Literal["lines", "square", "hexagonal"]:
-    """Identify the lattice by the angle between its wave vectors."""
+    """Identify the lattice by the angle between its wave vectors.
+
+    Raises an error if the directions are implausible for the lattice.
+    """
     if len(waves) == 1:
         return "lines"
-    if lattice_option == "square" or lattice_option == "hexagonal":
-        return lattice_option  # type: ignore[return-value]
-    one, two = waves
-    sine = abs(one[0] * two[1] - one[1] * two[0]) / np.hypot(*one) / np.hypot(*two)
-    return "square" if sine > _OBLIQUE else "hexagonal"
-
-
-def _check_lattice(waves: core.FloatArray, lattice: str) -> None:
-    """Raise an error if the directions are implausible for the lattice."""
-    if lattice == "lines":
-        return
     lengths = np.hypot(*waves.T)
     sine = abs(np.linalg.det(waves)) / lengths.prod()
+    if lattice not in ("square", "hexagonal"):
+        lattice = "square" if sine > _OBLIQUE else "hexagonal"
     usual = 90 if lattice == "square" else 60
     off = abs(np.degrees(np.arcsin(min(sine, 1.0))) - usual)
     if off > _MAX_SKEW or lengths.max() > _MAX_OBLONG * lengths.min():
@@ -544,6 +539,7 @@ def _check_lattice(waves: core.FloatArray, lattice: str) -> None:
             "set `lattice`."
         )
         raise core.RegistrationError(msg, code="lattice-mismatch")
+    return lattice
 
 
 def _compute_pixel_sizes(

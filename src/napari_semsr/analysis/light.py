@@ -8,11 +8,9 @@ import math
 from typing import Annotated
 
 import numpy as np
-from scipy import fft
+import scipy  # the submodules are loaded lazily
 
 from napari_semsr import core
-
-_TAPER = 0.5  # as for ring correlation, so that the results are comparable
 
 # chosen, so that values in µm or m are refused
 CutOff = Annotated[
@@ -42,23 +40,17 @@ def find_cut_off(
     return cut_off_nm or (None if history is None else history.optical_cut_off_nm())
 
 
-CAUSE_WITH_REFERENCE = "agreement beyond it is guessed"
-CAUSE_WITHOUT_REFERENCE = "noise or a network imitates it"
-"""Alternative explanations for a resolution beyond the cut-off, with and without a
-reference.
-"""
-
-
 def format_cut_off_warning(
     found_nm: float | None,
     interval_nm: core.FloatPair | None,
     end_nm: float | None,
-    but: str,
+    *,
+    reference: bool,
     what: str = "resolution",
 ) -> str:
     """Return a warning if a resolution is finer than the optical cut-off.
 
-    `but`: clause with another cause of such a resolution; `what`: name of the
+    `reference`: whether it was measured with a noise-free image; `what`: name of the
     resolution in the sentence. If the 95 % interval includes the cut-off, the sentence
     states only that. Empty if the resolution is not finer, or if one of them is
     unknown.
@@ -70,6 +62,9 @@ def format_cut_off_warning(
             f"The optical cut-off of {end_nm:.4g} nm is within the 95 % interval of "
             f"the {what}: the true value may be coarser than the cut-off."
         )
+    but = "noise or a network imitates it"
+    if reference:
+        but = "agreement beyond it is guessed"
     return (
         f"The {what} is finer than the optical cut-off of {end_nm:.4g} nm: the light "
         f"does not transmit such fine detail, so either {but}, or the cut-off is wrong."
@@ -96,14 +91,17 @@ def split_frequencies(
     plane. A band without frequencies is 0.
     """
     shape, cores = (plane.shape[0], plane.shape[1]), core.count_available_cores()
-    window = core.tukey_window_2d(shape, _TAPER)
+    # as for ring correlation, so that the results are comparable
+    window = core.tukey_window_2d(shape, 0.5)
     window /= math.sqrt(np.mean(window**2))  # to a mean square of 1
-    spectrum = fft.rfft2(window * (plane - plane.mean()), workers=cores)
+    spectrum = scipy.fft.rfft2(window * (plane - plane.mean()), workers=cores)
     rings = core.create_rings(shape, core.compute_relative_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
     below, above = (
-        fft.irfft2(np.where(finer == keeps_light, spectrum, 0), s=shape, workers=cores)
+        scipy.fft.irfft2(
+            np.where(finer == keeps_light, spectrum, 0), s=shape, workers=cores
+        )
         for keeps_light in (False, True)
     )
     return below, above

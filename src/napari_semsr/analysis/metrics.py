@@ -11,16 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, minimum_filter
 
 from napari_semsr import core
-from napari_semsr.analysis.frc import check_same_grid
+from napari_semsr.analysis import frc
 from napari_semsr.analysis.light import CutOff, find_cut_off, split_frequencies
 
 # Grey-level distributions and the distance between two of them.
 
-_BYTES_PER_PX = 48.0  # for each image; measured: growth of peak memory, 4000 x 4000 px
 _SHORT = 2  # bytes of a grey value; chosen: one table counts all 65 536 levels
 
 
@@ -186,7 +185,7 @@ class Metrics:
     `ssim_gao` has K₂ = 0.02. `average_gradient`, `contrast` and `spatial_frequency` are
     those of the image itself, unmatched, on the scale where the data range is 255.
     `gain` and `offset` are those of the match. PSNR on both sides of the cut-off uses
-    the gain that fits below it (see `split_at_cut_off`); `psnr_above_blank_db` is that
+    the gain that fits below it (see `split_frequencies`); `psnr_above_blank_db` is that
     of an image without frequencies above it. `band_errors` are squared errors below and
     above, over the data range, as from `sum_section_errors`. `levels` is the histogram
     of grey levels, if requested.
@@ -428,7 +427,7 @@ def structural_similarity(
     whole = None  # all windows are without gaps
     if not finite.all():
         side = 2 * _BORDER + 1
-        whole = minimum_filter(finite.astype(np.uint8), side)[inner] > 0
+        whole = scipy.ndimage.minimum_filter(finite.astype(np.uint8), side)[inner] > 0
         if not whole.any():
             return None
         image, reference = (
@@ -437,7 +436,7 @@ def structural_similarity(
     # scikit-image returns identical values, but needs memory for 14 planes instead of 8
 
     def smooth(plane: core.FloatArray) -> core.FloatArray:
-        return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
+        return np.asarray(scipy.ndimage.gaussian_filter(plane, _SIGMA, radius=_BORDER))
 
     # squares of values around 0: those of a large offset would lose the contrast
     levels = image.mean(), reference.mean()
@@ -456,8 +455,6 @@ def structural_similarity(
 
 
 # Data range: as set, otherwise from the file's bit depth, otherwise from the type.
-
-_APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filters less
 
 
 def _choose_data_range(
@@ -490,7 +487,8 @@ def _choose_data_range(
     if alike and all(array.dtype.kind in "ui" for array in arrays):
         scales = zip(images, peaks_in_use, images[::-1], peaks[::-1], strict=True)
         for m, scale, other, peak in scales:
-            if scale is not None and peak > _APART * scale:
+            # chosen: bit depths differ at least fourfold, overshoots of filters less
+            if scale is not None and peak > 2.0 * scale:
                 msg = (
                     f"The grey scales differ: {m.name} has a full scale of {scale:g}, "
                     f"but {other.name} has values up to {peak:g}. Fit gain and offset "
@@ -571,7 +569,7 @@ def measure_metrics(
         Shortest period that the light transmitted; by default from the image's history.
     """
     if reference is not None:
-        check_same_grid(image, reference)
+        frc.check_same_grid(image, reference)
     options = MetricsOptions.parse(
         {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
     )
@@ -587,7 +585,8 @@ def measure_metrics(
         )
         raise core.OptionError(msg, code="pixel-size-missing")
     count = 1 if reference is None else 2
-    core.require_memory(image.name, image.shape, count * _BYTES_PER_PX)
+    # for each image; measured: growth of peak memory, 4000 x 4000 px
+    core.require_memory(image.name, image.shape, count * 48.0)
     values, target = _read_planes(image, reference, cut_off_nm)
     span, source = options.data_range, _USER_SOURCE
     if span is None:

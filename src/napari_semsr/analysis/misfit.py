@@ -16,27 +16,20 @@ them Gaussian, the true SEM image leaves 42 % (standard error 3 %).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy import ndimage
+import scipy  # the submodules are loaded lazily
+from numpy.typing import NDArray
 
 from napari_semsr import core
-from napari_semsr.analysis.common_grid import (
-    compute_block_means,
-    find_common_grid,
-    read_resampled,
-    split_into_blocks,
-)
 
 # side and number of the evenly spaced blocks that are fitted; chosen: 1 s
 _SIDE, _FIT_BLOCKS = 256, 16
 _RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more would hardly reduce the misfit
-_SLOW_PX = 51  # side of a box mean: slower changes are shading; chosen
 _BORDER = 32  # border affected by unread pixels
 _PERCENTILES = (0.5, 99.5)
-_RIDGE = 1e-5  # of a ramp's mean power: regularises similar ramps
-_LEAST = 2.0  # ratio of contrast to noise variance from which a misfit can be measured
+_GAP = 1e-9  # share of a pixel's area that may be missing: rounding
 _MAP_BIN = 4  # pixels of the field along a side of one of the map; chosen
 _AROUND = 5  # side of the averaging window, in pixels of the map; chosen
 
@@ -84,15 +77,15 @@ def measure_misfit(
     rectangle without gaps is used. None if nothing can be compared, or the input is
     hardly more than noise.
     """
-    lies = core.Grid.from_image(before), core.Grid.from_image(after)
-    grid, field = find_common_grid(*lies)
+    grids = core.Grid.from_image(before), core.Grid.from_image(after)
+    grid, field = find_common_grid(*grids)
     blocks: list[tuple[core.FloatArray, core.FloatArray]] = []
     boxes = split_into_blocks(field, _FIT_BLOCKS, _SIDE) if field else []
     for number, box in enumerate(boxes):
         yield core.Progress(number, 2 * len(boxes), "blurring the result again")
         both = [
             read_resampled(image, of, grid, box)
-            for image, of in zip((before, after), lies, strict=True)
+            for image, of in zip((before, after), grids, strict=True)
         ]
         finite = np.isfinite(both[0]) & np.isfinite(both[1])
         whole = core.find_gap_free_box(finite, least=2 * _BORDER + 1)
@@ -115,13 +108,15 @@ def measure_misfit(
         cross += ramps @ target_part
         total += float(target_part @ target_part)
         count += target_part.size
-    ridge = _RIDGE * np.trace(power) / many * np.eye(many)
+    # of a ramp's mean power: regularises similar ramps
+    ridge = 1e-5 * np.trace(power) / many * np.eye(many)
     weights = np.linalg.solve(power + ridge, cross)
     left = (total - 2 * weights @ cross + weights @ power @ weights) / count
     noises = [core.estimate_noise_level(original) for original, _ in blocks]
     noise = float(np.median(noises))
     contrast = total / count
-    if contrast < _LEAST * noise**2 or contrast == 0:
+    # ratio of contrast to noise variance from which a misfit can be measured
+    if contrast < 2.0 * noise**2 or contrast == 0:
         return None
     share = max(float(left) - noise**2, 0.0) / (contrast - noise**2)
     return Misfit(share**0.5, contrast**0.5, noise, (low, high), weights)
@@ -135,8 +130,8 @@ def map_misfit(
     In per cent of the contrast, one pixel per 4 x 4 pixels of the coarser image; NaN
     where either has no value.
     """
-    lies = core.Grid.from_image(before), core.Grid.from_image(after)
-    grid, field = find_common_grid(*lies)
+    grids = core.Grid.from_image(before), core.Grid.from_image(after)
+    grid, field = find_common_grid(*grids)
     assert field is not None  # noqa: S101 - something was measured there
     rows, columns = (n // _MAP_BIN for n in field.shape)
     squares = np.full((rows, columns), np.nan)
@@ -146,7 +141,7 @@ def map_misfit(
         wide_box = box.grow(_BORDER).intersection(field)
         original, output = (
             read_resampled(image, of, grid, wide_box)
-            for image, of in zip((before, after), lies, strict=True)
+            for image, of in zip((before, after), grids, strict=True)
         )
         finite = np.isfinite(original) & np.isfinite(output)
         if not finite.any():
@@ -163,8 +158,8 @@ def map_misfit(
         y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
         squares[y : y + means.shape[0], x : x + means.shape[1]] = means
     finite = np.isfinite(squares)
-    local_mean = ndimage.uniform_filter(np.where(finite, squares, 0.0), _AROUND)
-    share = ndimage.uniform_filter(finite.astype(float), _AROUND)
+    local_mean = scipy.ndimage.uniform_filter(np.where(finite, squares, 0.0), _AROUND)
+    share = scipy.ndimage.uniform_filter(finite.astype(float), _AROUND)
     smooth = np.where(finite, local_mean / np.maximum(share, 1e-9), np.nan)
     rest = np.maximum(smooth - misfit.noise**2, 0)
     percent = 100 * np.sqrt(rest) / (misfit.contrast**2 - misfit.noise**2) ** 0.5
@@ -195,7 +190,7 @@ def _create_ramps(
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
     return [
         _subtract_local_mean(
-            ndimage.gaussian_filter(np.clip(level - step, 0, 1), sigma)
+            scipy.ndimage.gaussian_filter(np.clip(level - step, 0, 1), sigma)
         )
         for sigma in _SIGMAS_PX
         for step in range(_RAMPS)
@@ -204,9 +199,100 @@ def _create_ramps(
 
 def _subtract_local_mean(image: core.FloatArray) -> core.FloatArray:
     """Subtract the local mean."""
-    return np.asarray(image - ndimage.uniform_filter(image, _SLOW_PX))
+    # side of a box mean: slower changes are shading; chosen
+    return np.asarray(image - scipy.ndimage.uniform_filter(image, 51))
 
 
 def _crop_border(image: core.FloatArray) -> core.FloatArray:
     """Crop the image border and flatten the remaining pixels."""
     return image[_BORDER:-_BORDER, _BORDER:-_BORDER].ravel()
+
+
+# Both images on the grid of the coarser pixels, block by block: the finer one is
+# averaged over the area of each coarse pixel.
+
+
+def find_common_grid(
+    first: core.Grid, second: core.Grid
+) -> tuple[core.Grid, core.Box | None]:
+    """Return the coarser of two image grids, and the overlap on that grid.
+
+    With equal pixel sizes, the grid of the first is used. The overlap is in pixels of
+    that grid; None if the images do not overlap.
+    """
+    coarser = any(b > 1.01 * a for a, b in zip(first.pitch, second.pitch, strict=True))
+    grid, other = (second, first) if coarser else (first, second)
+    return grid, grid.covered_box(other)
+
+
+def split_into_blocks(field: core.Box, most: int | None, side: int) -> list[core.Box]:
+    """Split a field into blocks row by row; return at most `most`, evenly spaced.
+
+    Blocks at the far borders may be smaller than `side` pixels.
+    """
+    boxes = [
+        core.Box(y, min(y + side, field.y1), x, min(x + side, field.x1))
+        for y in range(field.y0, field.y1, side)
+        for x in range(field.x0, field.x1, side)
+    ]
+    if most is None or len(boxes) <= most:
+        return boxes
+    places = np.linspace(0, len(boxes) - 1, most)
+    return [boxes[round(float(place))] for place in places]
+
+
+def read_resampled(
+    image: core.Micrograph, own_grid: core.Grid, grid: core.Grid, box: core.Box
+) -> core.FloatArray:
+    """Read a box of a coarser grid by averaging image pixels.
+
+    Returns means over the areas of the coarse pixels; NaN if much of a pixel is
+    missing.
+    """
+    inner = grid.to_box(own_grid)
+    if inner is not None:
+        return core.read_box(image.data, box.move(inner.corner)).astype(np.float64)
+    spans, edges = [], []
+    for axis, (start, stop) in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
+        corner = (grid.corner[axis] - own_grid.corner[axis]) / own_grid.pitch[axis]
+        ratio = grid.pitch[axis] / own_grid.pitch[axis]
+        places = corner + np.arange(start, stop + 1) * ratio
+        first = max(0, int(np.floor(places[0])))
+        last = min(own_grid.shape[axis], int(np.ceil(places[-1])))
+        spans.append((first, last))
+        edges.append(np.clip(places - first, 0, last - first))
+    values = core.read_box(image.data, core.Box(*spans[0], *spans[1])).astype(
+        np.float64
+    )
+    finite = np.isfinite(values)
+    if finite.all():
+        return _compute_area_means(values, edges)
+    means = _compute_area_means(np.where(finite, values, 0.0), edges)
+    means[_compute_area_means(finite.astype(np.float64), edges) < 1 - _GAP] = np.nan
+    return means
+
+
+def compute_block_means(image: core.RealArray, side: int) -> NDArray[Any]:
+    """Average an image (Y, X) over square blocks, ignoring incomplete ones."""
+    return np.asarray(core.reshape_into_blocks(image, side).mean(axis=(1, 3)))
+
+
+def _compute_area_means(
+    values: core.FloatArray, edges: list[core.FloatArray]
+) -> core.FloatArray:
+    """Average values over the cells between edges, one axis at a time."""
+    for axis, places in enumerate(edges):
+        first, side = round(places[0]), round(places[1] - places[0])
+        even = first + side * np.arange(len(places))
+        if np.abs(places - even).max() < _GAP:  # whole pixels: six times as fast
+            lines = np.moveaxis(values, axis, 0)[first : even[-1]]
+            total = sum(lines[n::side] for n in range(1, side)) + lines[::side]
+            values = np.moveaxis(total / side, 0, axis)
+            continue
+        sums = np.insert(np.cumsum(values, axis=axis), 0, 0.0, axis=axis)
+        whole = np.minimum(places.astype(int), values.shape[axis] - 1)
+        shape = (-1, 1) if axis == 0 else (1, -1)
+        rest = (places - whole).reshape(shape)
+        at = sums.take(whole, axis=axis) + rest * values.take(whole, axis=axis)
+        values = np.diff(at, axis=axis) / np.diff(places).reshape(shape)
+    return values

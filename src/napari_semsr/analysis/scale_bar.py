@@ -96,10 +96,10 @@ def _find_bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
         even = np.abs(unit_range - ground) <= _EVEN
         quiet = even.mean(axis=1) >= _ROW
         for light in (True, False):
-            stands = unit_range - ground if light else ground - unit_range
+            height_above = unit_range - ground if light else ground - unit_range
             # without image content that ticks may touch, and without rules across the
             # field
-            marks = (stands > _MARK) & quiet[:, None]
+            marks = (height_above > _MARK) & quiet[:, None]
             for bar in _find_bars_on_background(marks, even):
                 above, below = (  # rows of the background band
                     part.size if part.all() else int(np.argmin(part))

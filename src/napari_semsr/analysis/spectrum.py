@@ -13,9 +13,6 @@ from scipy import fft
 from napari_semsr import core
 from napari_semsr.analysis.frc import read_finite_array
 
-_FLOOR = 1e-12  # of the highest power: 120 dB below it; chosen: beyond any detector
-_BYTES_PER_PX = 36.0  # measured: growth of peak memory, 4000 x 4000 px
-
 
 class SpectrumOptions(core.Options):
     """Options for a power spectrum."""
@@ -55,7 +52,8 @@ class Spectrum:
 
 def _compute_power(m: core.Micrograph, options: SpectrumOptions) -> core.FloatArray:
     """Compute the half-plane power density of an image."""
-    core.require_memory(m.name, m.shape, _BYTES_PER_PX)
+    # measured: growth of peak memory, 4000 x 4000 px
+    core.require_memory(m.name, m.shape, 36.0)
     data = read_finite_array(m)
     if np.ptp(data) == 0:
         msg = f"A spectrum needs contrast, but {m.name} is constant."
@@ -103,7 +101,8 @@ def measure_spectrum(
     mirrored_rows = -np.arange(rows) % rows
     full[:, half:] = power[mirrored_rows][:, columns - np.arange(half, columns)]
     full = np.fft.fftshift(full)
-    floor = max(float(full.max()) * _FLOOR, np.finfo(np.float64).tiny)
+    # of the highest power: 120 dB below it; chosen: beyond any detector
+    floor = max(float(full.max()) * 1e-12, np.finfo(np.float64).tiny)
     scale, is_known = m.scale, m.pixel_size_nm is not None
     unit, per = ("1/um", 1000.0) if is_known else ("1/px", 1.0)
     step = (per / (rows * scale[0]), per / (columns * scale[1]))

@@ -109,6 +109,22 @@ def _train(
     return (yield from _train(run_step, longer))
 
 
+_PLACES = {
+    "mosaic": "mosaic/mosaic.ome.zarr",
+    "SEM image of a part": "mosaic/sem.ome.tif",
+    "enhanced": "adapted/mosaic-enhanced.ome.zarr",
+    "another chip": "elsewhere/other-relief.ome.zarr",
+    "the same model": "adapted/other-relief-enhanced.ome.zarr",
+    MOSAIC_MODEL: "elsewhere/ssum-sem.ome.zarr",
+    "its SEM image": "elsewhere/scan/sem/sem.ome.tif",
+    "specimen": "sem/truth.tif",
+    "SEM image": "sem/exposure.tif",
+    DEFAULT_MODEL: "sem/enhanced.ome.zarr",
+    "figure": "figure.png",
+}
+"""Images of the demonstration by name, in its folder."""
+
+
 @jobs.command(title="samples and model", reads=False)
 def demo(
     run: jobs.Run[DemoOptions],
@@ -134,19 +150,7 @@ def demo(
     scan = options.create_scan_options()
     # four times as high, so that light and SEM relate differently
     other = scan.replace(relief_nm=160.0, frames_grid=(2, 3), sem_view=False, sem=True)
-    places = {
-        "mosaic": folder / "mosaic/mosaic.ome.zarr",
-        "SEM image of a part": folder / "mosaic/sem.ome.tif",
-        "enhanced": folder / "adapted/mosaic-enhanced.ome.zarr",
-        "another chip": folder / "elsewhere/other-relief.ome.zarr",
-        "the same model": folder / "adapted/other-relief-enhanced.ome.zarr",
-        MOSAIC_MODEL: folder / "elsewhere/ssum-sem.ome.zarr",
-        "its SEM image": folder / "elsewhere/scan/sem/sem.ome.tif",
-        "specimen": folder / "sem/truth.tif",
-        "SEM image": folder / "sem/exposure.tif",
-        DEFAULT_MODEL: folder / "sem/enhanced.ome.zarr",
-        "figure": folder / "figure.png",
-    }
+    places = {name: folder / place for name, place in _PLACES.items()}
     view_file = folder / "scan/sem/view.tif"
     scans = {"scan": folder / "scan", "another scan": folder / "elsewhere/scan"}
     plain: dict[str, Any] = {"mode": "json", "exclude_unset": True}
@@ -183,12 +187,7 @@ def demo(
     yield from run_step("figure", places["figure"], "figure", images, {})
     shown = _measure_positions(scans["scan"], records["mosaic"])
     shown["Mosaic resolves"] = Figure(found.result.resolution_nm, "nm", ".3g")
-    for name, row in [*adapted["evaluated"].items()][1:]:
-        gain, error = row["gain_below_cutoff_db"], row["gain_below_cutoff_sd_db"]
-        label = f"Held-out part, below the cut-off, {name}"
-        shown[label] = Figure(gain, DB, "+.2f", sd=error)
-    unlike = adapted["applied"][1]["unfamiliar_percent"]
-    shown["Another chip"] = Figure(unlike, "% unlike the training area", ".0f")
+    shown |= _list_evaluation(adapted)
     result = DemoResult(
         report=str(folder / "report.html"),
         seconds=round(time.monotonic() - started, 1),
@@ -206,6 +205,18 @@ def demo(
         provenance=reporting.list_provenance(options.model_dump(mode="json")),
     )
     return result
+
+
+def _list_evaluation(adapted: Mapping[str, Any]) -> dict[str, Figure]:
+    """List how well the model predicts the held-out part, and fits another chip."""
+    shown = {}
+    for name, row in [*adapted["evaluated"].items()][1:]:
+        gain, error = row["gain_below_cutoff_db"], row["gain_below_cutoff_sd_db"]
+        label = f"Held-out part, below the cut-off, {name}"
+        shown[label] = Figure(gain, DB, "+.2f", sd=error)
+    unlike = adapted["applied"][1]["unfamiliar_percent"]
+    shown["Another chip"] = Figure(unlike, "% unlike the training area", ".0f")
+    return shown
 
 
 def _measure_positions(scan: Path, stitched: StepRecord) -> dict[str, Figure]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from napari_semsr import core, io
 from napari_semsr.jobs import images, verb
+from napari_semsr.jobs.planes import run_on_planes
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -86,7 +88,7 @@ METHOD_CALLED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoredFile(images.ImageResult):
+class RestoredFile(verb.ImageResult):
     """Result of a restoration.
 
     `parameters` are those of the method: the blur, the noise, iterations, the halo,
@@ -156,7 +158,7 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     title="restoration",
     opens=False,
     resumes=True,
-    sum_up=_summarise_planes,
+    planes=partial(run_on_planes, sum_up=_summarise_planes),
 )
 def restore(
     run: verb.Run[RestoreOptions],
@@ -238,8 +240,9 @@ def _prepare_restoration(
     """Measure blur and noise of an image."""
     options = run.options
     psf_given, kernel = _read_psf(options.psf, source)
-    how = options.replace(psf=psf_given)
-    restorer = yield from prepare_restoration(source, how, kernel)
+    restorer = yield from prepare_restoration(
+        source, options.replace(psf=psf_given), kernel
+    )
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
         core.warn(_ESTIMATE_WARNING, "blur-estimated")
     tolerance = restorer.measure_tolerance(

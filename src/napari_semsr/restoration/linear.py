@@ -1,7 +1,9 @@
 """Linear filters fitted by least squares from one image to another."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -9,7 +11,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from napari_semsr.core import Float32Array, FloatArray, ReadError, RealArray
 
 _FOLDS = 5
-_MIN_BLOCKS = 50  # minimum number of blocks in all folds, for small images
 _RIDGES = tuple(10.0**n for n in range(-6, 1))
 _BLOCK_PX = 64  # side of the blocks of a fold; chosen: contains a few objects
 _PLACES = 1 << 17  # pixels used; chosen: 300 for each of 21 x 21 taps, in seconds
@@ -89,13 +90,15 @@ def fit_linear_filter(
     """
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in images]
     places = sum(int(np.isfinite(target).sum()) for _, target in pairs)
-    side = min(_BLOCK_PX, int((places / _MIN_BLOCKS) ** 0.5) + 1)
-    sums = [_LeastSquaresSums.create_empty(taps**2) for _ in range(_FOLDS)]
-    for number, (rows, aims) in enumerate(
-        _iterate_blocks(pairs, taps, side, _PLACES / max(places, 1))
-    ):
-        sums[number % _FOLDS].add(rows, aims)
-    whole = _LeastSquaresSums.combine(sums)
+    # minimum number of blocks in all folds, for small images
+    side = min(_BLOCK_PX, int((places / 50) ** 0.5) + 1)
+    combine = partial(_LeastSquaresSums.combine, size=taps**2)
+    sums = [combine(()) for _ in range(_FOLDS)]
+    blocks = _iterate_blocks(pairs, taps, side, _PLACES / max(places, 1))
+    for number, (rows, aims) in enumerate(blocks):
+        part = _LeastSquaresSums.from_pixels(rows, aims)
+        sums[number % _FOLDS] = combine((sums[number % _FOLDS], part))
+    whole = combine(sums)
     normal, _ = whole.get_normal_equations()
     if min(part.count for part in sums) == 0 or not np.trace(normal) > 0:
         msg = (
@@ -106,9 +109,7 @@ def fit_linear_filter(
         raise ReadError(msg, code="no-structure")
     errors = np.zeros(len(_RIDGES))
     for left_out in sums:
-        other_sums = _LeastSquaresSums.combine(
-            [part for part in sums if part is not left_out]
-        )
+        other_sums = combine(part for part in sums if part is not left_out)
         solutions = other_sums.solve(_RIDGES)
         errors += [left_out.compute_error(kernel, other_sums) for kernel in solutions]
     best = int(np.argmin(errors))
@@ -146,9 +147,9 @@ def _iterate_blocks(
                     yield rows[whole].astype(np.float64), aims[whole].astype(np.float64)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _LeastSquaresSums:
-    """Accumulated sums over pixels for a least-squares fit."""
+    """Sums over pixels for a least-squares fit."""
 
     count: int
     row: FloatArray  # (T,) sum of the filter's inputs
@@ -158,28 +159,25 @@ class _LeastSquaresSums:
     squares: float  # sum of squared targets
 
     @classmethod
-    def create_empty(cls, size: int) -> "_LeastSquaresSums":
-        return cls(0, np.zeros(size), 0.0, np.zeros((size, size)), np.zeros(size), 0.0)
+    def combine(cls, parts: Iterable["_LeastSquaresSums"], size: int) -> Self:
+        """Add the sums of several sets of pixels, for a filter of `size` taps."""
+        start = 0, np.zeros(size), 0.0, np.zeros((size, size)), np.zeros(size), 0.0
+        total = cls(*start)
+        for part in parts:
+            names = (item.name for item in fields(cls))
+            total = cls(*(getattr(total, name) + getattr(part, name) for name in names))
+        return total
 
     @classmethod
-    def combine(cls, parts: Sequence["_LeastSquaresSums"]) -> "_LeastSquaresSums":
-        sums = cls.create_empty(len(parts[0].row))
-        for part in parts:
-            sums.count += part.count
-            sums.row = sums.row + part.row
-            sums.aim += part.aim
-            sums.normal = sums.normal + part.normal
-            sums.right = sums.right + part.right
-            sums.squares += part.squares
-        return sums
-
-    def add(self, rows: FloatArray, aims: FloatArray) -> None:
-        self.count += len(aims)
-        self.row += rows.sum(axis=0)
-        self.aim += float(aims.sum())
-        self.normal += rows.T @ rows
-        self.right += rows.T @ aims
-        self.squares += float(aims @ aims)
+    def from_pixels(cls, rows: FloatArray, aims: FloatArray) -> Self:
+        return cls(
+            len(aims),
+            rows.sum(axis=0),
+            float(aims.sum()),
+            rows.T @ rows,
+            rows.T @ aims,
+            float(aims @ aims),
+        )
 
     def get_normal_equations(self) -> tuple[FloatArray, FloatArray]:
         """Return the normal equations of a filter with an offset."""

@@ -30,7 +30,7 @@ from skimage import restoration
 
 from napari_semsr import core
 from napari_semsr.restoration.psf import PointSpreadFunction, parse_psf
-from napari_semsr.restoration.structure import has_structure
+from napari_semsr.restoration.structure import MEASURING, has_structure
 
 # Blur and noise of a field, estimated from its spectrum.
 #
@@ -46,16 +46,10 @@ from napari_semsr.restoration.structure import has_structure
 # Size of the blocks read; chosen: 16 blocks, a million pixels, suffice for a radial
 # mean.
 _BLOCK = 256
-_SMALLEST = 32  # side of a block; chosen
-_ACROSS = 4  # maximum number of blocks along each axis
-_WINDOW_RINGS = 3  # rings affected by the window's leakage
 
 # Range of the fit; chosen: exponents around the start value of 2.4, since exponent and
 # blur are correlated; blurs up to 8 px, from several start values.
 _EXPONENTS = (1.8, 3.2)
-_WIDEST_PX = 8.0  # range of the blur; chosen
-_STARTS = (0.5, 1.0, 2.0, 4.0)  # start values of sigma; chosen
-_STEP = core.Progress(0, 0, "measuring blur and noise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +127,20 @@ class RadialPower:
         rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
         at = rows, columns % self.side
         power = self.plane[at] / grain.noise
-        beside = ndimage.median_filter(self.plane, _BESIDE, mode="wrap")[at]
+        # width of the median around a line, in frequencies; chosen
+        nearby = ndimage.median_filter(self.plane, 9, mode="wrap")[at]
         transmission = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
         with np.errstate(divide="ignore"):
             line = power > _LINE * (1 + transmission / ratio)
-        line &= self.plane[at] > _LINE * beside  # not broad, as due to vibration
-        np.divide(
-            np.maximum(transmission, _MIN_PASSED), power - 1, out=ratio, where=line
-        )
+        line &= self.plane[at] > _LINE * nearby  # not broad, as due to vibration
+        # below that transmission, chosen, the model may be wrong
+        np.divide(np.maximum(transmission, 1e-2), power - 1, out=ratio, where=line)
         return ratio
 
     def fit_model(self, kernel: core.FloatArray | None = None) -> SpectrumModel:
         """Fit the spectrum model; `kernel` (N, M): the blur, if known."""
-        keep = np.arange(self.frequency.size) >= _WINDOW_RINGS
+        # rings affected by the window's leakage
+        keep = np.arange(self.frequency.size) >= 3
         f, power = self.frequency[keep], np.maximum(self.power[keep], 1e-300)
         log_power, share = np.log(power), np.sqrt(f)
         log_transfer = np.zeros_like(f)
@@ -161,12 +156,14 @@ class RadialPower:
             return np.asarray((model - log_power) * share)
 
         low = [-300.0, _EXPONENTS[0], floor - 1e-9, 0.0]
-        high = [300.0, _EXPONENTS[1], max(log_power.max(), floor) + 1, _WIDEST_PX]
+        # range of the blur; chosen
+        high = [300.0, _EXPONENTS[1], max(log_power.max(), floor) + 1, 8.0]
         first = log_power[0] + 2.4 * np.log(f[0])
         quiet = float(np.clip(log_power.min(), low[2] + 1e-9, high[2] - 1e-9))
         start = [first, 2.4, quiet]
         # a width without effect would mislead the fit
-        starts = [[*start, s] for s in _STARTS] if kernel is None else [start]
+        sigmas = (0.5, 1.0, 2.0, 4.0)  # chosen
+        starts = [[*start, s] for s in sigmas] if kernel is None else [start]
         fits = [
             scipy.optimize.least_squares(
                 compute_residual, p, bounds=(low[: len(p)], high[: len(p)])
@@ -203,9 +200,14 @@ def read_sample_blocks(data: core.ReadableArray) -> list[core.FloatArray]:
 
 def _list_sample_boxes(data: core.ReadableArray) -> list[core.Box]:
     rows, columns = (int(n) for n in data.shape)
-    side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
-    corners = product(*(_get_block_corners(size, side) for size in (rows, columns)))
-    return [core.Box.from_shape((side, side), (y, x)) for y, x in corners]
+    # side of a block; chosen
+    side = min(_BLOCK, max(32, min(rows, columns)))
+    corners = []
+    for size in (rows, columns):
+        # maximum number of blocks along each axis
+        count = min(4, max(1, round(size / side)))
+        corners.append(np.rint(np.linspace(0, max(size - side, 0), count)).astype(int))
+    return [core.Box.from_shape((side, side), (y, x)) for y, x in product(*corners)]
 
 
 def _measure_border_error(
@@ -219,7 +221,7 @@ def _measure_border_error(
     margin = int(max(kernel.shape)) // 2
     total, count = 0.0, 0
     for box in _list_sample_boxes(data):
-        yield _STEP
+        yield MEASURING
         window = core.read_box(data, box.grow(margin)).astype(float)
         known = np.isfinite(window)
         for axis, (start, size) in enumerate(zip(box.corner, data.shape, strict=True)):
@@ -240,11 +242,6 @@ def _measure_border_error(
         error = scipy.signal.oaconvolve(np.where(known, 0, change), kernel, "same")
         total += float((error[inner_slices][inner] ** 2).sum())
     return total / max(count, 1)
-
-
-def _get_block_corners(size: int, side: int) -> list[int]:
-    count = min(_ACROSS, max(1, round(size / side)))
-    return [int(v) for v in np.rint(np.linspace(0, max(size - side, 0), count))]
 
 
 def _compute_ring_index(
@@ -345,8 +342,6 @@ class RestoreOptions(core.Options):
 
 _TINY = 1e-12  # chosen, far below any grey value: prevents division by 0
 _STEEPEST = 4.0  # largest factor by which total variation changes a pixel; chosen
-_EDGE = 1e-4  # gradient, over the range, below which total variation ignores it; chosen
-_TV_REACH = 2  # px: range of two successive differences
 
 
 def _richardson_lucy(
@@ -370,7 +365,8 @@ def _richardson_lucy(
         # the curvature: divergence of the normalised gradient
         down = np.diff(estimate, axis=0, append=estimate[-1:])
         right = np.diff(estimate, axis=1, append=estimate[:, -1:])
-        length = np.sqrt(down**2 + right**2 + _EDGE**2)
+        # gradient, over the range, below which total variation ignores it; chosen
+        length = np.sqrt(down**2 + right**2 + 1e-4**2)
         down, right = down / length, right / length
         curvature = np.diff(down, axis=0, prepend=0) + np.diff(right, axis=1, prepend=0)
         damping = np.clip(1 - tv * curvature, 1 / _STEEPEST, _STEEPEST)
@@ -380,7 +376,7 @@ def _richardson_lucy(
 
 def _estimate_kernel(
     block: core.FloatArray, start: core.FloatArray, *, iterations: int
-) -> core.FloatArray:
+) -> core.Job[core.FloatArray]:
     """Estimate the blur and the sample alternately [1]_.
 
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
@@ -389,6 +385,7 @@ def _estimate_kernel(
     pad = [(n // 2, n // 2) for n in start.shape]
     kernel, sample = start.copy(), np.maximum(block, _TINY)
     for _ in range(iterations):
+        yield MEASURING
         wide = np.pad(sample, pad, mode="reflect")
         ratio = block / np.maximum(
             scipy.signal.fftconvolve(wide, kernel, "valid"), _TINY
@@ -417,16 +414,9 @@ _TOLERANCE = 1e-3
 # times the model, above which power is due to periodic structure: noise in one block
 # does not reach it by chance at any frequency
 _LINE = 20.0
-_BESIDE = 9  # width of the median around a line, in frequencies; chosen
-_MIN_PASSED = 1e-2  # of power; below this transmission the model may be wrong; chosen
 # share of the blurred sample's power attributed to a wrong kernel; chosen
 _MISMATCH = 0.1
-_UNSURE = 1e-5  # share of an image's variance attributed to a wrong kernel; chosen
-_NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
-_SIDE = 256  # px; chosen: impulse responses are shorter, except for wide kernels
-_BURNIN = 15  # burn-in of the chain; scikit-image's, chosen
 _LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
-_BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains up to 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,7 +439,8 @@ class FilterKernel:
 
 def _get_plane_side(kernel: core.FloatArray) -> int:
     """Return the side length, in pixels, of the plane used to compute a filter."""
-    return max(_SIDE, 4 * int(max(kernel.shape)))
+    # px; chosen: impulse responses are shorter, except for wide kernels
+    return max(256, 4 * int(max(kernel.shape)))
 
 
 def _crop_response(response: core.FloatArray) -> FilterKernel:
@@ -497,7 +488,8 @@ def _choose_regularisation_weight(
     blur = rings.average_transfer(kernel)
     rough = rings.average_transfer(_LAPLACIAN)
     total = rings.weight.sum()
-    allowed_error = noise + _UNSURE * float((rings.power * rings.weight).sum() / total)
+    # share of an image's variance attributed to a wrong kernel; chosen
+    allowed_error = noise + 1e-5 * float((rings.power * rings.weight).sum() / total)
 
     def compute_excess(exponent: float) -> float:
         roughness = 10**exponent * rough
@@ -506,7 +498,7 @@ def _choose_regularisation_weight(
             float((missing * rings.power * rings.weight).sum() / total) - allowed_error
         )
 
-    low, high = _BALANCES
+    low, high = -6.0, 6.0  # of the balance, decimal; chosen: gains up to 1000
     if compute_excess(low) >= 0 or compute_excess(high) <= 0:
         return float(10 ** (low if compute_excess(low) >= 0 else high))
     for _ in range(60):
@@ -538,7 +530,8 @@ def _sample_balance(
     _, chains = restoration.unsupervised_wiener(
         tapered_block, kernel, clip=False, rng=np.random.default_rng(seed)
     )
-    prior, quiet = (np.mean(chains[k][_BURNIN:]) for k in ("prior", "noise"))
+    # burn-in of the chain; scikit-image's, chosen
+    prior, quiet = (np.mean(chains[k][15:]) for k in ("prior", "noise"))
     return float(prior * (1 / quiet + border / scale**2))
 
 
@@ -549,25 +542,6 @@ def _sample_balance(
 # measured for each field (`tolerance`).
 LARGEST_HALO = 160
 _SHARPEST_PX = 0.3  # chosen: a narrower Gaussian hardly affects neighbouring pixels
-_QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: avoids 1 / 0
-_TILE = 512  # px; chosen: with the largest halo less than 10 MB of doubles
-_PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
-
-
-class InsufficientDetailError(core.ReadError):
-    """Error for an area without enough detail to estimate its blur."""
-
-    code = "too-little-detail"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"The blur cannot be estimated from {name}, which shows only noise or a "
-            "gradient: choose an area with edges, or set the blur (`psf`)."
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """Return the error code as a record."""
-        return {"code": self.code}
 
 
 @dataclass(frozen=True, slots=True)
@@ -618,7 +592,8 @@ class Restorer:
 
     def create_plan(self, shape: core.IntPair) -> core.TilePlan:
         """Divide a field into tiles whose windows include the halo."""
-        side = min(self.options.tile or _TILE, max(shape))
+        # px; chosen: with the largest halo less than 10 MB of doubles
+        side = min(self.options.tile or 512, max(shape))
         return core.plan_tiles(shape, core=side, halo=self.halo)
 
     def restore_tiles(
@@ -646,7 +621,8 @@ class Restorer:
             return 0.0
         row, column = (n // 2 for n in plan.grid)
         inner = plan.tile(row, column).core
-        side = min(_PROBE, *inner.shape)
+        # px; chosen: the tolerance is measured at the cost of one small tile
+        side = min(48, *inner.shape)
         box = core.Box.from_shape((side, side), inner.corner)
         near = self._restore_box(data, box, self.halo)
         far = self._restore_box(data, box, min(self.reach, 3 * self.halo))
@@ -695,18 +671,17 @@ def prepare_restoration(
     Raises
     ------
     ReadError
-        If the field has no finite pixel.
-    DetailError
-        If the blur is to be estimated and the field shows no structure.
+        If the field has no finite pixel, or if the blur is to be estimated and the
+        field shows no structure.
     OptionError
         If the blur cannot be used.
     """
-    low, high = np.inf, -np.inf
-    for block in core.read_chunks(micrograph.data):
-        yield _STEP
-        values = block[np.isfinite(block)].astype(np.float32)
-        low = min(low, float(values.min(initial=np.inf)))
-        high = max(high, float(values.max(initial=-np.inf)))
+    low, high = math.inf, -math.inf
+    for chunk in core.read_chunks(micrograph.data):
+        yield MEASURING
+        finite = chunk[np.isfinite(chunk)].astype(np.float32)
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:
         msg = (
             f"{micrograph.name} has no finite pixels to restore: check that the file "
@@ -719,9 +694,15 @@ def prepare_restoration(
     rings = RadialPower.from_blocks(blocks, micrograph.dtype, steps)
     psf = _create_known_psf(micrograph, options, kernel)
     flat = high <= low
-    estimates = psf is None or options.method == "blind"
-    if estimates and not flat and not (yield from has_structure(blocks)):
-        raise InsufficientDetailError(micrograph.name)
+    if (psf is None or options.method == "blind") and not flat:
+        if not (yield from has_structure(blocks)):
+            msg = (
+                f"The blur cannot be estimated from {micrograph.name}, which shows "
+                "only noise or a gradient: choose an area with edges, or set the blur "
+                "(`psf`)."
+            )
+            raise core.ReadError(msg, code="too-little-detail")
+        yield MEASURING
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit_model().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
@@ -730,20 +711,24 @@ def prepare_restoration(
     if options.method == "blind" and not flat:
         # use the block with the most contrast
         block = (max(blocks, key=lambda b: float(b.std())) - low) / (high - low)
-        kernel_found = _estimate_kernel(
+        kernel_found = yield from _estimate_kernel(
             np.maximum(block, 0), psf.kernel, iterations=options.iterations
         )
         psf = PointSpreadFunction.from_image(kernel_found, "the estimate", kind="blind")
     if options.method in ("blind", "richardson-lucy"):
-        reach = options.iterations * (2 * psf.radius + (_TV_REACH if options.tv else 0))
+        # px: range of two successive differences
+        reach = options.iterations * (2 * psf.radius + (2 if options.tv else 0))
         halo = min(reach, LARGEST_HALO)
         return Restorer(low, high, psf, options, None, halo, reach, {})
     grain = SpectrumModel(1.0, 2.0, 1.0) if flat else rings.fit_model(psf.kernel)
-    noise = max(grain.noise, (_QUIETEST * (high - low)) ** 2)
+    # least noise assumed, over the grey range; chosen: avoids 1 / 0
+    noise = max(grain.noise, (1e-5 * (high - low)) ** 2)
     grain = SpectrumModel(grain.amplitude, grain.exponent, noise)
     border = yield from _measure_border_error(micrograph.data, psf.kernel)
+    yield MEASURING
     taps, numbers = _compute_filter(psf, grain, rings, blocks, options, border)
     numbers["noise_std"] = float(np.sqrt(noise))
+    yield MEASURING
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, numbers)
 
 
@@ -789,7 +774,9 @@ def _compute_filter(
         # blurred sample's power, averaged over neighbouring frequencies. This matters
         # only where a kernel transmits nothing.
         transmission = ndimage.gaussian_filter1d(
-            rings.average_transfer(psf.kernel), _NEIGHBOURS
+            # rings over which that power is averaged; chosen
+            rings.average_transfer(psf.kernel),
+            3.0,
         )
         wrong = _MISMATCH * np.interp(frequency, rings.frequency, transmission)
         # lines and gratings exceed any power law at some frequencies

@@ -19,18 +19,12 @@ _NUMBER = re.compile(
     r"^\s*[+-]?[0-9.,]+(?:[eE][+-]?[0-9]+)?\s*[a-zA-Z\u00b5\u03bc]*\s*$"
 )
 _REACH = 4.0  # sigmas at which a Gaussian is truncated: 6e-5 of its weight is beyond
-_SHARPEST = 0.05  # px; chosen: a narrower one is a single pixel in double precision
-_ALIKE = 1e-3  # px from the centre, or share of a pixel size; chosen: no visible effect
-_BEYOND = 1e-3  # weight of a kernel that may be cropped; chosen, as for filters
 _LOBES = 3  # lobes of the Lanczos kernel
 _ROUNDING = 1e-6  # negative weights due to a Fourier convolution; chosen
 # Largest fall of a background from the middles of the border to its corners, over its
 # level and over the peak above it: a tail of 1 / r^2 falls by 0.47 of its level, and a
 # Gaussian cut above two thirds of its peak by 0.26 of what is left of that
 _FALL = 0.25
-_RINGS = 2e-3  # of the peak: an Airy disc has less three widths out; chosen
-_NOISE = 3.0  # s.d. of the border below which a weight is noise; chosen
-_ASYMMETRY = 0.1  # weight unlike its point reflection; chosen: a noisy bead has 0.07
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,8 @@ class PointSpreadFunction:
                 )
                 raise OptionError(msg, code="out-of-range")
             x = np.arange(-reach, reach + 1)
-            lines.append(np.exp(-0.5 * (x / max(sigma, _SHARPEST)) ** 2))
+            # px; chosen: a narrower one is a single pixel in double precision
+            lines.append(np.exp(-0.5 * (x / max(sigma, 0.05)) ** 2))
         kernel = np.outer(*lines)
         return cls(kernel / kernel.sum(), kind, (sigma_px[0], sigma_px[1]))
 
@@ -122,14 +117,16 @@ class PointSpreadFunction:
         sides = zip(self.kernel.shape, origin, strict=True)
         places = [np.arange(n) - middle for n, middle in sides]
         off = [float(at[0]) + at.size // 2 for at in places]
-        if np.allclose([*off, *steps], [0, 0, 1, 1], rtol=0, atol=_ALIKE):
+        # px from the centre, or share of a pixel size; chosen: no visible effect
+        if np.allclose([*off, *steps], [0, 0, 1, 1], rtol=0, atol=1e-3):
             return self
         taps, kernel = [], self.kernel
         for axis, (at, step) in enumerate(zip(places, steps, strict=True)):
             widest = _LARGEST // 2
             reach = math.ceil(min(widest, max(1, np.abs(at[[0, -1]]).max() / step)))
             beyond = np.abs(at) > (widest + 0.5) * step
-            if kernel.sum(1 - axis)[beyond].sum() > _BEYOND:
+            # weight of a kernel that may be cropped; chosen, as for filters
+            if kernel.sum(1 - axis)[beyond].sum() > 1e-3:
                 msg = (
                     f"A blur kernel must be at most {_LARGEST} image pixels wide, got "
                     f"{at.size / step:.0f}: use a smaller image of the point."
@@ -208,11 +205,13 @@ def _remove_background(kernel: FloatArray) -> tuple[FloatArray, float]:
     level = float(np.median(border))
     fall = abs(float(np.median(np.concatenate(middles))) - level)
     peak = float(kernel.max()) - level
-    if level <= _RINGS * peak or fall > _FALL * min(level, peak):
+    # of the peak: an Airy disc has less three widths out; chosen
+    if level <= 2e-3 * peak or fall > _FALL * min(level, peak):
         return kernel, 0.0
     noise = 1.4826 * float(np.median(np.abs(border - level)))
     above = kernel - level
-    return np.where(above > _NOISE * noise, above, 0.0), level / peak
+    # s.d. of the border below which a weight is noise; chosen
+    return np.where(above > 3.0 * noise, above, 0.0), level / peak
 
 
 def _find_origin(kernel: FloatArray) -> FloatPair:
@@ -221,7 +220,8 @@ def _find_origin(kernel: FloatArray) -> FloatPair:
     y, x = (-float(_compute_positions(line)[0]) for line in lines)
     rows, columns = np.indices(kernel.shape)
     turned = ndimage.map_coordinates(kernel, [2 * y - rows, 2 * x - columns])
-    if np.abs(kernel - turned).sum() / 2 <= _ASYMMETRY * kernel.sum():
+    # weight unlike its point reflection; chosen: a noisy bead has 0.07
+    if np.abs(kernel - turned).sum() / 2 <= 0.1 * kernel.sum():
         return y, x
     return kernel.shape[0] // 2, kernel.shape[1] // 2
 

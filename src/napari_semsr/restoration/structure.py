@@ -29,28 +29,17 @@ from napari_semsr.core import FloatArray, Job, Progress
 
 # longest correlation assumed for noise: share of a block's side, and px of a Gaussian
 _ALIKE, _ALIKE_PX = 0.02, 4.0
-_SURE = 4.0  # standard deviations of a ratio of power; 3 of 100 000 by chance
-_STEEP = 2.3  # fall of power per octave: a power law of at least 1.2
 _ABOVE = 3.0  # times the power of the finest rings; above it, structure is visible
 # power over the median of neighbouring frequencies: noise of 256 x 256 px reaches it
 # once in a million blocks, as its power is exponentially distributed
-_LINE, _BESIDE = 35.0, 9
+_LINE, _NEARBY = 35.0, 9
 _DUST, _FAR = 0.03, 5.0  # largest share of pixels; robust deviations from the median
-_MIN_PX = 64  # side of blocks; smaller ones have too few samples
 _CELLS = 8  # cells along each side of a block, in which contrast is measured
-_SCALES = (0.7, 1.4, 2.8)  # scales in px of the measured bands
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
 _SURROGATES = 16, 64  # the second number if the first is not conclusive; chosen: 1 s
-_ROUNDING_SHARE = 1e-14  # share of the power; below, rings contain only rounding errors
-_CLEAR = 1.2  # times the noise floor, from which a ring is used
-_FEWEST = 1.0  # skewness of counts of one per pixel, the lowest assumed dose
-_LEFT = 1.3  # times the skewness of filtered counts
-_FLAT = 0.15  # reduction of the fourth moment by rounding to a few steps
-_MIN_PEAKEDNESS = 0.5  # above it in the finest band; a 5 x 5 median leaves 0.3
-_TOGETHER = 0.04  # correlation of bands due to grey steps and medians
-_MAX_BLOCKS = 4  # blocks compared with surrogates, those with most contrast
-_FEW_LEVELS = 8  # maximum grey levels of masks and drawings
-_STEP = Progress(0, 0, "looking for structure")
+
+MEASURING = Progress(0, 0, "measuring blur and noise")
+"""Progress between the steps of measuring a field."""
 
 
 def has_structure(blocks: list[FloatArray]) -> Job[bool]:
@@ -60,11 +49,12 @@ def has_structure(blocks: list[FloatArray]) -> Job[bool]:
     """
     if max(float(np.ptp(block)) for block in blocks) == 0:
         return False
-    if blocks[0].shape[0] < _MIN_PX:
+    # side of blocks; smaller ones have too few samples
+    if blocks[0].shape[0] < 64:
         return True
     plain = []
     for block in blocks:
-        yield _STEP
+        yield MEASURING
         # without the best-fitting second-order surface
         line = np.linspace(-1, 1, block.shape[0])
         y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
@@ -82,15 +72,21 @@ def has_structure(blocks: list[FloatArray]) -> Job[bool]:
     if _is_spectrum_steep_or_periodic(plain):
         return True
     blocks_by_contrast = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
-    blocks_by_contrast = blocks_by_contrast[:_MAX_BLOCKS]
+    # blocks compared with surrogates, those with most contrast
+    blocks_by_contrast = blocks_by_contrast[:4]
     grey_steps = [0.0]
     for block in blocks:
         values = np.unique(block)
-        if _FEW_LEVELS < values.size < block.size / 4:
+        # maximum grey levels of masks and drawings
+        if 8 < values.size < block.size / 4:
             grey_steps.append(float(np.diff(values).min()))
-    chosen = [[item[n] for n in blocks_by_contrast] for item in (plain, blocks)]
-    rounding = max(grey_steps) ** 2 / 12
-    return (yield from _differs_from_surrogates(*chosen, rounding=rounding))
+    return (
+        yield from _differs_from_surrogates(
+            [plain[n] for n in blocks_by_contrast],
+            [blocks[n] for n in blocks_by_contrast],
+            rounding=max(grey_steps) ** 2 / 12,
+        )
+    )
 
 
 def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
@@ -103,10 +99,10 @@ def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     usual = np.maximum.reduce(
         [
             ndimage.median_filter(power, size, mode="wrap")
-            for size in ((_BESIDE, _BESIDE), (2 * _BESIDE, 1), (1, 2 * _BESIDE))
+            for size in ((_NEARBY, _NEARBY), (2 * _NEARBY, 1), (1, 2 * _NEARBY))
         ]
     )  # stripes fill a row or a column
-    beyond_gradient = (ring > _BESIDE) & (ring < side // 2)
+    beyond_gradient = (ring > _NEARBY) & (ring < side // 2)
     if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
         return True
     rings = ((3, 6), (6, 11), (12, 21), (max(22, 3 * side // 8), side // 2))
@@ -116,10 +112,12 @@ def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     correlation = max(_ALIKE, _ALIKE_PX / side)
     level = np.exp(4 * np.pi**2 * correlation**2 * (8.4**2 - 4.3**2))
     # the first two octaves have 20 and 66 independent samples under the window
-    chance = np.exp(_SURE * np.sqrt((1 / 20 + 1 / 66) / len(blocks)))
+    # standard deviations of a ratio of power; 3 of 100 000 by chance
+    chance = np.exp(4.0 * np.sqrt((1 / 20 + 1 / 66) / len(blocks)))
     return (
         low > level * chance * middle
-        and middle > _STEEP * high
+        # fall of power per octave: a power law of at least 1.2
+        and middle > 2.3 * high
         and high > _ABOVE * floor
     )
 
@@ -142,7 +140,8 @@ def _differs_from_surrogates(
     above = mask * _estimate_signal_fraction(power * mask, rounding * side**2)
     if not above.any():  # white noise, or no contrast
         return False
-    bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in _SCALES]
+    scales = (0.7, 1.4, 2.8)  # px
+    bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in scales]
     bands = [mask, *(above * band for band in bands), above]
 
     own = _compute_moments(spectra, slopes, bands[1:])
@@ -155,13 +154,15 @@ def _differs_from_surrogates(
             for h in tips
         ]
     )
-    counts = _LEFT * min(skewness / left[0, 0], _FEWEST) * left[1:]
-    counts[0, 1] = max(counts[0, 1], _MIN_PEAKEDNESS)
+    # a skewness of 1 is that of one count per pixel, the lowest assumed dose
+    counts = 1.3 * min(skewness / left[0, 0], 1.0) * left[1:]
+    # above it in the finest band; a 5 x 5 median leaves 0.3
+    counts[0, 1] = max(counts[0, 1], 0.5)
     rng = np.random.default_rng(0)
     surrogates: list[FloatArray] = []
     for draws in _SURROGATES:
         while len(surrogates) < draws:
-            yield _STEP
+            yield MEASURING
             phases = [fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
             each = zip(spectra, phases, strict=True)
             random = [np.abs(s) * p / np.abs(p) for s, p in each]
@@ -173,8 +174,10 @@ def _differs_from_surrogates(
             float((away[:, 0] / error[:, 0]).max()),
             float(((np.abs(away[:, 1]) - counts[:, 0]) / error[:, 1]).max()),
             float(((away[:, 2] - counts[:, 1]) / error[:, 2]).max()),
-            float(((-away[:, 2] - _FLAT) / error[:, 2]).max()),
-            float(((np.abs(away[:, 3]) - _TOGETHER) / error[:, 3]).max()),
+            # reduction of the fourth moment by rounding to a few steps
+            float(((-away[:, 2] - 0.15) / error[:, 2]).max()),
+            # correlation of bands due to grey steps and medians
+            float(((np.abs(away[:, 3]) - 0.04) / error[:, 3]).max()),
         )
         scatter = (np.array(surrogates) - mean) / error
         scatter[..., 1:] = np.abs(scatter[..., 1:])
@@ -256,8 +259,10 @@ def _estimate_signal_fraction(power: FloatArray, rounding: float) -> FloatArray:
     mean = np.bincount(ring.ravel(), power.ravel()) / np.maximum(samples, 1)
     mean = ndimage.gaussian_filter1d(mean, 1.0)
     floor = max(float(mean[3 * side // 8 : side // 2].mean()), _ABOVE * rounding)
-    share = np.clip(1 - _CLEAR * floor / np.maximum(mean, 1e-300), 0, 1)
-    share[mean <= _ROUNDING_SHARE * mean.max()] = 0
+    # times the noise floor, from which a ring is used
+    share = np.clip(1 - 1.2 * floor / np.maximum(mean, 1e-300), 0, 1)
+    # share of the power; below, rings contain only rounding errors
+    share[mean <= 1e-14 * mean.max()] = 0
     return np.asarray(share[ring])
 
 

@@ -31,10 +31,8 @@ from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 _SMALLEST_RING = 2.0
 
 
-_ROUNDING = 8.0  # a constant's rounding errors, over those of its type; chosen
 _CODES = {reason: validity.get_reason_code(reason) for reason in validity.REASONS}
 _SHARED, _UNDETERMINED = _CODES["correlated-noise"], _CODES["undetermined"]
-_SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,8 @@ def correlate_blocks(
         first = first[:, :rows, :columns]
     shape = (first.shape[1], first.shape[2])
     block_shape = shape if second is not None else (shape[0] // 2, shape[1] // 2)
-    if min(block_shape) < _SMALLEST_PLANE:
+    # px; smaller planes have no ring in `create_rings`
+    if min(block_shape) < 2:
         return _create_empty_measurement(len(first))
     geometry = plan_geometry(block_shape, pitch, tukey)
     question = FrcCriterion(criterion, estimator, reference, second is None, end)
@@ -178,7 +177,8 @@ def _standardise_blocks(
     with np.errstate(invalid="ignore", over="ignore"):
         mean = flat.mean(axis=1)
         flat_centred = flat - mean[:, None]
-        rounding = _ROUNDING * np.finfo(flat_centred.dtype).eps
+        # a constant's rounding errors, over those of its type; chosen
+        rounding = 8.0 * np.finfo(flat_centred.dtype).eps
         peak = np.ones(len(flat))
         if stack.dtype != np.float32:
             peak = np.abs(flat_centred).max(axis=1)
@@ -386,6 +386,6 @@ def has_shared_noise(
     geometry = plan_geometry(middle.shape, (1.0, 1.0), 0.5)
     parts = (core.read_box(data, middle)[None] for data in (first, second))
     a, b = (_standardise_blocks(part)[0] for part in parts)
-    lying = geometry.sum_rings(a, b)
+    recorded_sums = geometry.sum_rings(a, b)
     at_shift = geometry.sum_rings(a, b, geometry.phase_ramp(shift))
-    return bool(validity.has_static_noise(lying, at_shift, geometry)[0])
+    return bool(validity.has_static_noise(recorded_sums, at_shift, geometry)[0])

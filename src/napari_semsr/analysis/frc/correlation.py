@@ -202,14 +202,9 @@ class FrcResult:
     @property
     def cut_off_warning(self) -> str:
         """Warning if the resolution is finer than the optical cut-off, else empty."""
-        end = self.cut_off_nm
-        cause = (
-            light.CAUSE_WITH_REFERENCE
-            if self.reference
-            else light.CAUSE_WITHOUT_REFERENCE
-        )
+        found_nm = self.resolution_nm, self.interval_nm
         return light.format_cut_off_warning(
-            self.resolution_nm, self.interval_nm, end, cause
+            *found_nm, self.cut_off_nm, reference=self.reference
         )
 
     @property
@@ -304,7 +299,6 @@ def measure_frc(
 # Correlation at the finest rings above which all noise is shared, not just a pattern
 # common to two exposures; chosen
 _ALL_NOISE = 0.9
-_LAST_RINGS = 8  # chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,7 +450,8 @@ class FrcPlan:
                 a, b, self.residual_shift, reference=against
             )
         elif reason == "correlated-noise":
-            shares_noise = float(correlation[-_LAST_RINGS:].mean()) > _ALL_NOISE
+            # of the eight finest rings, chosen
+            shares_noise = float(correlation[-8:].mean()) > _ALL_NOISE
         return replace(self, self_made=shares_noise)
 
     def correlate(
@@ -481,8 +476,6 @@ class FrcPlan:
 
 # Requirements for correlating two images: grids, pixel sizes.
 
-_PIXEL_TOLERANCE = 1e-3  # chosen: files round values; one pixel in a field of 1000
-
 
 def check_same_grid(a: core.Micrograph, b: core.Micrograph) -> None:
     """Check that two images share a grid, and warn if their origins differ."""
@@ -496,7 +489,8 @@ def check_same_grid(a: core.Micrograph, b: core.Micrograph) -> None:
     if a.unit != b.unit:
         return
     ratios = [p / q for p, q in zip(a.scale, b.scale, strict=True)]
-    off = any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios)
+    # chosen: files round values; one pixel in a field of 1000
+    off = any(abs(math.log(ratio)) > 1e-3 for ratio in ratios)
     if off and a.unit == "nm":
         msg = (
             f"Both images must have the same pixel size, got "
@@ -544,10 +538,7 @@ def find_common_cut_off(
 # makes their noise uncorrelated: for a mean of m counts with read noise of variance R²,
 # both halves have the variance m/2 + R²/2 and the covariance 0.
 
-_SEED = 0  # arbitrary, but fixed: measurements must be reproducible
 _ROWS = 256  # rows whose counts are split at once; chosen
-_LARGEST = 2.0**62  # largest count that the generator accepts
-_NEGATIVE = -5.0  # standard errors of a mean; chosen: not by chance
 
 
 def thin_counts(
@@ -559,7 +550,8 @@ def thin_counts(
     rounding_variance = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
     spread = np.sqrt(options.read_noise**2 + rounding_variance)
     halves = np.empty((2, *image.shape), np.float32)
-    rng = np.random.default_rng(_SEED)
+    # arbitrary, but fixed: measurements must be reproducible
+    rng = np.random.default_rng(0)
     below, total, number = 0.0, 0.0, 0
     for y in range(0, image.shape[0], _ROWS):
         rows = np.s_[y : y + _ROWS]
@@ -570,7 +562,8 @@ def thin_counts(
         below += float(np.minimum(electrons, 0).sum(where=finite))
         number += int(np.count_nonzero(finite))
         electrons[~finite] = np.nan
-        whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
+        # largest count that the generator accepts
+        whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, 2.0**62)
         heads = rng.binomial(whole.astype(np.int64), 0.5)
         # also for negative values, the total power of both is that of the mean
         power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
@@ -578,7 +571,8 @@ def thin_counts(
         half = heads - whole / 2 + own
         halves[:, rows] = electrons / 2 + half, electrons / 2 - half
     # the negative part of pure noise of mean 0 has the mean -0.4 R
-    lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
+    # standard errors of a mean; chosen: not by chance
+    lowest = -0.4 * spread * number - 5.0 * spread * np.sqrt(number)
     if number and (total < 0 or below < lowest - 0.5):
         msg = (
             f"Counts must not be negative, but {image.name} averages "
@@ -635,7 +629,6 @@ def _compute_length_interval(
 
 
 _FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
-_NEAR = 1.1  # above this multiple of it, smaller pixels hardly help; chosen
 
 
 def describe_nyquist_ratio(resolution_px: float | None) -> str:
@@ -646,6 +639,7 @@ def describe_nyquist_ratio(resolution_px: float | None) -> str:
     if resolution_px is None:
         return ""
     times = resolution_px / _FINEST_PX
-    if times <= _NEAR:
+    # above this multiple of it, smaller pixels hardly help; chosen
+    if times <= 1.1:
         return "the finest that these pixels can show: smaller pixels may show more"
     return f"{times:.2g} times the finest detail of these pixels"

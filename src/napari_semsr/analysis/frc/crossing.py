@@ -190,7 +190,6 @@ _MISFIT_OF_LEVEL = 0.5
 _WIDEST, _NARROWEST = 0.55, 0.15
 _RINGS_WANTED = 12.0
 _LOWER_SHARE = 5 / 6
-_FEWEST = 5  # inner rings always used; chosen: three parameters need more
 
 # Fisher scoring; chosen: about ten damped steps were enough in trials, and a step of
 # 0.003 in ln S is a tenth of the model error of 3 %.
@@ -203,7 +202,6 @@ _LIMIT = 30.0  # limit of ln S; chosen: exp(30) is beyond any image, exp(700) ov
 # The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen so
 # that a curve without slope has a unique solution too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
-_ZERO_PENALTY = 1e9  # penalty on c to keep it at 0
 
 # With a known cut-off, b describes the object only, 0 to 3, and additional blur is the
 # exception: the penalty on b has a standard deviation of 2, and that on c is
@@ -214,7 +212,6 @@ _COST_OF_BLUR = np.array([0.0, 0.0, 0.25])
 # Loss of log-likelihood above which there is signal beyond the cut-off, and the fit
 # without it is used; chosen: by chance in fewer than one of a thousand
 _MAX_LOSS = 6.0
-_FAR = 0.4  # of the cut-off: below, T is smooth and the plain fit as good; chosen
 
 _LEAST = 1e-2  # smallest u in ln u; chosen: rings are used from 0.08 of the pilot on
 _CLOSE = 1e-9  # chosen: distance from a correlation of 1, where ln(1 - r²) is infinite
@@ -267,7 +264,8 @@ def fit_crossing(
             problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR
         )
         under = _fit_model(through_lens, start)
-        ends_earlier = (under.value >= best.value - _MAX_LOSS) & (pilot > _FAR * end)
+        # of the cut-off: below, T is smooth and the plain fit as good; chosen
+        ends_earlier = (under.value >= best.value - _MAX_LOSS) & (pilot > 0.4 * end)
         best.copy_improvements(under, np.arange(len(curve)), ends_earlier)
         ends[ends_earlier] = end
     inner = 1 - _LOWER_SHARE * _compute_half_width(pilot, geometry)
@@ -309,7 +307,8 @@ def _compute_ring_weights(
     v = frequency[None, :] / pilot[:, None]
     lower = half * _LOWER_SHARE
     weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
-    inside = (v <= 1 + half) | (np.arange(rings) <= _FEWEST)
+    # inner rings always used; chosen: three parameters need more
+    inside = (v <= 1 + half) | (np.arange(rings) <= 5)
     weight = np.where(inside, weight, 0.0)
     weight[:, 0] = 0
     return weight
@@ -544,7 +543,8 @@ def _fit_model(problem: _FitProblem, theta: core.FloatArray) -> _FitState:
     best = _maximise_likelihood(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
     if rising.size:
-        fixed_theta = np.array([*problem.ridge[:2], _ZERO_PENALTY])
+        # penalty on c to keep it at 0
+        fixed_theta = np.array([*problem.ridge[:2], 1e9])
         straight = replace(problem.select(rising), ridge=fixed_theta)
         theta = best.theta[rising] * [1.0, 1.0, 0.0]
         refit = _maximise_likelihood(straight, theta)
@@ -634,7 +634,8 @@ def _find_model_crossing(
     low = find_first_crossing(curve_values, target, fine, start=start)
     low = np.floor(low / fine[1]) * fine[1]
     crossing = low + fine[1] / 2
-    for halving in range(_HALVINGS):
+    # bisections of a quarter of a ring; chosen: far below any spread
+    for halving in range(12):
         level = _interpolate_rings(threshold, np.nan_to_num(crossing) / frequency[1])
         odds = _compute_log_odds(level, power)
         over = model.evaluate(crossing[:, None])[:, 0] >= odds
@@ -650,9 +651,6 @@ def _find_model_crossing(
     spread = np.hypot(np.sqrt(variance) / steep, misfit)
     is_under = np.isfinite(model.ends)
     return Crossings(crossing, spread, misfit, np.asarray(above), is_under)
-
-
-_HALVINGS = 12  # bisections of a quarter of a ring; chosen: far below any spread
 
 
 def _compute_log_odds(level: core.FloatArray, power: float) -> core.FloatArray:

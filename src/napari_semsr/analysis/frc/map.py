@@ -32,6 +32,54 @@ from napari_semsr.analysis.frc.validity import (
     has_plateau,
 )
 
+# Side of a block of a pair, and of the halves of a single one, px. For pairs with a
+# crossing at 4.187 px the plain curve gave 3.95 ± 0.33 px in blocks of 48, 4.13 ± 0.19
+# in 64, 4.20 ± 0.13 in 128.
+_PAIR_BLOCK = 64
+
+
+class _BlockOptions(core.Options):
+    """Size and spacing of blocks, which a form shows before the other options."""
+
+    block: int | None = core.option(
+        None,
+        "Block",
+        "Block side length in px; by default 64, or 128 for a single image.",
+        unit="px",
+        step=16,
+        ge=16,
+    )
+    # 16: chosen, a quarter of a block; denser maps only take more time, since
+    # neighbours share most of their pixels
+    step: int = core.option(
+        16,
+        "Step",
+        "Distance between neighbouring blocks in px; smaller steps give a smoother "
+        "map.",
+        unit="px",
+        step=8,
+        ge=1,
+    )
+    blocks_per_axis: int | None = core.option(
+        None,
+        "",
+        "Number of adjacent, non-overlapping blocks along the shorter side of the "
+        "image; overrides block and step.",
+        ge=1,
+    )
+
+
+class FrcMapOptions(FrcOptions, _BlockOptions):
+    """Options for an FRC map; those of the correlation are in `FrcOptions`."""
+
+    fill: Literal["none", "nearest"] = core.option(
+        "none",
+        "Failed blocks",
+        "Fill value for blocks without a resolution, which remain marked as failed.",
+        choices={"leave empty": "none", "fill from nearest": "nearest"},
+        group=core.MORE,
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class BlockSummary:
@@ -147,60 +195,6 @@ class FrcMap:
         return self._get_percentile_nm(90)
 
 
-# Side of a block of a pair, and of the halves of a single one, px. For pairs with a
-# crossing at 4.187 px the plain curve gave 3.95 ± 0.33 px in blocks of 48, 4.13 ± 0.19
-# in 64, 4.20 ± 0.13 in 128.
-_PAIR_BLOCK = 64
-
-# Memory; chosen: 32 MB of float32 hold a strip, and progress is reported and cancelling
-# possible after at most that many blocks.
-STRIP_PIXELS = 1 << 23
-_STRIP_BLOCKS = 1 << 14
-
-
-class _BlockOptions(core.Options):
-    """Size and spacing of blocks."""
-
-    block: int | None = core.option(
-        None,
-        "Block",
-        "Block side length in px; by default 64, or 128 for a single image.",
-        unit="px",
-        step=16,
-        ge=16,
-    )
-    # 16: chosen, a quarter of a block; denser maps only take more time, since
-    # neighbours share most of their pixels
-    step: int = core.option(
-        16,
-        "Step",
-        "Distance between neighbouring blocks in px; smaller steps give a smoother "
-        "map.",
-        unit="px",
-        step=8,
-        ge=1,
-    )
-    blocks_per_axis: int | None = core.option(
-        None,
-        "",
-        "Number of adjacent, non-overlapping blocks along the shorter side of the "
-        "image; overrides block and step.",
-        ge=1,
-    )
-
-
-class FrcMapOptions(FrcOptions, _BlockOptions):
-    """Options for an FRC map."""
-
-    fill: Literal["none", "nearest"] = core.option(
-        "none",
-        "Failed blocks",
-        "Fill value for blocks without a resolution, which remain marked as failed.",
-        choices={"leave empty": "none", "fill from nearest": "nearest"},
-        group=core.MORE,
-    )
-
-
 def measure_frc_map(
     a: core.Micrograph,
     b: core.Micrograph | None = None,
@@ -215,39 +209,36 @@ def measure_frc_map(
     `b` is moved; with `whole`, it is that of `whole`.
     """
     options = options or FrcMapOptions()
-    frc_plan = FrcPlan.from_images(a, b, options, whole, shift_px)
-    thinned_plan, a, b = frc_plan.prepare(a, b)
-    plan = _plan_map(a.shape, options, single=thinned_plan.single)
-    crossing, spread, misfit = (np.full(plan.grid, np.nan) for _ in range(3))
-    grids = _MapArrays(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
-    if not thinned_plan.is_refused:
-        yield from _measure_blocks(grids, (a, b, whole), plan, thinned_plan)
-    side = plan.block // 2 if thinned_plan.single else plan.block
-    geometry = plan_geometry((side, side), thinned_plan.pitch, options.tukey)
+    plan = FrcPlan.from_images(a, b, options, whole, shift_px)
+    plan, a, b = plan.prepare(a, b)
+    blocks = _plan_blocks(a.shape, options, single=plan.single)
+    crossing, spread, misfit = (np.full(blocks.grid, np.nan) for _ in range(3))
+    grids = _MapArrays(crossing, spread, misfit, np.zeros(blocks.grid, np.uint8))
+    if not plan.is_refused:
+        yield from _measure_blocks(grids, (a, b, whole), blocks, plan)
+    is_identical = grids.code == get_reason_code("identical")
     shared_reason: Reason | None = None
-    is_identical = bool(np.all(grids.code == get_reason_code("identical")))
-    if grids.sums is not None and not (options.reference or is_identical):
+    if grids.sums is not None:
+        side = blocks.block // 2 if plan.single else blocks.block
+        geometry = plan_geometry((side, side), plan.pitch, options.tukey)
         # shared noise of all blocks together, as single blocks may be too small
-        copies = grids.code.size * min(1.0, (plan.step / plan.block) ** 2)
-        if has_plateau(grids.sums, geometry, copies=max(1.0, copies))[0]:
+        copies = is_identical.size * min(1.0, (blocks.step / blocks.block) ** 2)
+        is_shared = has_plateau(grids.sums, geometry, copies=max(1.0, copies))[0]
+        if is_shared and not (options.reference or is_identical.all()):
             shared_reason = "correlated-noise"
-    if grids.sums is not None and b is not None and whole is None:
-        curve = grids.sums.correlation[0, : geometry.rings.complete]
-        thinned_plan = thinned_plan.check_shared_noise(
-            shared_reason, curve, a.data, b.data
-        )
-    if thinned_plan.is_refused:
-        differs = grids.code != get_reason_code("identical")
-        grids.code[differs] = get_reason_code("not-independent")
+        if b is not None and whole is None:
+            curve = grids.sums.correlation[0, : geometry.rings.complete]
+            plan = plan.check_shared_noise(shared_reason, curve, a.data, b.data)
+    if plan.is_refused:
+        grids.code[~is_identical] = get_reason_code("not-independent")
         grids.crossing[:] = np.nan
         shared_reason = None
     name = a.name if whole is None else whole.name
-    return _create_map(
-        grids, name, plan, thinned_plan, shared_reason, fill=options.fill == "nearest"
-    )
+    fill = options.fill == "nearest"
+    return _create_map(grids, name, blocks, plan, shared_reason, fill=fill)
 
 
-def _plan_map(
+def _plan_blocks(
     shape: core.IntPair, options: FrcMapOptions, *, single: bool
 ) -> core.BlockPlan:
     if options.blocks_per_axis is not None:
@@ -271,6 +262,12 @@ def _plan_map(
         return core.plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or _PAIR_BLOCK * (2 if single else 1)
     return core.plan_blocks(shape, block=block, step=options.step)
+
+
+# Memory; chosen: 32 MB of float32 hold a strip, and progress is reported and cancelling
+# possible after at most that many blocks.
+STRIP_PIXELS = 1 << 23
+_STRIP_BLOCKS = 1 << 14
 
 
 @dataclass(slots=True)
@@ -368,8 +365,8 @@ def _measure_batch(
     plan: FrcPlan,
 ) -> Measurement:
     places = np.unravel_index(numbers, first.shape[:2])
-    beside = (None if other is None else other[places] for other in others)
-    return plan.correlate(first[places], *beside)
+    partners = (None if other is None else other[places] for other in others)
+    return plan.correlate(first[places], *partners)
 
 
 def _create_map(

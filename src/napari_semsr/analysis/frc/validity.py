@@ -275,16 +275,18 @@ def is_periodic(
     count = np.bincount(plan.index.ravel()).astype(float)
     agreement = _sum_rings(cosine, plan.index) / count
     inner_share = 0.3 if plan.reach == len(_COSINES_HANN) else 0.25
-    telling = correlation > np.maximum(0.2, 4 / np.sqrt(2 * inner_share * count / 2))
-    telling[:, :2] = False
-    weight = np.where(telling, count, 0.0)
+    is_significant = correlation > np.maximum(
+        0.2, 4 / np.sqrt(2 * inner_share * count / 2)
+    )
+    is_significant[:, :2] = False
+    weight = np.where(is_significant, count, 0.0)
     weighted_sum = np.maximum((weight * correlation).sum(axis=1), TINY)
     ratio = (weight * agreement).sum(axis=1) / weighted_sum
     # about 0.8 to 1 for ordinary images, near 0 for gratings, 0 if no ring is
     # significant: then only lobes of a whole image count, as those of a cross-power are
     # noise
     is_isolated = _compute_isolated_fraction(cross, plan) > _LOBE_SHARE
-    lobes |= telling.any(axis=1) & is_isolated
+    lobes |= is_significant.any(axis=1) & is_isolated
     return np.asarray((ratio < _AGREEMENT) & lobes)
 
 
@@ -371,7 +373,7 @@ def _compute_isolated_fraction(
 
 
 def has_static_noise(
-    lying: RingSums, shifted_sums: RingSums, geometry: Geometry
+    recorded_sums: RingSums, shifted_sums: RingSums, geometry: Geometry
 ) -> core.BoolArray:
     """Check for noise that stays in place while the sample has moved.
 
@@ -380,11 +382,11 @@ def has_static_noise(
     """
     bands = [
         _average_band(sums.correlation, geometry, *_BAND)[0]
-        for sums in (lying, shifted_sums)
+        for sums in (recorded_sums, shifted_sums)
     ]
-    lines = (lying.lines - shifted_sums.lines).max(axis=1)
-    level = has_plateau(lying, geometry) & (bands[0] > bands[1])
-    return np.asarray(level | (_has_stripes(lying, geometry) & (lines > _FALL)))
+    lines = (recorded_sums.lines - shifted_sums.lines).max(axis=1)
+    level = has_plateau(recorded_sums, geometry) & (bands[0] > bands[1])
+    return np.asarray(level | (_has_stripes(recorded_sums, geometry) & (lines > _FALL)))
 
 
 def has_anticorrelation(sums: RingSums, geometry: Geometry) -> core.BoolArray:

@@ -31,14 +31,7 @@ EDGE_10_90 = 2 * math.sqrt(2) * float(special.erfinv(0.8))
 """Ratio of the 10 to 90 % width of a blurred edge to the standard deviation of the
 blur.
 """
-_MIN_AREA_PX = 0.01  # chosen: keeps the slope of a step finite
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
-_NUDGE = 1e-2  # of a parameter's error: step of the numerical derivative; chosen
-_ROUNDS = 60  # maximum evaluations per parameter; chosen: ten are usual
-_SUCCESS_CODES = (1, 2, 3, 4)  # MINPACK's codes of convergence
-_SINGULAR = 1e-10  # of the largest singular value; chosen: below, undetermined
-_SURE = 0.975  # quantile of Student's distribution for 95 % intervals
-_NORMAL = 1e9  # degrees of freedom from which Student's distribution is normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +100,8 @@ class ModelFit:
         slopes = np.empty(len(self.parameters))
         for place in range(len(slopes)):
             step = np.zeros(len(slopes))
-            step[place] = _NUDGE * math.sqrt(self.covariance[place, place])
+            # of a parameter's error: step of the numerical derivative; chosen
+            step[place] = 1e-2 * math.sqrt(self.covariance[place, place])
             if not step[place]:
                 slopes[place] = 0.0
                 continue
@@ -127,7 +121,9 @@ def create_estimate(
     value: float, sd: float, freedom: float = math.inf, *, positive: bool = False
 ) -> Estimate:
     """Return a number with its 95 % interval."""
-    k = float(special.stdtrit(min(max(1.0, freedom), _NORMAL), _SURE))
+    # quantile of Student's distribution for 95 % intervals
+    # degrees of freedom from which Student's distribution is normal
+    k = float(special.stdtrit(min(max(1.0, freedom), 1e9), 0.975))
     if positive and value > 0:
         with np.errstate(over="ignore"):
             spread = float(np.exp(k * sd / value))
@@ -206,7 +202,8 @@ def _fit_model(
 ) -> ModelFit | None:
     if len(values) <= len(start):
         return None
-    area = max(area, _MIN_AREA_PX)
+    # chosen: keeps the slope of a step finite
+    area = max(area, 0.01)
     unit = float(np.ptp(values)) or 1.0
 
     last: dict[str, Any] = {}
@@ -222,17 +219,20 @@ def _fit_model(
         lambda p: (evaluate_cached(p)[0] - values) / unit,
         start,
         Dfun=lambda p: evaluate_cached(p)[1] / unit,
-        maxfev=_ROUNDS * len(start),
+        # maximum evaluations per parameter; chosen: ten are usual
+        maxfev=60 * len(start),
         full_output=True,
     )
-    if not np.isfinite(solution).all() or status not in _SUCCESS_CODES:
+    # MINPACK's codes of convergence
+    if not np.isfinite(solution).all() or status not in (1, 2, 3, 4):
         return None
     slopes = evaluate_cached(solution)[1] / unit
     squares = float((details["fvec"] ** 2).sum()) * unit**2
     variance = squares / (len(values) - len(start))
     scale = np.maximum(np.linalg.norm(slopes, axis=0), 1e-300)
     _, singular, right_vectors = np.linalg.svd(slopes / scale, full_matrices=False)
-    sure = singular > _SINGULAR * singular[0]
+    # of the largest singular value; chosen: below, undetermined
+    sure = singular > 1e-10 * singular[0]
     half = right_vectors[sure] / singular[sure, None] / scale
     correlated = _compare_with_white_noise(details["fvec"], places)
     covariance = half.T @ half * variance * correlated / unit**2

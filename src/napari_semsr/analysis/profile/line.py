@@ -24,10 +24,8 @@ from pydantic import field_validator
 from napari_semsr import core
 
 _BLOCK = 512  # side of the parts in which an unchunked image is cached; chosen
-_KEPT_BYTES = 256 << 20  # chosen: twice the chunks along a diagonal of 16 384 px
 _WHOLE = 1e-3  # weight of missing pixels above which a sample is missing; as in grids
 _INSIDE = 0.5  # px from a pixel's centre to its border
-_MAX_SAMPLES = 1 << 24  # samples of a band; chosen: they take about 2 GB
 _ROUND = 1e-9  # px; chosen: smaller differences of positions are rounding
 
 _LINE = core.Message("A line is four numbers y0,x0,y1,x1 in px", "wrong-type")
@@ -135,7 +133,8 @@ class LineReader:
                 step = [step] * (size // step) + [size % step] * (size % step > 0)
             self._edges.append(np.array([0, *np.cumsum(step)], dtype=np.int64))
         largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
-        most = max(1, _KEPT_BYTES // (largest * np.dtype(data.dtype).itemsize))
+        # chosen: twice the chunks along a diagonal of 16 384 px
+        most = max(1, (256 << 20) // (largest * np.dtype(data.dtype).itemsize))
         self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
 
     def read_pixels(
@@ -268,7 +267,8 @@ def read_profile(
         to_plane = core.Affine.from_matrix(scale, np.zeros(2))
         ends = to_plane(ends)
     course = _map_to_pixels(ends[0], ends[1], to_plane, width, width_px)
-    most = max(1, int(_MAX_SAMPLES / (course.length_px + 1)))
+    # samples of a band; chosen: they take about 2 GB
+    most = max(1, int((1 << 24) / (course.length_px + 1)))
     if course.lines > most:  # it would need too much memory
         msg = (
             f"A band of {course.length_px:.0f} px length must be at most {most} px "
@@ -361,15 +361,15 @@ class _LineBand:
         down, right = np.maximum(at - row, 0), np.maximum(to - column, 0)
         total, missing = np.zeros(at.shape), np.zeros(at.shape)
         rows, columns = self.values.shape
-        for step, beside in np.ndindex(2, 2):
+        for step, side_step in np.ndindex(2, 2):
             line = row + step - self.first
             inside = (line >= 0) & (line < rows)
             line = np.clip(line, 0, rows - 1)
-            place = column + beside - self.base[line]
+            place = column + side_step - self.base[line]
             inside &= (place >= 0) & (place < columns)
             value = self.values[line, np.clip(place, 0, columns - 1)]
             value = np.where(inside, value, np.nan)  # outside the band
-            weight = np.abs(1 - step - down) * np.abs(1 - beside - right)
+            weight = np.abs(1 - step - down) * np.abs(1 - side_step - right)
             finite = np.isfinite(value)
             total += np.where(finite, value, 0) * weight
             missing += np.where(finite, 0, weight)

@@ -25,19 +25,7 @@ import scipy  # the submodules are loaded lazily
 from scipy import ndimage
 
 from napari_semsr import core
-from napari_semsr.analysis.profile.fits import (
-    EDGE_10_90,
-    GAUSSIAN_FWHM,
-    Estimate,
-    ModelFit,
-    average_estimates,
-    compute_akaike_weight,
-    compute_fwhm,
-    convert_log_width,
-    create_estimate,
-    fit_edge,
-    fit_lines,
-)
+from napari_semsr.analysis.profile import fits
 from napari_semsr.analysis.profile.line import Profile
 
 RAYLEIGH_DIP = 0.264
@@ -45,17 +33,12 @@ RAYLEIGH_DIP = 0.264
 """
 _MAD = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
 _OUT = 6.0  # sigma of the noise: both extremes of 1000 samples are within; chosen
-_SURER = 2.0  # times that for lines of the other kind, as two tests are made; chosen
-_SMOOTHEST = 1 / 8  # of the line's length: broader peaks have no surroundings; chosen
 _REACH = 2.5  # FWHM on either side: the surroundings of a line; 1e-8 of it is beyond
-_ONE_FIT = 6  # maximum of lines fitted together: time grows with the cube; chosen
 _MOST = 60  # maximum of lines, the highest; chosen: a longer list is not read
-_ENDS = 0.1  # of the line: parts whose means are the levels of an edge; chosen
 _STEP = 0.5  # least step of an edge, over the range; chosen
 # Range of the fit on either side of an edge, over its blur, and in px. Chosen: long
 # enough for the slope of the sides; with 4 and 8 px widths scatter more.
 _EDGE_REACH, _MIN_REACH_PX = 6.0, 12.0
-_MIN_BOX = 0.5  # of the blur: smaller boxes look like a Gaussian; chosen
 _TURNS = 3  # fits of a group, as widths change the range; chosen: two are usual
 _CONVERGENCE = 0.2  # relative change of a width; chosen: below, the fit hardly changes
 _CURVE_SAMPLES = 2000  # maximum samples of a model's curve; chosen: enough for a plot
@@ -63,8 +46,6 @@ _FINE = 200  # samples between two lines when searching their saddle; chosen
 # Share of the lowest line below which background is visible: lines as wide as 0.4 of
 # their period leave 1.3 % between them; chosen, as fits of a sine leave 2 to 12 %
 _BARE = 0.02
-_CLEAR = 2.0  # FWHM beyond an outer line from which it is background: 2e-5 is left
-_FLAT = 1e-13  # of the largest grey level; chosen: smaller variation is rounding
 # Ratio of the prominences of dark and bright lines above which the dark ones are
 # measured; chosen: a gap between objects on an even background is at most as deep as
 # these are high, and a dark line on a background that slopes by half of its depth is
@@ -83,7 +64,6 @@ _ALTERNATE, _FEWEST = 0.5, 3
 # Share of the pixels of a level side, or of the background: if fewer are clipped, its
 # mean changes by less than a fifth of the noise's standard deviation
 _CLIPPED_SIDE = 0.3
-_STEPS = 0.5  # grey levels: more noise than that of rounding, which is 0.29
 
 Verdict = Literal["resolved", "not resolved", "undecided"]
 
@@ -93,8 +73,8 @@ class LineReading:
     """A line in the profile, either a peak or a dark dip; lengths in px."""
 
     model: str  # "gaussian" or "box"; "none" if no fit was found
-    place: Estimate | None  # None if no fit determines it, as for the width
-    fwhm: Estimate | None
+    place: fits.Estimate | None  # None if no fit determines it, as for the width
+    fwhm: fits.Estimate | None
     plain_place: float
     plain_fwhm: float | None  # between half-maximum crossings; None without two
     height: float  # above the background, negative for a dark line
@@ -109,8 +89,8 @@ class LineReading:
 class EdgeReading:
     """An edge in the profile; lengths in px."""
 
-    place: Estimate | None
-    width: Estimate | None  # from 10 to 90 %
+    place: fits.Estimate | None
+    width: fits.Estimate | None  # from 10 to 90 %
     plain_width: float | None
     step: float  # level after the edge minus level before
 
@@ -120,9 +100,9 @@ class PairReading:
     """Two neighbouring lines; lengths in px, dips relative to the lower line."""
 
     first: int  # of the lines, from 0
-    distance: Estimate | None  # None if no fit determines it, as for the dip
+    distance: fits.Estimate | None  # None if no fit determines it, as for the dip
     plain_distance: float
-    dip: Estimate | None
+    dip: fits.Estimate | None
     plain_dip: float
     rayleigh: Verdict
     sparrow: Verdict
@@ -189,7 +169,8 @@ def measure_profile(
     """
     finite = profile.intensity[np.isfinite(profile.intensity)]
     largest = float(np.abs(finite).max(initial=0.0))
-    if not finite.size or np.ptp(finite) <= _FLAT * largest:
+    # of the largest grey level; chosen: smaller variation is rounding
+    if not finite.size or np.ptp(finite) <= 1e-13 * largest:
         description = f"{finite[0]:g} everywhere" if finite.size else "no known pixel"
         msg = (
             f"A profile must show some contrast to be measured, got {description}; "
@@ -210,9 +191,10 @@ def measure_profile(
     features = _find_features(profile, noise, dark=dark, prominence=prominence)
     step = _find_step(profile, features, noise)
     if polarity == "auto" and step is None and (dark or not features.peaks):
-        # a line wider than half of the profile is mistaken for the background
+        # a line wider than half of the profile is mistaken for the background; twice
+        # the noise as two tests are made, chosen
         other = _find_features(
-            profile, _SURER * noise, dark=not dark, prominence=prominence
+            profile, 2.0 * noise, dark=not dark, prominence=prominence
         )
         if other.peaks and not (
             features.peaks and _crosses_dark_lines(features, other)
@@ -346,7 +328,8 @@ def _has_noise_elsewhere(profile: Profile, level: float) -> bool:
     whole = bool((values == np.rint(values)).all())
     rough = float(np.median(np.abs(bends[np.isfinite(bends)]))) * _MAD / math.sqrt(6)
     noise = rough * math.sqrt(profile.lines)
-    return noise > (_STEPS if whole else core.ROUNDING * abs(level))
+    # grey levels: more noise than that of rounding, which is 0.29
+    return noise > (0.5 if whole else core.ROUNDING * abs(level))
 
 
 def _has_abrupt_plateau(profile: Profile, level: float, *, white: bool) -> bool:
@@ -393,7 +376,8 @@ def _find_features(
         left = noise / math.sqrt(profile.lines * 2 * math.sqrt(math.pi) * width)
         least = max(prominence * float(np.ptp(smooth)), _OUT * left)
         peaks, about = scipy.signal.find_peaks(smooth, prominence=max(least, 1e-300))
-        if len(peaks) or 2 * width > _SMOOTHEST * profile.length_px:
+        # of the line's length: broader peaks have no surroundings; chosen
+        if len(peaks) or 2 * width > (1 / 8) * profile.length_px:
             break
         width *= 2
     if len(peaks) > _MOST:
@@ -475,7 +459,7 @@ def _estimate_position_and_width(features: _CurveFeatures, peak: int) -> core.Fl
         if rough <= 4 * width:
             break
         width = rough / 4
-    blur = GAUSSIAN_FWHM * width
+    blur = fits.GAUSSIAN_FWHM * width
     return place, max(math.sqrt(max(rough**2 - blur**2, 0.0)), rough / 3, 1.0)
 
 
@@ -488,8 +472,8 @@ class _LineGroup:
 
     start: float
     end: float
-    fit: ModelFit  # the better model; its positions are relative to `start`
-    other: ModelFit | None = None  # the other model, if it is plausible
+    fit: fits.ModelFit  # the better model; its positions are relative to `start`
+    other: fits.ModelFit | None = None  # the other model, if it is plausible
 
     @property
     def has_background(self) -> bool:
@@ -501,22 +485,25 @@ class _LineGroup:
             return True
         outer = lines[[0, -1]]
         widths = [_compute_line_fwhm(line) for line in outer]
-        return bool((np.abs(outer[:, 1] - ends) / widths).max() > _CLEAR)
+        # FWHM beyond an outer line from which it is background: 2e-5 is left
+        return bool((np.abs(outer[:, 1] - ends) / widths).max() > 2.0)
 
-    def estimate_position(self, number: int) -> Estimate | None:
+    def estimate_position(self, number: int) -> fits.Estimate | None:
         """Return a line's position; None if it is not known to the line's width."""
         at = self.fit.get_position_index(number)
         place = self.fit.estimate(lambda p: float(p[at]) + self.start)
         width = _compute_line_fwhm(self.fit.line_parameters[number])
         return _keep_determined(place, width)
 
-    def estimate_fwhm(self, number: int) -> Estimate | None:
+    def estimate_fwhm(self, number: int) -> fits.Estimate | None:
         """Return a line's full width at half maximum; None if unknown."""
         width = _estimate_fwhm(self.fit, number)
         if self.other is not None:
             other = _estimate_fwhm(self.other, number)
-            weight = compute_akaike_weight(self.fit, self.other)
-            width = average_estimates(width, other, weight, self.fit.degrees_of_freedom)
+            weight = fits.compute_akaike_weight(self.fit, self.other)
+            width = fits.average_estimates(
+                width, other, weight, self.fit.degrees_of_freedom
+            )
         return _keep_determined(width)
 
     def sample_model(self) -> tuple[core.FloatArray, core.FloatArray]:
@@ -526,20 +513,22 @@ class _LineGroup:
         return places + self.start, self.fit.evaluate(places)
 
 
-def _keep_determined(estimate: Estimate, scale: float | None = None) -> Estimate | None:
+def _keep_determined(
+    estimate: fits.Estimate, scale: float | None = None
+) -> fits.Estimate | None:
     """Return an estimate; None if its interval is wider than it, or than a scale."""
     ends = estimate.low, estimate.high
     scale = estimate.value if scale is None else scale
     return estimate if core.is_determined(ends, scale) else None
 
 
-def _estimate_fwhm(fit: ModelFit, number: int) -> Estimate:
+def _estimate_fwhm(fit: fits.ModelFit, number: int) -> fits.Estimate:
     first, end = (fit.get_position_index(k) - 1 for k in (number, number + 1))
     return fit.estimate(lambda p: _compute_line_fwhm(p[first:end]), positive=True)
 
 
 def _compute_line_fwhm(line: core.FloatArray) -> float:
-    return compute_fwhm(*(convert_log_width(log) for log in line[2:]))
+    return fits.compute_fwhm(*(fits.convert_log_width(log) for log in line[2:]))
 
 
 _Owner = tuple[_LineGroup | None, int]  # the fit of a line, and its index in it
@@ -555,7 +544,8 @@ def _fit_groups(
     for number in range(1, len(places)):
         gap = places[number] - places[number - 1]
         near = gap <= _REACH * (widths[number - 1] + widths[number]) / 2
-        if near and len(groups[-1]) < _ONE_FIT:
+        # maximum of lines fitted together: time grows with the cube; chosen
+        if near and len(groups[-1]) < 6:
             groups[-1].append(number)
         else:
             groups.append([number])
@@ -593,21 +583,21 @@ def _fit_group(
         low, high = max(low, 0.0), min(high, float(features.place[-1]))
         inside = (profile.place_px >= low) & (profile.place_px <= high)
         at, values = profile.place_px[inside] - low, profile.value[inside]
-        sigmas = np.divide(widths, GAUSSIAN_FWHM)
+        sigmas = np.divide(widths, fits.GAUSSIAN_FWHM)
         start = np.column_stack([heights, np.subtract(places, low), sigmas])
         models = _fit_models(at, values, start, area, high - low)
         if not models:
             break
         best = _LineGroup(low, high, *models)
         read = [best.estimate_fwhm(number) for number in range(len(peaks))]
-        widths_told = [
+        fitted_widths = [
             width if one is None else one.value
             for one, width in zip(read, widths, strict=True)
         ]
-        change = float(np.abs(np.log(np.divide(widths_told, widths))).max())
+        change = float(np.abs(np.log(np.divide(fitted_widths, widths))).max())
         if change < _CONVERGENCE:
             break
-        widths = widths_told
+        widths = fitted_widths
     return best
 
 
@@ -638,31 +628,32 @@ def _fit_models(
     begin: core.FloatArray,
     area: float,
     length: float,
-) -> list[ModelFit]:
+) -> list[fits.ModelFit]:
     """Fit Gaussian and box models, and return the better model first."""
     # start from a box of the same FWHM with steep sides
-    width = begin[:, 2] * GAUSSIAN_FWHM
+    width = begin[:, 2] * fits.GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
-    bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
+    bell, box = (fits.fit_lines(at, values, start, area) for start in (begin, boxes))
     # every line must have kept its sign and be in the fit range, and every box must be
     # distinguishable from its blur
-    fits = [
+    candidates = [
         fit
         for fit in (bell, box)
         if fit
         and all(
             line[0] * start[0] > 0
             and 0 <= line[1] <= length
-            and abs(line[1] - start[1]) <= GAUSSIAN_FWHM * start[2] / 2
+            and abs(line[1] - start[1]) <= fits.GAUSSIAN_FWHM * start[2] / 2
             and (
                 fit is bell
-                or convert_log_width(line[3])
-                > _MIN_BOX * math.hypot(convert_log_width(line[2]), fit.area_px)
+                or fits.convert_log_width(line[3])
+                # of the blur: smaller boxes look like a Gaussian; chosen
+                > 0.5 * math.hypot(fits.convert_log_width(line[2]), fit.area_px)
             )
             for line, start in zip(fit.line_parameters, begin, strict=True)
         )
     ]
-    return sorted(fits, key=lambda fit: fit.akaike_criterion)
+    return sorted(candidates, key=lambda fit: fit.akaike_criterion)
 
 
 # Limits of a line's fitted FWHM among others over its plain width: wide overlapping
@@ -678,8 +669,8 @@ def _measure_lines(
 ) -> tuple[LineReading, ...]:
     """Measure every line by its fit and its half-maximum crossings."""
     read = []
-    place: Estimate | None
-    fwhm: Estimate | None
+    place: fits.Estimate | None
+    fwhm: fits.Estimate | None
     for (group, number), peak in zip(owners, features.peaks, strict=True):
         at = float(features.place[peak])
         height = sign * float(features.smooth[peak] - features.base)
@@ -706,18 +697,18 @@ def _measure_pairs(
     owners: Sequence[_Owner], lines: Sequence[LineReading], features: _CurveFeatures
 ) -> tuple[PairReading, ...]:
     pairs = []
-    distance: Estimate | None
-    dip: Estimate | None
+    distance: fits.Estimate | None
+    dip: fits.Estimate | None
     for first, ((one, at), (two, _)) in enumerate(itertools.pairwise(owners)):
         distance = dip = reason = None
         left, right = lines[first].place, lines[first + 1].place
         if one is None or two is None or left is None or right is None:
             reason = "one of the two lines has no fit"
         elif one is two:
-            distance, dip = _estimate_distance(one, at), _estimate_dip(one, at)
+            distance, dip = _estimate_pair(one, at)
         else:
             apart = right.value - left.value
-            distance = create_estimate(apart, math.hypot(left.sd, right.sd))
+            distance = fits.create_estimate(apart, math.hypot(left.sd, right.sd))
             # lines that hardly overlap: the sum of their separate fits
             course = np.linspace(left.value, right.value, _FINE + 1)
             levels = [
@@ -728,7 +719,7 @@ def _measure_pairs(
             low = float(min(level[0], level[-1]))
             noise = [g.fit.noise / math.sqrt(g.fit.pixels) for g in (one, two)]
             error = math.hypot(*noise) / low
-            dip = create_estimate(1 - float(level.min() / low), error)
+            dip = fits.create_estimate(1 - float(level.min() / low), error)
         distance = distance and _keep_determined(distance)
         dip = dip and _keep_determined(dip, 1.0)
         if reason is None and not (distance and dip):
@@ -749,13 +740,13 @@ def _measure_pairs(
     return tuple(pairs)
 
 
-def _estimate_distance(group: _LineGroup, first: int) -> Estimate:
-    at, other = map(group.fit.get_position_index, (first, first + 1))
-    return group.fit.estimate(lambda p: float(p[other] - p[at]))
+def _estimate_pair(
+    group: _LineGroup, first: int
+) -> tuple[fits.Estimate, fits.Estimate]:
+    """Estimate the distance of two lines of a fit, and the dip between them.
 
-
-def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
-    """Estimate the dip between two lines of a fit, relative to the lower line."""
+    The dip is relative to the lower line.
+    """
     at, other = map(group.fit.get_position_index, (first, first + 1))
 
     def compute_dip(p: core.FloatArray) -> float:
@@ -766,10 +757,11 @@ def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
         lower = min(level[: lowest + 1].max(), level[lowest:].max())
         return 1 - float(level[lowest] / lower)
 
-    return group.fit.estimate(compute_dip)
+    distance = group.fit.estimate(lambda p: float(p[other] - p[at]))
+    return distance, group.fit.estimate(compute_dip)
 
 
-def _classify_dip(dip: Estimate | None, least: float) -> Verdict:
+def _classify_dip(dip: fits.Estimate | None, least: float) -> Verdict:
     """Classify a dip by comparing its interval with a threshold."""
     if dip is None or dip.low <= least < dip.high:
         return "undecided"
@@ -784,7 +776,8 @@ def _find_step(
 ) -> core.FloatPair | None:
     """Return the levels before and after an edge; None if there is no edge."""
     level = -features.without_gaps if features.turned_over else features.without_gaps
-    count = max(2, round(_ENDS * len(level)))
+    # of the line: parts whose means are the levels of an edge; chosen
+    count = max(2, round(0.1 * len(level)))
     before, after = float(level[:count].mean()), float(level[-count:].mean())
     step, span = abs(after - before), float(np.ptp(features.smooth))
     left = noise / math.sqrt(profile.lines * count)
@@ -825,20 +818,22 @@ def _measure_edge(
         return None if tenth is None or most is None else abs(most - tenth)
 
     rough, plain = compute_width(smooth), compute_width(level)
-    sigma = (2.0 if rough is None else rough) / EDGE_10_90
-    fits = _fit_edge(profile, (before, step, place, max(sigma, 0.5)), area)
+    sigma = (2.0 if rough is None else rough) / fits.EDGE_10_90
+    candidates = _fit_edge(profile, (before, step, place, max(sigma, 0.5)), area)
     low, high = sorted(levels)
     widths = [
-        one.estimate(lambda p: EDGE_10_90 * convert_log_width(p[3]), positive=True)
-        for one in fits[:2]
+        one.estimate(
+            lambda p: fits.EDGE_10_90 * fits.convert_log_width(p[3]), positive=True
+        )
+        for one in candidates[:2]
     ]
     if not widths or widths[0].value > features.place[-1]:
         edge = EdgeReading(None, None, plain, step)
         return ProfileReadings((), (), edge, False, noise, low, high, None, ())
-    fit, width = fits[0], widths[0]
-    if len(fits) > 1:
-        weight = compute_akaike_weight(fit, fits[1])
-        width = average_estimates(width, widths[1], weight, fit.degrees_of_freedom)
+    fit, width = candidates[0], widths[0]
+    if len(candidates) > 1:
+        weight = fits.compute_akaike_weight(fit, candidates[1])
+        width = fits.average_estimates(width, widths[1], weight, fit.degrees_of_freedom)
     at = _keep_determined(fit.estimate(lambda p: float(p[2])), width.value)
     count = min(_CURVE_SAMPLES, 10 * len(features.place))
     places = np.linspace(0, features.place[-1], count)
@@ -849,7 +844,7 @@ def _measure_edge(
 
 def _fit_edge(
     profile: Profile, begin: tuple[float, float, float, float], area: float
-) -> list[ModelFit]:
+) -> list[fits.ModelFit]:
     """Fit an edge in its neighbourhood, so that distant structures do not widen it.
 
     Returns the models with level and with sloping sides, the better one first.
@@ -859,18 +854,20 @@ def _fit_edge(
     starts = np.geomspace(1, max(sigma, 1), 1 + math.ceil(math.log2(max(sigma, 1))))
     starts_tried: list[tuple[float, ...]]
     starts_tried = [(before, step, place, one, 0.0) for one in starts.tolist()]
-    best: list[ModelFit] = []
+    best: list[fits.ModelFit] = []
     near = np.ones(len(places), bool)
     for _ in range(1 + _TURNS):
-        fits = (fit_edge(places[near], values[near], one, area) for one in starts_tried)
-        sound = [fit for fit in fits if fit and fit.parameters[1] * step > 0]
+        candidates = (
+            fits.fit_edge(places[near], values[near], one, area) for one in starts_tried
+        )
+        sound = [fit for fit in candidates if fit and fit.parameters[1] * step > 0]
         if not sound:
             break
         former, best = best, sorted(sound, key=lambda fit: fit.akaike_criterion)
         low, rise, place, log, *slope = best[0].parameters.tolist()
         if former and abs(former[0].parameters[3] - log) < _CONVERGENCE:
             break
-        sigma = convert_log_width(log)
+        sigma = fits.convert_log_width(log)
         reach = max(_EDGE_REACH * math.hypot(sigma, area), _MIN_REACH_PX)
         near = np.abs(places - place) <= reach
         level_start = (low, rise, place, sigma)

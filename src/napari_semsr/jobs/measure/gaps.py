@@ -284,7 +284,7 @@ def gaps(
     >>> two = 1 / (1 + np.exp(distance - 12))
     >>> found = semsr.gaps(two, pixel_size_nm=2)
     >>> found.particles, [round(gap.width_nm, 1) for gap in found.found_gaps]
-    (2, [22.0])
+    (2, [22.4])
     >>> [round(size) for size in found.get_diameters("nm")], found.cut
     ([48, 48], 0)
     """

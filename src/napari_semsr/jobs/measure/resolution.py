@@ -1,8 +1,10 @@
 """Resolution measurement jobs: FRC, FRC maps, decorrelation and power spectra.
 
 `frc` and `frc_map` find the halves of a single mosaic, record both images, search for
-their shift, correlate, and report. What they share stands below them in this order;
-`decorrelation` and `spectrum` follow.
+their shift, correlate, and report. What they share is below them in this order;
+`decorrelation` and `spectrum` follow. Options are declared where they are read:
+`register` here, those of a correlation in `napari_semsr.analysis.frc.correlation`, and
+those of a map, which has the others too, in `napari_semsr.analysis.frc.map`.
 """
 
 import warnings
@@ -305,14 +307,11 @@ def frc_map(
     run.write_image(result.map)
     interval_nm = result.median_interval if result.unit == "nm" else None
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
-    but = (
-        analysis.CAUSE_WITH_REFERENCE
-        if options.reference
-        else analysis.CAUSE_WITHOUT_REFERENCE
-    )
     found_nm = (result.median_nm, interval_nm)
     what = f"median of the map of {run.image_names[0]}"
-    beyond = analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
+    beyond = analysis.format_cut_off_warning(
+        *found_nm, end_nm, reference=options.reference, what=what
+    )
     pixel = sized_image.mean_pixel_size_nm or 1.0
     p10_px, median_px, p90_px = (
         None if value is None else value / pixel
