@@ -654,9 +654,72 @@ class PreparedField:
     note: str | None = None  # Note on replaced pixels
 
 
-def prepare_field(micrograph: core.Micrograph, fit: ResamplingPlan) -> PreparedField:
-    """Prepare an image for network input and for measurements."""
-    data = micrograph.data
+_KEPT_BYTES = 32 << 20  # of blocks that neighbouring windows share; chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedBlocks:
+    """Array-like dask image whose last blocks are kept for neighbouring windows."""
+
+    source: core.ReadableArray  # (Y, X)
+    chunks: tuple[tuple[int, ...], ...]
+    blocks: core.BoundedCache
+
+    @property
+    def shape(self) -> core.IntPair:
+        """Shape of the image, (rows, columns)."""
+        return int(self.source.shape[0]), int(self.source.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Data type of the grey values."""
+        return np.dtype(self.source.dtype)
+
+    def __getitem__(self, index: tuple[slice, slice]) -> core.RealArray:
+        touched, ends = [], []
+        for part, sides in zip(index, self.chunks, strict=True):
+            span, edges = (
+                range(sum(sides))[part],
+                itertools.accumulate(sides, initial=0),
+            )
+            ends += [span.start, span.stop]
+            borders = itertools.pairwise(edges)
+            touched.append(
+                [b for b in borders if b[0] < span.stop and b[1] > span.start]
+            )
+        window = core.Box(*ends)
+        values = np.empty(window.shape, self.dtype)
+        for rows, columns in itertools.product(*touched):
+            block = core.Box(*rows, *columns)
+            kept = self.blocks.get(block)
+            if kept is None:
+                kept = core.read_box(self.source, block)
+                self.blocks.put(block, kept)
+            shared = block.intersection(window)
+            place, own = shared.relative_to(window), shared.relative_to(block)
+            values[place.slices] = kept[own.slices]
+        return values
+
+
+def _share_blocks(data: core.ReadableArray) -> core.ReadableArray:
+    """Keep the last blocks of a dask image, if a window's neighbours are small."""
+    chunks = getattr(data, "chunks", None)
+    if not hasattr(data, "compute") or chunks is None:
+        return data
+    largest = max(chunks[0]) * max(chunks[1]) * np.dtype(data.dtype).itemsize
+    if 4 * largest > _KEPT_BYTES:
+        return data
+    return _SharedBlocks(data, chunks, core.BoundedCache(_KEPT_BYTES))
+
+
+def prepare_field(
+    micrograph: core.Micrograph, fit: ResamplingPlan, *, shared: bool = True
+) -> PreparedField:
+    """Prepare an image for network input and for measurements.
+
+    Windows have blocks in common if `shared`, and are read as dask reads them if not.
+    """
+    data = _share_blocks(micrograph.data) if shared else micrograph.data
     strays = core.find_stray_pixels(data)
     if strays is None:
         shown_part = _resample_to_grid(data, micrograph.shape, fit)

@@ -72,7 +72,7 @@ def plan_enhancement(
     """
     yield core.Progress(0, 0, "Measuring the grey values")
     card, probe = model.card, predictor.effective_probe(options.halo_tolerance)
-    field = prepare_field(micrograph, output.fit)
+    field = prepare_field(micrograph, output.fit, shared=not apart)
     shown_field = field.input
     constant = predictor.device.type != "cpu" and not apart
     tiles, regrid = plan_field_tiles(
