@@ -170,7 +170,8 @@ class ClusterExecutor(Executor):
             key=f"tile-{row}-{column}-{self._token[:8]}",
         )
         self._futures.add(future)
-        self._track_future(future)
+        self.waiting += 1
+        future.add_done_callback(self._results.put)
 
     def result(self) -> object:
         """Return the result of a task, or `WaitingProgress` if there are no workers."""

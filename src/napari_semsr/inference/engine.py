@@ -45,7 +45,7 @@ from napari_semsr.inference.plan import (
 )
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import OmeZarrStore
-from napari_semsr.models import LoadedModel
+from napari_semsr.models import LoadedModel, release_memory
 
 _T = TypeVar("_T")
 Take = Callable[[int], Sequence[core.IntPair] | None]
@@ -347,7 +347,8 @@ def _run_whole_field(
         return
     plan = run.plan
 
-    def enhance_field() -> core.Float32Array:
+    def enhance_field() -> core.Job[core.Float32Array]:
+        yield step
         window, missing = plan.read_clean_window(
             core.Box.from_shape(plan.tiles.padded_shape)
         )
@@ -356,8 +357,12 @@ def _run_whole_field(
         mask_missing_pixels(output, missing, plan.model.card.scale)
         return output
 
-    with LocalExecutor(run, predictor) as executor:
-        result = yield from executor.call(enhance_field)
+    count = len(plan.outputs)
+    step = core.Progress(count - len(places), count, "Enhancing tiles")
+    try:
+        result = yield from run_in_thread(enhance_field(), predictor, step)
+    finally:
+        release_memory(predictor.device)
     field = core.Box.from_shape(plan.tiles.shape)
     inner = result[field.scale(plan.model.card.scale).slices]
     for place in places:
@@ -386,11 +391,11 @@ def _run_independent_tiles(
         plan, level0 = replace(run.plan, options=options), run.target.store.level0
         run = replace(run, plan=plan, target=level0)
         executor = ClusterExecutor(run, scheduler)
-    more = True
+    more, batch = True, predictor.batch or 1
     with executor:
         while more or executor.waiting:
             while more and executor.waiting < executor.slots:
-                places = take(predictor.batch or 1)
+                places = take(batch)
                 more = places is not None
                 if not places:
                     break
@@ -454,7 +459,7 @@ class Executor(ABC):
 
     def __init__(self) -> None:
         self.waiting = 0  # Number of submitted tasks
-        self._results: SimpleQueue[object] = SimpleQueue()
+        self._results: SimpleQueue[Any] = SimpleQueue()
 
     @abstractmethod
     def submit(self, places: Sequence[core.IntPair]) -> None:
@@ -472,10 +477,6 @@ class Executor(ABC):
     def _fetch_result(self, future: Any) -> object:
         return future.result()
 
-    def _track_future(self, future: Any) -> None:
-        self.waiting += 1
-        future.add_done_callback(self._results.put)
-
     def __enter__(self) -> Self:
         return self
 
@@ -492,7 +493,7 @@ class BackgroundThreads:
     """
 
     def __init__(
-        self, name: str, answers: "SimpleQueue[Any]", *, threads: int = 1
+        self, name: str, answers: "SimpleQueue[CallResult]", *, threads: int = 1
     ) -> None:
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._answers = answers
@@ -566,40 +567,26 @@ class LocalExecutor(Executor):
 
     def submit(self, places: Sequence[core.IntPair]) -> None:
         """Submit a group of tiles as one task."""
-        self._submit_call(self._worker.enhance, places)
-
-    def call(
-        self, function: Callable[..., object], *argument: object
-    ) -> Generator[None, None, Any]:
-        """Run a function as a task and return its result."""
-
-        def run_task() -> object:
-            with self._worker.track_task():
-                return function(*argument)
-
-        self._submit_call(run_task)
-        while (result := self.result()) is None:
-            yield None
-        return result
-
-    def _submit_call(self, function: Callable[..., object], *argument: object) -> None:
         self.waiting += 1
-        self._thread.submit(partial(function, *argument))
+        self._thread.submit(partial(self._worker.enhance, places))
 
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
         self._thread.close()
 
 
-def run_in_thread(job: core.Job[_T], predictor: Predictor) -> core.Job[_T]:
+_MEASURING = core.Progress(0, 0, "Measuring the network")
+
+
+def run_in_thread(
+    job: core.Job[_T], predictor: Predictor, progress: core.Progress = _MEASURING
+) -> core.Job[_T]:
     """Run a long-step job in a thread, repeating its last progress while waiting.
 
     This allows the caller to stop it: closing the generator ends it within a layer of
     the network.
     """
     stop, answers = threading.Event(), SimpleQueue[CallResult]()
-    progress = core.Progress(0, 0, "Measuring the network")
-
     thread = BackgroundThreads("semsr-plan", answers)
 
     def check_stopped() -> None:
