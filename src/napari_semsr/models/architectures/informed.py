@@ -347,7 +347,7 @@ class Gate(NamedTuple):
 
 
 def _build_condition_layers(
-    local: ThreeScaleNet | two_scale.TwoScaleNet,
+    local: ThreeScaleNet,
 ) -> tuple[nn.Sequential, nn.ModuleList]:
     """Build the layers that compute scales and shifts for a local network's blocks."""
     embed = nn.Sequential(
@@ -373,15 +373,12 @@ class InformedRestorer(nn.Module):
     """Combination of `SurveyNet` and a local network conditioned on its estimates.
 
     `widths`, `down` and `up` are those of `ThreeScaleNet`, `survey_width` is the number
-    of channels of `SurveyNet`. With `dilations`, the local part is a `TwoScaleNet` with
-    these dilations, the first of `widths` as its width, and the first of `down` as its
-    `fine_blocks`.
+    of channels of `SurveyNet`.
 
     `survey` analyses the whole field once. `local` restores tiles of the dehazed field;
     its own weights are those for a field with average faults, and it predicts noise and
     loss by blur separately. If the blur is known, a `Sharpener` with the widths
-    `sharpener` replaces it; the local part must then be a `ThreeScaleNet`, so that both
-    have the same receptive field.
+    `sharpener` replaces it, which has the same receptive field.
     """
 
     scale = 1
@@ -393,28 +390,14 @@ class InformedRestorer(nn.Module):
         down: Sequence[int] = (1, 2, 3),
         up: Sequence[int] = (2, 2),
         survey_width: int = 32,
-        dilations: Sequence[int] = (),
         sharpener: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if sharpener and dilations:
-            msg = "a sharpener needs a local part of three scales, without dilations"
-            raise ValueError(msg)
         self.survey = two_scale.SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
-        self.dilations = tuple(dilations)
-        self.local = self._build_local_network(corrections=2)
+        self.local = ThreeScaleNet(*self.shape, corrections=2)
         self.embed, self.tell = _build_condition_layers(self.local)
         self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
-
-    def _build_local_network(
-        self, corrections: int
-    ) -> ThreeScaleNet | two_scale.TwoScaleNet:
-        widths, down, up = self.shape
-        if not self.dilations:
-            return ThreeScaleNet(widths, down, up, corrections)
-        shape = widths[0], down[0], self.dilations
-        return two_scale.TwoScaleNet(*shape, told=True, corrections=corrections)
 
     def analyse_field(self, field: Tensor) -> two_scale.SurveyResult:
         """Analyse whole fields (B, 1, H, W) in fp32.
@@ -477,7 +460,7 @@ class InformedRestorer(nn.Module):
         deblur: float = 1.0,
         spectrum: Tensor | None = None,
         noise: float | None = None,
-    ) -> ThreeScaleNet | two_scale.TwoScaleNet:
+    ) -> ThreeScaleNet:
         """Build the network that restores tiles of a dehazed field.
 
         From the condition (9,) in the order of `core.FAULTS`, the power (12,) at
@@ -486,7 +469,6 @@ class InformedRestorer(nn.Module):
         standard deviation of the noise, if that is known in addition to the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
-        local: ThreeScaleNet | two_scale.TwoScaleNet
         if spectrum is not None and self.sharpener is not None:
             noise_tensor = None if noise is None else shares.new_tensor([noise])
             measured = spectrum[None], noise_tensor
@@ -494,7 +476,7 @@ class InformedRestorer(nn.Module):
             gate = Gate.from_spectrum(*measured)
             local = self.sharpener.build_network(filters, gate, shares)
         else:
-            local = self._build_local_network(corrections=1)
+            local = ThreeScaleNet(*self.shape)
             local.filters = compute_wiener_filters(condition[None], rings[None])
             state = dict(self.local.state_dict())
             for part in _HEAD:
