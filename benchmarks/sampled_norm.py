@@ -23,9 +23,8 @@ from torch import nn
 from napari_semsr.core import Micrograph, run as finish
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.inference.engine import enhance_in_memory
+from napari_semsr.inference.plan import measure_sample
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import measure_sample
-from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LoadedModel
 from tests.enhancing import plan_of
 
@@ -59,7 +58,7 @@ def compare() -> Iterator[dict[str, Any]]:
     plan = plan_of(image, loaded, options, predictor)
     for seed in range(DRAWS):
         predictor.statistics = None
-        found = finish(measure_sample(TiledRun(plan, None), predictor, seed=seed))
+        found = finish(measure_sample(plan, predictor, seed=seed))
         predictor.statistics = found.statistics
         result = predictor.predict(np.asarray(image.data), plan.scaling)
         yield {

@@ -21,7 +21,7 @@ from tests.tiny_models import write_tiny_recipe
 # Models: the header and the card in it, and the bytes.
 
 _NETWORKS: dict[str, dict[str, Any]] = {
-    "two-scale": {"width": 4, "fine_blocks": 1, "dilations": [1], "wide_blocks": 1},
+    "two-scale": {"width": 4, "fine_blocks": 1, "dilations": [1]},
     "informed": {"widths": [4, 8, 8], "down": [1, 1, 1], "up": [1, 1]},
     "place": {"width": 4, "dilations": [1, 2]},
     "correction": {"network": "srcnn", "options": {"widths": [4, 4]}},

@@ -9,7 +9,7 @@ from napari_semsr.inference import (
     EnhanceOptions,
     create_enhanced_array,
     enhance_in_memory,
-    plan,
+    network_input,
 )
 from napari_semsr.inference.network_input import HazeMap, measure_scaling, survey_field
 
@@ -35,7 +35,7 @@ def test_tiles_equal_the_untiled_definition(
     make_loaded, whole, hazy, tile, monkeypatch
 ):
     # which has no limit to the noise of flat areas
-    monkeypatch.setattr(plan, "find_coring_threshold", lambda *_: 0.0)
+    monkeypatch.setattr(network_input, "find_coring_threshold", lambda *_: 0.0)
     loaded = make_loaded("informed")
     options = EnhanceOptions(tile=tile, precision="fp32")
     made = run(enhance_in_memory(Micrograph(hazy), loaded, options))

@@ -10,13 +10,13 @@ from torch import nn
 from napari_semsr.core import DeviceMemoryError, Micrograph, SemsrError, WriteError, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.ensemble import FixedMoments, MeasuredMoments, Statistics
-from napari_semsr.inference.plan import choose_strategy
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import (
+from napari_semsr.inference.plan import (
     SampledStatistics,
+    choose_strategy,
     draw_stratified_sample,
     stratify_tiles,
 )
+from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import read
 from tests.enhancing import fill, store_for, tiles_of
 from tests.refusals import refused
@@ -95,7 +95,7 @@ def test_a_resumed_run_is_identical(make_loaded, rng, tmp_path, monkeypatch):
     job.close()
     kept = store.read_notes()["frozen"]
     assert SampledStatistics.from_json(kept).sample_tiles >= 8
-    monkeypatch.setattr("napari_semsr.inference.sampled.measure_sample", None)
+    monkeypatch.setattr("napari_semsr.inference.engine.measure_sample", None)
     again = _store(tmp_path, image, loaded, SMALL, resume=True)
     options = SMALL.replace(memory_gb=8)  # in which the field would fit by now
     report = run(fill(image, loaded, again, options))

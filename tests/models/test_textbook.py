@@ -4,14 +4,17 @@ import pytest
 import torch
 
 from napari_semsr.models.architectures.blocks import LanczosUpsampling
-from napari_semsr.models.architectures.discriminators import PatchGAN
 from napari_semsr.models.architectures.super_resolution import (
     EDSR,
     LocalAttention,
     RRDBNet,
     SRResNet,
 )
-from napari_semsr.models.architectures.translation import Pix2PixUNet, ResNetGenerator
+from napari_semsr.models.architectures.translation import (
+    PatchGAN,
+    Pix2PixUNet,
+    ResNetGenerator,
+)
 from tests.models.reach import count_weights
 
 PLAIN = {"first_norm": False, "dropout": 0}

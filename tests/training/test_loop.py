@@ -65,7 +65,7 @@ def test_affine_psnr_ignores_gain_and_offset_and_restoring_keeps_shapes(rng):
 
 def test_start_from_takes_over_what_fits(tmp_path: Path) -> None:
     first = run(loop.train(RECIPE, tmp_path / "first")).model
-    wider = {**RECIPE.architecture_options, "wide_blocks": 1}
+    wider = {**RECIPE.architecture_options, "dilations": [1, 1]}
     how = {"architecture_options": wider, "steps": 1, "learning_rate": 1e-12}
     second = RECIPE.replace(start_from=str(first), **how)
     grown = load_model(run(loop.train(second, tmp_path / "second")).model).module

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import default_collate
 
 from napari_semsr.core import FAULTS, OptionError, get_noise
-from napari_semsr.models import InformedRestorer, build_network, save_model
+from napari_semsr.models import InformedRestorer
 from napari_semsr.simulation import draw_phantom
-from napari_semsr.training import fit as loop, scenes
+from napari_semsr.training import scenes
 from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.learner import RestorerLearner, fault_loss
 from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
@@ -107,30 +107,6 @@ def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) ->
         asked = recipe(data=scans.replace(scanned=share))
         card = create_model_card(asked, InformedRestorer(**SMALL), {})
         assert [entry["name"] for entry in card.training["learnt_from"]] == names
-
-
-TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_width": 8}
-
-
-def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
-    torch.manual_seed(3)
-    options = {"width": 8, "fine_blocks": 1, "dilations": [1, 2]}
-    plain = build_network("two-scale", options)
-    torch.nn.init.normal_(plain.head.weight, std=0.1)
-    asked = recipe(architecture="two-scale", architecture_options=options)
-    path = tmp_path / "plain.safetensors"
-    save_model(path, plain, create_model_card(asked, plain, {}))
-    asked = recipe(architecture_options=TWO_SCALE, local_from=str(path))
-    network, field = loop.build_initial_network(asked), torch.rand(1, 1, 64, 64)
-    field[..., :16] = 0
-    found = network.analyse_field(field)
-    mender = network.build_restorer(found.condition[0], found.rings[0])
-    assert torch.allclose(mender(field), plain(field), atol=1e-6)
-    torch.nn.init.normal_(network.tell[0].weight, std=0.1)
-    for block in network.local.list_blocks():
-        torch.nn.init.normal_(block.second.weight, std=0.1)
-    told = network.build_restorer(found.condition[0], found.rings[0])
-    assert not torch.allclose(told(field), plain(field), atol=1e-6)
 
 
 def test_an_averaged_image_keeps_its_structure_and_loses_its_noise() -> None:

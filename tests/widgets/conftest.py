@@ -25,7 +25,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.inference.executors import TileWorker
+from napari_semsr.inference.tiles import TileWorker
 from napari_semsr.widgets.base.panel import VerbPanel
 from napari_semsr.widgets.base.results import set_project_folder
 from napari_semsr.widgets.base.runner import is_alive

@@ -14,17 +14,15 @@ from distributed import Client, WorkerPlugin
 from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker
 
-from napari_semsr.core import (
-    Cancelled,
-    IntPair,
-    OptionError,
-    SemsrError,
-    WaitingProgress,
-    format_one_line,
-)
-from napari_semsr.inference.executors import STOP_MESSAGE, Executor, TileWorker
+from napari_semsr import core
+from napari_semsr.inference.engine import Executor
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import TiledRun, TileResult
+from napari_semsr.inference.tiles import (
+    STOP_MESSAGE,
+    TiledRun,
+    TileResult,
+    TileWorker,
+)
 
 _WAITING_PER_THREAD = 2  # tiles queued for each thread of a cluster; chosen
 PATIENCE_S = 10.0
@@ -66,11 +64,11 @@ def unregister_run(token: str) -> None:
         worker.stop()
 
 
-def enhance_tiles(token: str, places: Sequence[IntPair]) -> list[TileResult]:
+def enhance_tiles(token: str, places: Sequence[core.IntPair]) -> list[TileResult]:
     """Enhance and write tiles of a registered run, as a worker task."""
     worker = _workers.get(token)
     if worker is None:
-        raise Cancelled(STOP_MESSAGE)
+        raise core.Cancelled(STOP_MESSAGE)
     return worker.enhance(places)
 
 
@@ -98,16 +96,16 @@ def connect_client(address: str) -> Client:
     if not inside and (place is None or not 0 < int(place["port"]) <= _LAST_PORT):
         msg = (
             "`scheduler` must be an address like tcp://host:8786, got "
-            f"{format_one_line(address)!r:.80}."
+            f"{core.format_one_line(address)!r:.80}."
         )
-        raise OptionError(msg, code="address-invalid")
+        raise core.OptionError(msg, code="address-invalid")
     try:
         if not inside:
             _check_scheduler(address)
         return Client(address, set_as_default=False, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
         msg = f"No dask scheduler responds at {address}; check `scheduler`."
-        raise OptionError(msg, code="cluster-unreachable") from error
+        raise core.OptionError(msg, code="cluster-unreachable") from error
 
 
 def _check_scheduler(address: str) -> None:
@@ -149,7 +147,7 @@ class ClusterExecutor(Executor):
         self._end = ExitStack()
         self._futures: set[object] = set()
         self._check_time = 0.0
-        self._no_workers: WaitingProgress | None = None
+        self._no_workers: core.WaitingProgress | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as end:
@@ -161,7 +159,7 @@ class ClusterExecutor(Executor):
             self._end = end.pop_all()
         return self
 
-    def submit(self, places: Sequence[IntPair]) -> None:
+    def submit(self, places: Sequence[core.IntPair]) -> None:
         """Submit a group of tiles as one task."""
         row, column = places[0]
         future = self._client.submit(
@@ -172,7 +170,8 @@ class ClusterExecutor(Executor):
             key=f"tile-{row}-{column}-{self._token[:8]}",
         )
         self._futures.add(future)
-        self._track_future(future)
+        self.waiting += 1
+        future.add_done_callback(self._results.put)
 
     def result(self) -> object:
         """Return the result of a task, or `WaitingProgress` if there are no workers."""
@@ -188,7 +187,7 @@ class ClusterExecutor(Executor):
                         f"waiting for a worker: the cluster at {self._address} has no "
                         "workers"
                     )
-                    self._no_workers = WaitingProgress(0, 0, text)
+                    self._no_workers = core.WaitingProgress(0, 0, text)
             self._check_time = time.monotonic()
         return self._no_workers
 
@@ -203,14 +202,14 @@ class ClusterExecutor(Executor):
                 "killed or ran out of memory. Give the workers more memory or use a "
                 "smaller `tile`, then run again with `resume`; finished tiles are kept."
             )
-            raise SemsrError(msg, code="process-died") from error
+            raise core.SemsrError(msg, code="process-died") from error
         except (CancelledError, CommClosedError) as error:
             msg = (
                 f"The connection to the dask cluster at {self._address} was lost. "
                 "Restart the cluster, then run again with `resume`; finished tiles are "
                 "kept."
             )
-            raise SemsrError(msg, code="cluster-lost") from error
+            raise core.SemsrError(msg, code="cluster-lost") from error
         future.release()
         return results
 

@@ -8,14 +8,18 @@ Networks with live normalisation layers are run whole, or in tiles with statisti
 a sample (`napari_semsr.inference.plan`).
 """
 
+import itertools
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from typing import Self
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import psutil
@@ -23,15 +27,6 @@ import psutil
 from napari_semsr import core
 from napari_semsr.inference import tiles
 from napari_semsr.inference.ensemble import MeasuredMoments
-from napari_semsr.inference.executors import (
-    LocalExecutor,
-    Take,
-    Work,
-    create_block_source,
-    create_tile_source,
-    run_in_thread,
-    run_tiles,
-)
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.network_input import mask_missing_pixels
 from napari_semsr.inference.options import (
@@ -41,17 +36,28 @@ from napari_semsr.inference.options import (
     plan_output,
 )
 from napari_semsr.inference.plan import (
+    EnhancePlan,
+    SampledStatistics,
     choose_block,
     choose_strategy,
-    get_sampled_statistics,
+    measure_sample,
     plan_enhancement,
 )
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import SampledStatistics
 from napari_semsr.io import OmeZarrStore
-from napari_semsr.models import LoadedModel
+from napari_semsr.models import LoadedModel, release_memory
 
+_T = TypeVar("_T")
+Take = Callable[[int], Sequence[core.IntPair] | None]
+"""Function that returns up to a given number of tiles, an empty list to wait, or None
+at the end.
+"""
+Work = Generator[list[tiles.TileResult] | core.Progress | None]
+"""Generator that yields tiles as they are written, or None while tasks are still
+running.
+"""
 STRATEGY_KEY = "way"
+_STATISTICS_KEY = "frozen"  # key of the statistics in a store
 _PERIOD_S = 0.05  # between two readings of memory use; chosen
 _ROUNDING = 0.999  # share of a width that remains after logarithm and exponential
 _logger = logging.getLogger(__name__)
@@ -120,7 +126,7 @@ class MemoryMonitor:
 class PlannedRun:
     """A fully planned run, ready to process its first tile."""
 
-    plan: tiles.EnhancePlan
+    plan: EnhancePlan
     predictor: Predictor  # The network on its device
     watch: MemoryMonitor  # Memory use and time so far
     scheduler: str | None  # Address of a dask cluster; None for this process
@@ -313,8 +319,13 @@ def _run_tiles(
     grown_before = enhance_run.watch.memory_growth_bytes if has_limit else 0
     statistics = None
     if plan.strategy.norm == "sampled" and places:
-        sampling = get_sampled_statistics(run, predictor, target)
-        statistics = yield from run_in_thread(sampling, predictor)
+        before = target.read_value(_STATISTICS_KEY)
+        if before is None:
+            sampling = measure_sample(plan, predictor)
+            statistics = yield from run_in_thread(sampling, predictor)
+            target.store_value(_STATISTICS_KEY, statistics.to_json())
+        else:
+            statistics = SampledStatistics.from_json(before)
         tally.notes.append(core.Message(statistics.describe(), "statistics-sampled"))
         run = replace(run, statistics=statistics.statistics)
     predictor.statistics = run.statistics
@@ -336,7 +347,8 @@ def _run_whole_field(
         return
     plan = run.plan
 
-    def enhance_field() -> core.Float32Array:
+    def enhance_field() -> core.Job[core.Float32Array]:
+        yield step
         window, missing = plan.read_clean_window(
             core.Box.from_shape(plan.tiles.padded_shape)
         )
@@ -345,8 +357,12 @@ def _run_whole_field(
         mask_missing_pixels(output, missing, plan.model.card.scale)
         return output
 
-    with LocalExecutor(run, predictor) as executor:
-        result = yield from executor.call(enhance_field)
+    count = len(plan.outputs)
+    step = core.Progress(count - len(places), count, "Enhancing tiles")
+    try:
+        result = yield from run_in_thread(enhance_field(), predictor, step)
+    finally:
+        release_memory(predictor.device)
     field = core.Box.from_shape(plan.tiles.shape)
     inner = result[field.scale(plan.model.card.scale).slices]
     for place in places:
@@ -359,17 +375,35 @@ def _run_independent_tiles(
     take: Take,
     scheduler: str | None,
 ) -> Work:
-    """Run independent tiles in this process or on a cluster."""
-    batch = predictor.batch or 1
-    if scheduler is None:
-        return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
-    from napari_semsr.inference.cluster import ClusterExecutor  # slow to import
+    """Run independent tiles in this process or on a cluster, in the order of `take`.
 
-    # the same precision on all workers, whatever they support; they write one level
-    options = run.plan.options.replace(precision=predictor.precision)
-    plan, level0 = replace(run.plan, options=options), run.target.store.level0
-    run = replace(run, plan=plan, target=level0)
-    return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
+    Yields lists of results; an empty one if no task is running, None if one is. Closing
+    this iterator stops tasks within a layer of the network.
+    """
+    executor: Executor
+    if scheduler is None:
+        executor = LocalExecutor(run, predictor)
+    else:
+        from napari_semsr.inference.cluster import ClusterExecutor  # slow to import
+
+        # the same precision on all workers, whatever they support; they write one level
+        options = run.plan.options.replace(precision=predictor.precision)
+        plan, level0 = replace(run.plan, options=options), run.target.store.level0
+        run = replace(run, plan=plan, target=level0)
+        executor = ClusterExecutor(run, scheduler)
+    more, batch = True, predictor.batch or 1
+    with executor:
+        while more or executor.waiting:
+            while more and executor.waiting < executor.slots:
+                places = take(batch)
+                more = places is not None
+                if not places:
+                    break
+                executor.submit(places)
+            if executor.waiting:
+                yield executor.result()
+            elif more:
+                yield []
 
 
 def _collect_tiles(
@@ -407,3 +441,192 @@ def _collect_tiles(
             message = notes[0] if notes else f"Enhancing tiles{note}"
             step = core.Progress(done_count, len(plan), message)
             yield step
+
+
+# Execution on threads of this process. A few tasks are submitted at a time, in an order
+# that may change during a run. The loop never waits long for a task, so that it can be
+# stopped; a stop is checked between the layers of the network.
+
+# A third of the 0.3 s within which a cancel must be acknowledged
+_HEARTBEAT_S = 0.1
+_MAX_GPU_THREADS = 4  # threads that read and write for one GPU
+
+
+class Executor(ABC):
+    """Base class of executors that run tasks in this process or on a cluster."""
+
+    slots = 1  # Maximum number of submitted tasks
+
+    def __init__(self) -> None:
+        self.waiting = 0  # Number of submitted tasks
+        self._results: SimpleQueue[Any] = SimpleQueue()
+
+    @abstractmethod
+    def submit(self, places: Sequence[core.IntPair]) -> None:
+        """Submit a group of tiles to be run in one pass."""
+
+    def result(self) -> Any:
+        """Return the next result, or None if no task finishes within a heartbeat."""
+        try:
+            future = self._results.get(timeout=_HEARTBEAT_S)
+        except Empty:
+            return None
+        self.waiting -= 1
+        return self._fetch_result(future)
+
+    def _fetch_result(self, future: Any) -> object:
+        return future.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def __exit__(self, *_: object) -> None:
+        """Cancel queued tasks, stop running tasks, and wait for them."""
+
+
+class BackgroundThreads:
+    """Background threads, usually one, that execute calls in submission order.
+
+    They communicate by queues written in C: a keyboard interrupt may come at any line
+    of Python, and within a lock of `concurrent.futures` it would leave it locked.
+    """
+
+    def __init__(
+        self, name: str, answers: "SimpleQueue[CallResult]", *, threads: int = 1
+    ) -> None:
+        self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._answers = answers
+        self._threads = [
+            threading.Thread(target=self._run_calls, name=name, daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, call: Callable[[], object]) -> None:
+        """Queue a call whose `CallResult` is put into the answer queue."""
+        self._calls.put(call)
+
+    def is_current_thread(self) -> bool:
+        """Return whether the calling thread is one of these background threads."""
+        return threading.current_thread() in self._threads
+
+    def close(self) -> None:
+        """Wait for submitted calls to finish, then end the threads."""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run_calls(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                answer = CallResult(call())
+            except BaseException as error:  # noqa: BLE001 - raised by `CallResult`
+                answer = CallResult(None, error)
+            self._answers.put(answer)
+            del answer, call
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """Return value or exception of a call in another thread."""
+
+    value: object
+    error: BaseException | None = None
+
+    def result(self) -> Any:
+        """Return the value of the call, or raise its exception."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class LocalExecutor(Executor):
+    """Executor on threads of this process.
+
+    A GPU has two to four threads: while it computes, one waits for it and the others
+    read the next tiles or write the last ones. A CPU has two, one of which is in the
+    network: a window on all cores is as fast as one for each core (measured on two:
+    10 % faster or slower) and needs the memory of one. With a viewer it has one, since
+    the order of tiles that are not submitted may still change. dask would not help here
+    (``docs/scaling.md``).
+    """
+
+    def __init__(self, run: tiles.TiledRun, predictor: Predictor) -> None:
+        super().__init__()
+        self._worker = tiles.TileWorker(run, predictor)
+        self.slots = max(2, min(core.count_available_cores() // 2, _MAX_GPU_THREADS))
+        if predictor.device.type == "cpu":
+            self._worker.passing = threading.Lock()
+            self.slots = 2 if getattr(run.target, "live", None) is None else 1
+        self._thread = BackgroundThreads(
+            "semsr-tiles", self._results, threads=self.slots
+        )
+
+    def submit(self, places: Sequence[core.IntPair]) -> None:
+        """Submit a group of tiles as one task."""
+        self.waiting += 1
+        self._thread.submit(partial(self._worker.enhance, places))
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.stop()
+        self._thread.close()
+
+
+_MEASURING = core.Progress(0, 0, "Measuring the network")
+
+
+def run_in_thread(
+    job: core.Job[_T], predictor: Predictor, progress: core.Progress = _MEASURING
+) -> core.Job[_T]:
+    """Run a long-step job in a thread, repeating its last progress while waiting.
+
+    This allows the caller to stop it: closing the generator ends it within a layer of
+    the network.
+    """
+    stop, answers = threading.Event(), SimpleQueue[CallResult]()
+    thread = BackgroundThreads("semsr-plan", answers)
+
+    def check_stopped() -> None:
+        if stop.is_set() and thread.is_current_thread():
+            raise core.Cancelled(tiles.STOP_MESSAGE)
+
+    release = predictor.add_layer_check(check_stopped, probing=True)
+    try:
+        while True:
+            thread.submit(partial(next, job))
+            while True:
+                try:
+                    answer = answers.get(timeout=_HEARTBEAT_S)
+                    break
+                except Empty:
+                    yield progress
+            if isinstance(answer.error, StopIteration):
+                result: _T = answer.error.value
+                return result
+            progress = answer.result()
+            yield progress
+    finally:
+        stop.set()
+        thread.submit(job.close)
+        thread.close()
+        release()
+
+
+def create_block_source(places: Sequence[core.IntPair], block: core.IntPair) -> Take:
+    """Create a `Take` of tile blocks (rows, columns) that share a window."""
+    blocks: dict[core.IntPair, list[core.IntPair]] = {}
+    for row, column in places:
+        blocks.setdefault((row // block[0], column // block[1]), []).append(
+            (row, column)
+        )
+    waiting = iter(blocks.values())
+    return lambda _count: next(waiting, None)
+
+
+def create_tile_source(places: Sequence[core.IntPair]) -> Take:
+    """Create a `Take` that returns tiles in the given order."""
+    waiting = iter(places)
+    return lambda count: list(itertools.islice(waiting, count)) or None

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_semsr.core import Box, IntPair, SemsrError, WriteError
+from napari_semsr import core
 from napari_semsr.models import InstanceNormCall, NormInterceptor, has_float64
 
 
@@ -39,7 +39,7 @@ class Orientation(NamedTuple):
         original_pose = image.flip(self._flip_axes)
         return original_pose.transpose(2, 3) if self.transpose else original_pose
 
-    def transform_box(self, box: Box, shape: IntPair) -> Box:
+    def transform_box(self, box: core.Box, shape: core.IntPair) -> core.Box:
         """Transform a box in an image of the given shape to this orientation."""
         (rows, columns), (y0, y1, x0, x1) = shape, astuple(box)
         if self.transpose:
@@ -48,7 +48,7 @@ class Orientation(NamedTuple):
             y0, y1 = rows - y1, rows - y0
         if self.columns:
             x0, x1 = columns - x1, columns - x0
-        return Box(y0, y1, x0, x1)
+        return core.Box(y0, y1, x0, x1)
 
     @property
     def _flip_axes(self) -> list[int]:
@@ -59,7 +59,7 @@ ALL = tuple(Orientation(*bits) for bits in itertools.product((False, True), repe
 FLIPS = tuple(turn for turn in ALL if not turn.transpose)
 
 
-def run_network(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
+def run_network(network: nn.Module, image: Tensor, keep: core.Box | None) -> Tensor:
     """Run a network on `image` (B, 1, H, W); return the output or its part `keep`.
 
     If the network supports it, only what that part needs is computed.
@@ -89,7 +89,7 @@ class SelfEnsemble(nn.Module):
         self.networks, self.turns = nn.ModuleList(networks), tuple(turns)
 
     def forward(
-        self, image: Tensor, keep: Box | None = None, around: Around = nullcontext
+        self, image: Tensor, keep: core.Box | None = None, around: Around = nullcontext
     ) -> Tensor:
         """Return the mean output for an image (B, 1, H, W) or its region `keep`.
 
@@ -115,7 +115,7 @@ class _CoredSharpening(nn.Module):
         super().__init__()
         self.networks, self.threshold = nn.ModuleList(networks), threshold
 
-    def forward(self, image: Tensor, keep: Box | None = None) -> Tensor:
+    def forward(self, image: Tensor, keep: core.Box | None = None) -> Tensor:
         """Return the output for an image (B, 1, H, W) or its region `keep`."""
         less, more = (run_network(one, image, keep) for one in self.networks)
         output: Tensor = less + core_step(more - less, self.threshold)
@@ -217,7 +217,7 @@ def convert_read_errors() -> Iterator[None]:
             "Cannot read the statistics stored in the output: use `overwrite` to "
             "start again."
         )
-        raise WriteError(msg, code="file-damaged") from error
+        raise core.WriteError(msg, code="file-damaged") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,5 +301,5 @@ class FixedMoments(NormInterceptor):
                 f"network, whose layer {self.count + 1} has {channels} channels: "
                 "measure the statistics again."
             )
-            raise SemsrError(msg, code="statistics-mismatch")
+            raise core.SemsrError(msg, code="statistics-mismatch")
         return self._moments[self.count].normalise(norm.input, norm)

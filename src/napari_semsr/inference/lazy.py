@@ -30,14 +30,13 @@ from napari_semsr.core import (
 from napari_semsr.inference.ensemble import Statistics
 from napari_semsr.inference.network_input import ResampledField, get_source_box
 from napari_semsr.inference.options import EnhanceOptions, plan_output
-from napari_semsr.inference.plan import get_sampled_statistics, plan_enhancement
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import (
-    ArraySink,
+from napari_semsr.inference.plan import (
     EnhancePlan,
     ExecutionStrategy,
-    TiledRun,
+    measure_sample,
+    plan_enhancement,
 )
+from napari_semsr.inference.predictor import Predictor
 from napari_semsr.models import LoadedModel
 
 _ready: weakref.WeakKeyDictionary[object, dict[tuple[str, str], Predictor]]
@@ -154,9 +153,7 @@ def create_enhanced_array(
     job = plan_enhancement(micrograph, output, model, settings, predictor, apart=True)
     plan, statistics = finish(job), None
     if plan.strategy.norm == "sampled":
-        nowhere = ArraySink(np.empty(0))
-        sampling = get_sampled_statistics(TiledRun(plan, None), predictor, nowhere)
-        statistics = finish(sampling).statistics
+        statistics = finish(measure_sample(plan, predictor)).statistics
     return _build_dask_array(micrograph, plan, statistics)
 
 

@@ -18,14 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from napari_semsr.core import (
-    BoundedCache,
-    Box,
-    FloatPair,
-    IntPair,
-    RealArray,
-    convert_dtype,
-)
+from napari_semsr import core
 from napari_semsr.inference.options import OutputPlan
 from napari_semsr.io import OmeZarrStore, compute_pyramid_shapes, downsample_block
 
@@ -41,12 +34,12 @@ _BLOCK = 256  # side of the blocks of that file; chosen
 class ResampledInput:
     """Input pyramid `sources` (Y, X) resampled to any level of the output grid."""
 
-    sources: Sequence[RealArray]
-    shape: IntPair
+    sources: Sequence[core.RealArray]
+    shape: core.IntPair
     dtype: np.dtype[np.generic]
-    grey: FloatPair | None = None
+    grey: core.FloatPair | None = None
 
-    def read(self, box: Box, step: int) -> RealArray:
+    def read(self, box: core.Box, step: int) -> core.RealArray:
         """Return a region (Y, X) of a level by nearest-neighbour sampling."""
         sources = self.sources
         fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
@@ -64,7 +57,7 @@ class ResampledInput:
                 part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
             if self.dtype.kind == "f":
                 return np.array(part, dtype=self.dtype)
-        return convert_dtype(part, self.dtype)[0]
+        return core.convert_dtype(part, self.dtype)[0]
 
     def average_levels(self) -> None:
         """Add coarser sources by averaging, to avoid noise in coarse levels.
@@ -84,7 +77,7 @@ class ResampledInput:
 
 
 def _compute_source_indices(
-    span: IntPair, step: int, size: int, level_count: int
+    span: core.IntPair, step: int, size: int, level_count: int
 ) -> NDArray[np.intp]:
     """Return the source index of each pixel in a level along one axis."""
     centres = (np.arange(*span) + 0.5) * (step * size / level_count)
@@ -92,8 +85,8 @@ def _compute_source_indices(
 
 
 def _select_along_axis(
-    source: RealArray, places: NDArray[np.intp], axis: int
-) -> RealArray:
+    source: core.RealArray, places: NDArray[np.intp], axis: int
+) -> core.RealArray:
     """Index an axis at increasing positions, as a view if evenly spaced."""
     pitch = int(places[1] - places[0]) if places.size > 1 else 1
     first, last = int(places[0]), int(places[-1])
@@ -111,9 +104,9 @@ class LevelStore:
     whole file. So memory remains constant.
     """
 
-    def __init__(self, shape: IntPair, dtype: np.dtype[np.generic]) -> None:
+    def __init__(self, shape: core.IntPair, dtype: np.dtype[np.generic]) -> None:
         self._dtype = dtype
-        self._array: RealArray | None = None
+        self._array: core.RealArray | None = None
         self._file: Any = None
         if shape[0] * shape[1] * dtype.itemsize <= _LEVEL_BYTES:
             self._array = np.zeros(shape, dtype)
@@ -123,7 +116,7 @@ class LevelStore:
         self._file.truncate(self._grid[0] * self._grid[1] * _BLOCK**2 * dtype.itemsize)
         weakref.finalize(self, self._file.close)
 
-    def write(self, box: Box, block: RealArray) -> None:
+    def write(self, box: core.Box, block: core.RealArray) -> None:
         """Write a block (Y, X)."""
         if self._array is not None:
             self._array[box.slices] = block
@@ -131,7 +124,7 @@ class LevelStore:
         for part, stored_block in self._iterate_stored_blocks(box, "r+"):
             stored_block[...] = block[part]
 
-    def read(self, box: Box) -> RealArray:
+    def read(self, box: core.Box) -> core.RealArray:
         """Return a copy of a block (Y, X)."""
         if self._array is not None:
             return self._array[box.slices].copy()
@@ -141,15 +134,15 @@ class LevelStore:
         return values
 
     def _iterate_stored_blocks(
-        self, box: Box, mode: Literal["r", "r+"]
-    ) -> Iterator[tuple[tuple[slice, slice], RealArray]]:
+        self, box: core.Box, mode: Literal["r", "r+"]
+    ) -> Iterator[tuple[tuple[slice, slice], core.RealArray]]:
         """Yield slices of a region with the matching part of each stored block."""
         blocks = np.memmap(
             self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
         )
         for row in range(box.y0 // _BLOCK, -(-box.y1 // _BLOCK)):
             for column in range(box.x0 // _BLOCK, -(-box.x1 // _BLOCK)):
-                whole = Box.from_shape(
+                whole = core.Box.from_shape(
                     (_BLOCK, _BLOCK), (row * _BLOCK, column * _BLOCK)
                 )
                 part = whole.intersection(box)
@@ -161,10 +154,10 @@ class LevelStore:
 class LiveLevel:
     """Array-like pyramid level whose pixels are read when indexed."""
 
-    shape: IntPair
+    shape: core.IntPair
     dtype: np.dtype[np.generic]
-    chunks: IntPair
-    read: Callable[[Box], RealArray]
+    chunks: core.IntPair
+    read: Callable[[core.Box], core.RealArray]
 
     ndim = 2
 
@@ -186,7 +179,7 @@ class LiveLevel:
             )
         full_index += (slice(None),) * (self.ndim - len(full_index))
         # the ranges to read, and the indices within these ranges
-        spans: list[IntPair] = []
+        spans: list[core.IntPair] = []
         rest: list[int | slice] = []
         for item, size in zip(full_index, self.shape, strict=True):
             places = range(size)[item]
@@ -197,7 +190,7 @@ class LiveLevel:
                 low, high = sorted((places[0], places[-1])) if places else (0, -1)
                 spans.append((low, high + 1))
                 rest.append(slice(None, None, places.step if places else None))
-        box = Box(*spans[0], *spans[1])
+        box = core.Box(*spans[0], *spans[1])
         if min(box.shape) < 1:
             return np.empty(box.shape, self.dtype)[tuple(rest)]
         return self.read(box)[tuple(rest)]
@@ -218,17 +211,19 @@ class TileQueue:
     urgent tiles. `unit` is rows and columns of a tile, in pixels of the result.
     """
 
-    def __init__(self, grid: IntPair, unit: IntPair, *, whole: bool = True) -> None:
+    def __init__(
+        self, grid: core.IntPair, unit: core.IntPair, *, whole: bool = True
+    ) -> None:
         self.unit = unit
         self._pending = np.zeros(grid, dtype=bool)
         self.whole = whole  # whether tiles out of view are returned too
-        self._view: Box | None = None
+        self._view: core.Box | None = None
         self._change = threading.Condition()
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._pending))
 
-    def replace_pending(self, places: Iterable[IntPair]) -> None:
+    def replace_pending(self, places: Iterable[core.IntPair]) -> None:
         """Replace the pending tiles."""
         with self._change:
             self._pending[:] = False
@@ -236,14 +231,14 @@ class TileQueue:
                 self._pending[place] = True
             self._change.notify_all()
 
-    def set_view(self, view: Box | None) -> None:
+    def set_view(self, view: core.Box | None) -> None:
         """Set the visible region, in output pixels, or None for the whole image."""
         with self._change:
             if view != self._view:
                 self._view = view
                 self._change.notify_all()
 
-    def take_tiles(self, count: int = 1, timeout: float = 0.0) -> list[IntPair]:
+    def take_tiles(self, count: int = 1, timeout: float = 0.0) -> list[core.IntPair]:
         """Remove the most urgent tiles from the queue and return them."""
         with self._change:
             places = self._get_next_tiles(count)
@@ -254,7 +249,7 @@ class TileQueue:
                 self._pending[place] = False
             return places
 
-    def _get_next_tiles(self, count: int) -> list[IntPair]:
+    def _get_next_tiles(self, count: int) -> list[core.IntPair]:
         """Return the most urgent tiles; the caller must hold the lock."""
         rows, columns = np.nonzero(self._pending)
         if not rows.size:
@@ -262,7 +257,7 @@ class TileQueue:
         view = self._view
         if view is None:
             grid = self._pending.shape
-            view = Box(0, grid[0] * self.unit[0], 0, grid[1] * self.unit[1])
+            view = core.Box(0, grid[0] * self.unit[0], 0, grid[1] * self.unit[1])
         top, left = rows * self.unit[0], columns * self.unit[1]
         outside = (
             (top >= view.y1)
@@ -301,9 +296,9 @@ class LiveField:
     def __init__(
         self,
         output: OutputPlan,
-        sources: Sequence[RealArray],
+        sources: Sequence[core.RealArray],
         *,
-        grey: FloatPair | None = None,
+        grey: core.FloatPair | None = None,
         whole: bool = True,
     ) -> None:
         self.output = output
@@ -318,9 +313,9 @@ class LiveField:
         self._turn = 0
         self._is_stored = np.zeros(grid, dtype=bool)
         self._is_drawn = np.zeros(grid, dtype=bool)
-        self._cache = BoundedCache(_CACHE_BYTES)
+        self._cache = core.BoundedCache(_CACHE_BYTES)
         self._lock = threading.Lock()
-        self._changed_box: Box | None = None
+        self._changed_box: core.Box | None = None
         # tiles are halved as often as this splits no pixels
         sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
         most = min(((side & -side).bit_length() - 1 for side in sides), default=32)
@@ -336,11 +331,11 @@ class LiveField:
         """Number of finished tiles."""
         return int(np.count_nonzero(self._is_stored))
 
-    def set_view(self, view: Box | None) -> None:
+    def set_view(self, view: core.Box | None) -> None:
         """Set the visible region, in output pixels, or None for the whole image."""
         self.queue.set_view(view)
 
-    def take_changed_box(self) -> Box | None:
+    def take_changed_box(self) -> core.Box | None:
         """Return the bounding box of all changes since the last call."""
         with self._lock:
             news, self._changed_box = self._changed_box, None
@@ -348,7 +343,7 @@ class LiveField:
 
     # -- called by the worker --------------------------------------------------
 
-    def take_tiles(self, count: int) -> list[IntPair] | None:
+    def take_tiles(self, count: int) -> list[core.IntPair] | None:
         """Return up to `count` tiles, visible ones first; None if none are pending.
 
         Tiles that are already in the store are only displayed.
@@ -368,20 +363,20 @@ class LiveField:
         with self._lock:
             self._is_stored = is_done
             self._is_drawn = self._is_drawn & is_done
-            self._record_change(Box.from_shape(self.shape))
+            self._record_change(core.Box.from_shape(self.shape))
         self.queue.replace_pending(zip(*np.nonzero(~self._is_drawn), strict=True))
 
     def average_levels(self) -> None:
         """Display averaged instead of subsampled pixels in coarse input levels."""
         self._backdrop.average_levels()
         with self._lock:
-            self._record_change(Box.from_shape(self.shape))
+            self._record_change(core.Box.from_shape(self.shape))
 
     def set_output(self, level0: object) -> None:
         """Set the output (Y, X) to read from, or None while it is being moved."""
         self._level0 = level0
 
-    def show_stored_tile(self, place: IntPair) -> bool:
+    def show_stored_tile(self, place: core.IntPair) -> bool:
         """Display a tile already in the store; return whether it was displayed."""
         if self._level0 is None or not self._is_stored[place]:
             return False
@@ -389,20 +384,20 @@ class LiveField:
         self.show_tile(box, np.asarray(self._level0[box.slices]))
         return True
 
-    def show_external_tile(self, place: IntPair) -> None:
+    def show_external_tile(self, place: core.IntPair) -> None:
         """Display a tile written by another process, unless it is already shown."""
         if self._level0 is not None and not self._is_drawn[place]:
             box = self._get_tile_box(place)
             self.show_tile(box, np.asarray(self._level0[box.slices]))
 
-    def show_tile(self, box: Box, tile: RealArray) -> None:
+    def show_tile(self, box: core.Box, tile: core.RealArray) -> None:
         """Display a finished tile (Y, X)."""
         place = box.y0 // self.unit[0], box.x0 // self.unit[1]
         self._cache.put(place, tile)
         part, at = tile, box
         for level in self._stores:
             part = downsample_block(part)
-            at = Box.from_shape(part.shape, (at.y0 // 2, at.x0 // 2))
+            at = core.Box.from_shape(part.shape, (at.y0 // 2, at.x0 // 2))
             level.write(at, part)
         with self._lock:
             self._is_stored[place] = self._is_drawn[place] = True
@@ -410,7 +405,7 @@ class LiveField:
 
     # -- called by the viewer --------------------------------------------------
 
-    def _read_finest_level(self, box: Box) -> RealArray:
+    def _read_finest_level(self, box: core.Box) -> core.RealArray:
         """Read level 0, with the input in place of unfinished tiles."""
         until = time.perf_counter() + _READING_S
         high, wide = self.unit
@@ -428,7 +423,7 @@ class LiveField:
                 continue
             outer = self._get_tile_box(place)
             inner = outer.intersection(box)
-            tile: RealArray | None = self._cache.get(place)
+            tile: core.RealArray | None = self._cache.get(place)
             level0 = self._level0
             if tile is None and level0 is not None and time.perf_counter() < until:
                 tile = np.asarray(level0[outer.slices])
@@ -443,7 +438,7 @@ class LiveField:
                 ]
         return out
 
-    def _read_level(self, level: int, box: Box) -> RealArray:
+    def _read_level(self, level: int, box: core.Box) -> core.RealArray:
         step = 2**level
         rows = np.arange(box.y0, box.y1) * step // self.unit[0]
         columns = np.arange(box.x0, box.x1) * step // self.unit[1]
@@ -457,13 +452,13 @@ class LiveField:
 
     # -- helpers ---------------------------------------------------------------
 
-    def _get_tile_box(self, place: IntPair) -> Box:
+    def _get_tile_box(self, place: core.IntPair) -> core.Box:
         corner = place[0] * self.unit[0], place[1] * self.unit[1]
-        return Box.from_shape(self.unit, corner).intersection(
-            Box.from_shape(self.shape)
+        return core.Box.from_shape(self.unit, corner).intersection(
+            core.Box.from_shape(self.shape)
         )
 
-    def _record_change(self, box: Box) -> None:
+    def _record_change(self, box: core.Box) -> None:
         """Record a changed region; the caller must hold the lock."""
         self._changed_box = (
             box if self._changed_box is None else self._changed_box.union(box)

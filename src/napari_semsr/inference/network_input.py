@@ -16,17 +16,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr import core
+from napari_semsr import core, models
 from napari_semsr.inference.ensemble import core_step
 from napari_semsr.inference.options import OutputPlan, ResamplingPlan
-from napari_semsr.models import (
-    BLOCK,
-    InformedRestorer,
-    ModelCard,
-    ProbeResult,
-    SurveyResult,
-    compute_power_spectrum,
-)
 
 # Grey values: scaled by percentiles of the whole field, and back.
 
@@ -88,7 +80,7 @@ def measure_scaling(
     return Scaling(low, high, mean, back)
 
 
-def compute_scaling(data: core.ReadableArray, card: ModelCard) -> Scaling:
+def compute_scaling(data: core.ReadableArray, card: models.ModelCard) -> Scaling:
     """Compute the grey-value scaling of an image (Y, X) as set by a model card."""
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
@@ -247,10 +239,10 @@ def survey_field(
     """
     if scaling.high <= scaling.low:
         return FieldSurvey()
-    if not isinstance(module, InformedRestorer):
+    if not isinstance(module, models.InformedRestorer):
         return FieldSurvey()
     shrink = 1
-    while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
+    while max(data.shape) > shrink * models.BLOCK * LARGEST_MAP:
         shrink *= 2
     whole = core.Box.from_shape(data.shape)
     statistics = compute_block_statistics(
@@ -264,7 +256,7 @@ def survey_field(
             gain = np.ascontiguousarray(haze_map.log_gain[0, 0].exp().numpy())
             span = scaling.high - scaling.low
             airlight = float(haze_map.airlight) * span + scaling.low
-            veil = HazeMap(gain, BLOCK * shrink, airlight)
+            veil = HazeMap(gain, models.BLOCK * shrink, airlight)
         if shrink > 1:
             survey = _survey_windows(data, module, scaling)
     condition, rings = (part[0].tolist() for part in (survey.condition, survey.rings))
@@ -283,12 +275,12 @@ def _iterate_window_corners(
 
 
 def _survey_windows(
-    data: core.ReadableArray, module: InformedRestorer, scaling: Scaling
-) -> SurveyResult:
+    data: core.ReadableArray, module: models.InformedRestorer, scaling: Scaling
+) -> models.SurveyResult:
     """Survey full-resolution windows of an image and return the median estimates."""
-    surveys: list[SurveyResult] = []
-    empty: list[SurveyResult] = []
-    for y, x in _iterate_window_corners(data.shape, _WINDOW, BLOCK):
+    surveys: list[models.SurveyResult] = []
+    empty: list[models.SurveyResult] = []
+    for y, x in _iterate_window_corners(data.shape, _WINDOW, models.BLOCK):
         box = core.Box(y, y + _WINDOW, x, x + _WINDOW)
         statistics = compute_block_statistics(
             data, box, scaling, 1, module.survey.compute_statistics
@@ -324,7 +316,7 @@ def measure_spectrum(
         without_haze = window if haze is None else haze.remove_haze(window, box)
         field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
         missing_tensor = None if missing is None else torch.from_numpy(missing)
-        power = compute_power_spectrum(field, missing_tensor)[0]
+        power = models.compute_power_spectrum(field, missing_tensor)[0]
         (spectra if missing_tensor is None else spectra_with_gaps).append(power)
     all_spectra = torch.stack(spectra or spectra_with_gaps)
     # areas outside a mosaic have no power
@@ -348,7 +340,9 @@ def find_coring_threshold(
     detail is weaker than their noise, of the windows with most of these.
     """
     windows: list[tuple[core.Float32Array, core.BoolArray]] = []
-    rows, columns = (min(_SPECTRUM_PX, n) // BLOCK * BLOCK for n in data.shape)
+    rows, columns = (
+        min(_SPECTRUM_PX, n) // models.BLOCK * models.BLOCK for n in data.shape
+    )
     for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
         box = core.Box.from_shape((rows, columns), corner)
         window, missing = read_window(data, box, scaling.mean)
@@ -391,13 +385,17 @@ def find_coring_threshold(
 
 def _get_blocks(plane: NDArray[Any]) -> NDArray[Any]:
     """Return the pixels of each block, (B, 256)."""
-    return core.reshape_into_blocks(plane, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK**2)
+    return (
+        core.reshape_into_blocks(plane, models.BLOCK)
+        .swapaxes(1, 2)
+        .reshape(-1, models.BLOCK**2)
+    )
 
 
 def _find_flat_blocks(window: core.Float32Array) -> core.BoolArray:
     """Return the mask (B,) of blocks that vary, but less by detail than by noise."""
     blocks = _get_blocks(window)
-    noise = core.estimate_block_noise(blocks.reshape(-1, BLOCK, BLOCK))
+    noise = core.estimate_block_noise(blocks.reshape(-1, models.BLOCK, models.BLOCK))
     variance = blocks.var(axis=1)
     return np.asarray((variance > 0) & (variance <= 2 * np.square(noise)))
 
@@ -410,7 +408,7 @@ def compute_block_statistics(
     count: _Statistics,
 ) -> core.Float32Array:
     """Compute the block statistics of a region, excluding missing pixels."""
-    pitch = BLOCK * shrink
+    pitch = models.BLOCK * shrink
     rows, columns = (core.round_up(n, pitch) for n in whole.shape)
     parts: list[list[core.Float32Array]] = []
     usable_blocks = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
@@ -654,9 +652,72 @@ class PreparedField:
     note: str | None = None  # Note on replaced pixels
 
 
-def prepare_field(micrograph: core.Micrograph, fit: ResamplingPlan) -> PreparedField:
-    """Prepare an image for network input and for measurements."""
-    data = micrograph.data
+_KEPT_BYTES = 32 << 20  # of blocks that neighbouring windows share; chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedBlocks:
+    """Array-like dask image whose last blocks are kept for neighbouring windows."""
+
+    source: core.ReadableArray  # (Y, X)
+    chunks: tuple[tuple[int, ...], ...]
+    blocks: core.BoundedCache
+
+    @property
+    def shape(self) -> core.IntPair:
+        """Shape of the image, (rows, columns)."""
+        return int(self.source.shape[0]), int(self.source.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Data type of the grey values."""
+        return np.dtype(self.source.dtype)
+
+    def __getitem__(self, index: tuple[slice, slice]) -> core.RealArray:
+        touched, ends = [], []
+        for part, sides in zip(index, self.chunks, strict=True):
+            span, edges = (
+                range(sum(sides))[part],
+                itertools.accumulate(sides, initial=0),
+            )
+            ends += [span.start, span.stop]
+            borders = itertools.pairwise(edges)
+            touched.append(
+                [b for b in borders if b[0] < span.stop and b[1] > span.start]
+            )
+        window = core.Box(*ends)
+        values = np.empty(window.shape, self.dtype)
+        for rows, columns in itertools.product(*touched):
+            block = core.Box(*rows, *columns)
+            kept = self.blocks.get(block)
+            if kept is None:
+                kept = core.read_box(self.source, block)
+                self.blocks.put(block, kept)
+            shared = block.intersection(window)
+            place, own = shared.relative_to(window), shared.relative_to(block)
+            values[place.slices] = kept[own.slices]
+        return values
+
+
+def _share_blocks(data: core.ReadableArray) -> core.ReadableArray:
+    """Keep the last blocks of a dask image, if a window's neighbours are small."""
+    chunks = getattr(data, "chunks", None)
+    if not hasattr(data, "compute") or chunks is None:
+        return data
+    largest = max(chunks[0]) * max(chunks[1]) * np.dtype(data.dtype).itemsize
+    if 4 * largest > _KEPT_BYTES:
+        return data
+    return _SharedBlocks(data, chunks, core.BoundedCache(_KEPT_BYTES))
+
+
+def prepare_field(
+    micrograph: core.Micrograph, fit: ResamplingPlan, *, shared: bool = True
+) -> PreparedField:
+    """Prepare an image for network input and for measurements.
+
+    Windows have blocks in common if `shared`, and are read as dask reads them if not.
+    """
+    data = _share_blocks(micrograph.data) if shared else micrograph.data
     strays = core.find_stray_pixels(data)
     if strays is None:
         shown_part = _resample_to_grid(data, micrograph.shape, fit)
@@ -690,8 +751,8 @@ def _resample_to_grid(
 def plan_field_tiles(
     seen_field: core.ReadableArray,
     output: OutputPlan,
-    card: ModelCard,
-    probe: ProbeResult,
+    card: models.ModelCard,
+    probe: models.ProbeResult,
     *,
     constant: bool = False,
 ) -> tuple[core.TilePlan, GridMapping | None]:

@@ -514,12 +514,13 @@ def create_output_store(
     *,
     name: str = "image",
     provenance: Provenance | None = None,
-    **how: Any,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> OmeZarrStore:
     """Create or reopen the output store for `enhance_to_store`.
 
     The name of its folder ends in ``.zarr``; its write units are the tiles' cores.
-    `how` is `overwrite` and `resume` of `create_store`.
+    `overwrite` and `resume` are those of `create_store`.
     """
     frame = output.frame
     return create_store(
@@ -532,5 +533,6 @@ def create_output_store(
         spacing_px=frame.spacing_px,
         name=name,
         provenance=provenance,
-        **how,
+        overwrite=overwrite,
+        resume=resume,
     )

@@ -1,34 +1,25 @@
-"""Measurements and planning before the first tile of a run.
+"""Plan of a run: strategy, tiles, measurements before the first tile, and statistics.
 
-The main decision is whether a field is run in tiles or whole.
+`plan_enhancement` measures the whole image and decides whether it is run in tiles or
+whole. An `EnhancePlan` maps output tiles to windows of the input and back. Statistics
+of live normalisations may be measured on a sample.
 """
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
-from napari_semsr import core
-from napari_semsr.inference.ensemble import (
-    FLIPS,
-    SelfEnsemble,
-    core_sharpening,
-    create_self_ensemble,
-)
-from napari_semsr.inference.network_input import (
-    FieldSurvey,
-    PreparedField,
-    Scaling,
-    compute_scaling,
-    find_coring_threshold,
-    measure_spectrum,
-    plan_field_tiles,
-    prepare_field,
-    survey_field,
-)
+from napari_semsr import core, models
+from napari_semsr.inference import ensemble, network_input
 from napari_semsr.inference.options import (
     EnhanceOptions,
     OutputPlan,
@@ -36,17 +27,131 @@ from napari_semsr.inference.options import (
     plan_resampling,
 )
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import SampledStatistics, measure_sample
-from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
-from napari_semsr.models import (
-    InformedRestorer,
-    LoadedModel,
-    estimate_widest_blur,
-    get_free_memory,
-)
+
+_NOTHING = nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStrategy:
+    """Execution strategy: tiles or a single pass, and the source of statistics."""
+
+    # Source of the statistics of live normalisations; ``none`` without any
+    norm: Literal["none", "whole", "sampled", "tile"]
+    kind: Literal["tiles", "whole"]  # Independent tiles, or one pass
+    notes: tuple[str, ...] = ()  # Notes for the user on the choice
+
+    def to_record(self) -> dict[str, object]:
+        """Return the strategy as JSON types, for resuming the run."""
+        return {"norm": self.norm, "kind": self.kind}
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancePlan:
+    """Complete plan of a run, made before its first tile."""
+
+    model: models.LoadedModel  # The network
+    options: EnhanceOptions  # Options of the run
+    source: tuple[core.IntPair, str]  # Shape of the input, and name of its type
+    output: OutputPlan  # The result: frame, calibration, chunks
+    data: Any  # (Y, X) The field on the network's grid
+    tiles: core.TilePlan  # The tiles of that field
+    # Relation of the output's tiles to the network's grid; None if that is the same as
+    # the input's
+    regrid: network_input.GridMapping | None
+    strategy: ExecutionStrategy  # How the field is run
+    scaling: network_input.Scaling  # The field's scaling
+    haze: network_input.HazeMap | None = None  # Haze that is removed from each window
+    # Faults of the field that the network is conditioned on, as in `core.FAULTS`
+    condition: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()  # Notes for the user
+
+    @property
+    def outputs(self) -> core.TilePlan:
+        """Output tiles, in input pixels."""
+        return self.tiles if self.regrid is None else self.regrid.outputs
+
+    def identity(self) -> dict[str, object]:
+        """Return the properties that a resumed run must match, as JSON types.
+
+        The scaling represents the grey values of the input. Keys are used in messages.
+        """
+        option_values = self.options.model_dump(
+            mode="json", exclude={"batch", "memory_gb"}
+        )
+        level_values = self.scaling.low, self.scaling.high, self.scaling.mean
+        steps = self.output.fit.steps
+        return {
+            "input": [*self.source[0], self.source[1], *level_values],
+            "model": self.model.digest,
+            "resampling": None if steps is None else [str(step) for step in steps],
+            **{f"option {name}": value for name, value in option_values.items()},
+        }
+
+    def tile(self, place: core.IntPair) -> core.Tile:
+        """Return the network input tile for an output tile."""
+        if self.regrid is None:
+            return self.tiles.tile(*place)
+        return self.create_tile(self.outputs.tile(*place).core, place)
+
+    def create_tile(self, inner: core.Box, index: core.IntPair = (0, 0)) -> core.Tile:
+        """Return the network input tile for any output box.
+
+        `inner` is in pixels of the input; without resampling it starts on the stride.
+        The result is in pixels of the network's grid.
+        """
+        if self.regrid is None:
+            return self.tiles.create_tile(inner, index)
+        return self.regrid.create_tile(self.tiles, inner, index)
+
+    def convert_output(
+        self,
+        inner: core.Box,
+        values: core.Float32Array,
+        box: core.Box,
+        missing: core.BoolArray | None = None,
+    ) -> tuple[core.Float32Array, core.Box]:
+        """Convert the network output for a box to the matching part of the output.
+
+        `inner` is in pixels of the input, `box` and `missing` in those of the network's
+        grid.
+        """
+        scale = self.model.card.scale
+        if self.regrid is not None:
+            return self.regrid.resample_output(self.data.source, inner, values, box)
+        network_input.mask_missing_pixels(values, missing, scale)
+        return values, inner.relative_to(box).scale(scale)
+
+    def read_clean_window(
+        self, box: core.Box
+    ) -> tuple[core.RealArray, core.BoolArray | None]:
+        """Read a filled, dehazed window and the mask of its missing pixels."""
+        window, missing = network_input.read_window(self.data, box, self.scaling.mean)
+        return (
+            window if self.haze is None else self.haze.remove_haze(window, box)
+        ), missing
+
+    def compute_tile(
+        self,
+        predictor: Predictor,
+        tile: core.Tile,
+        reading: AbstractContextManager[object] = _NOTHING,
+        passing: AbstractContextManager[object] = _NOTHING,
+    ) -> tuple[core.Float32Array, core.Box, core.BoolArray | None]:
+        """Run a tile through the network, with contexts for reading it and the pass.
+
+        Returns the arguments of `convert_output`: the core with a pixel around it, by
+        which borders are compared, its position, and the mask of its missing pixels.
+        """
+        with reading:
+            window, missing = self.read_clean_window(tile.window)
+        box = tile.core.grow(1).intersection(tile.window)
+        inner = box.relative_to(tile.window)
+        with passing:
+            values = predictor.predict(window, self.scaling, inner)
+        return values, box, None if missing is None else missing[inner.slices]
+
 
 _DEEP_HALO = 192  # halo in pixels above which a narrower one is tried; chosen
-_STATISTICS_KEY = "frozen"  # key of the statistics in a store
 _LARGEST_SIDE = 1024  # px that share a window; twice that takes the same time, measured
 # default memory of a window: with the loaded libraries, a run stays below 1.5 GB
 _SHARE_OF_FREE, _MAX_BYTES = 0.25, 1.1e9
@@ -55,7 +160,7 @@ _SHARE_OF_FREE, _MAX_BYTES = 0.25, 1.1e9
 def plan_enhancement(
     micrograph: core.Micrograph,
     output: OutputPlan,
-    model: LoadedModel,
+    model: models.LoadedModel,
     options: EnhanceOptions,
     predictor: Predictor,
     *,
@@ -72,10 +177,10 @@ def plan_enhancement(
     """
     yield core.Progress(0, 0, "Measuring the grey values")
     card, probe = model.card, predictor.effective_probe(options.halo_tolerance)
-    field = prepare_field(micrograph, output.fit)
+    field = network_input.prepare_field(micrograph, output.fit, shared=not apart)
     shown_field = field.input
     constant = predictor.device.type != "cpu" and not apart
-    tiles, regrid = plan_field_tiles(
+    tiles, regrid = network_input.plan_field_tiles(
         shown_field, output, card, probe, constant=constant
     )
     predictor.choose_batch(tiles.tile(0, 0).window.shape, options.batch)
@@ -86,10 +191,12 @@ def plan_enhancement(
     if apart and (strategy.kind == "whole" or predictor.probe.halo is None):
         side = max(output.frame.shape) // output.scale
         output = replace(output, core=core.round_up(side, card.stride))
-        tiles, regrid = plan_field_tiles(shown_field, output, card, predictor.probe)
+        tiles, regrid = network_input.plan_field_tiles(
+            shown_field, output, card, predictor.probe
+        )
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (core.Progress(0, 0, note) for note in notes)
-    scaling = compute_scaling(field.samples, card)
+    scaling = network_input.compute_scaling(field.samples, card)
     is_fixed = card.input_scaling == "levels"  # no measurement is needed
     if (is_fixed or scaling.low == scaling.high == 0) and core.is_empty(
         micrograph.data
@@ -98,20 +205,20 @@ def plan_enhancement(
             f"{micrograph.name} has no finite pixels: check that the file is complete."
         )
         raise core.ReadError(msg, code="no-finite-values")
-    survey = FieldSurvey()
+    survey = network_input.FieldSurvey()
     _check_weights(model, options)
-    if isinstance(model.module, InformedRestorer):
+    if isinstance(model.module, models.InformedRestorer):
         yield core.Progress(0, 0, "Measuring the whole field")
         # wrong haze does more harm to a filter for a known blur than it helps
         certain = model.module.sharpener is not None and bool(options.blur_px)
-        survey = survey_field(
+        survey = network_input.survey_field(
             field.samples, model.module, scaling, haze=options.haze, certain=certain
         )
         model, survey = _configure_network(
             model, survey, options, (field.samples, scaling)
         )
-    if options.self_ensemble and not isinstance(model.module, SelfEnsemble):
-        model = replace(model, module=create_self_ensemble(model.module))
+    if options.self_ensemble and not isinstance(model.module, ensemble.SelfEnsemble):
+        model = replace(model, module=ensemble.create_self_ensemble(model.module))
     return EnhancePlan(
         model=model,
         options=options,
@@ -131,10 +238,10 @@ def plan_enhancement(
 _WEIGHTS = ("strength", "denoise", "deblur", "dehaze", "noise_percent", "blur_px")
 
 
-def _check_weights(model: LoadedModel, options: EnhanceOptions) -> None:
+def _check_weights(model: models.LoadedModel, options: EnhanceOptions) -> None:
     usual = EnhanceOptions()
     option_names = [n for n in _WEIGHTS if getattr(options, n) != getattr(usual, n)]
-    if option_names and not isinstance(model.module, InformedRestorer):
+    if option_names and not isinstance(model.module, models.InformedRestorer):
         names = ", ".join(name.replace("_", " ") for name in option_names)
         msg = (
             f"Model {model.card.name} does not correct noise, blur and haze "
@@ -145,11 +252,11 @@ def _check_weights(model: LoadedModel, options: EnhanceOptions) -> None:
 
 
 def _configure_network(
-    model: LoadedModel,
-    survey: FieldSurvey,
+    model: models.LoadedModel,
+    survey: network_input.FieldSurvey,
     options: EnhanceOptions,
-    field: tuple[core.ReadableArray, Scaling],
-) -> tuple[LoadedModel, FieldSurvey]:
+    field: tuple[core.ReadableArray, network_input.Scaling],
+) -> tuple[models.LoadedModel, network_input.FieldSurvey]:
     """Configure a network for a surveyed image and the user's correction weights.
 
     `field` is the field and its scaling; a sharpener needs their spectrum.
@@ -157,14 +264,14 @@ def _configure_network(
     share = options.strength * options.dehaze
     haze = None if survey.haze is None else survey.haze.scale_strength(share)
     module, condition = model.module, survey.condition
-    if isinstance(module, InformedRestorer) and condition is not None:
+    if isinstance(module, models.InformedRestorer) and condition is not None:
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
         spectrum = None
         # not with the estimated width, since a soft sample would look blurred
         if module.sharpener is not None and blur:
-            spectrum = measure_spectrum(*field, haze)
-            blur = estimate_widest_blur(spectrum, blur, noise)
+            spectrum = network_input.measure_spectrum(*field, haze)
+            blur = models.estimate_widest_blur(spectrum, blur, noise)
         condition = core.override_condition(condition, noise, blur)
         mender = partial(
             module.build_restorer,
@@ -179,22 +286,26 @@ def _configure_network(
             return [restore(deblur=share) for share in sorted({0.0, amount})]
 
         networks = build_networks(condition)
-        threshold = find_coring_threshold(*field, haze, networks) if amount else 0.0
-        network = core_sharpening(networks, threshold)
+        threshold = (
+            network_input.find_coring_threshold(*field, haze, networks)
+            if amount
+            else 0.0
+        )
+        network = ensemble.core_sharpening(networks, threshold)
         if options.self_ensemble:
             if spectrum is not None:
                 spectrum = spectrum.flip(0).roll(1, 0)
             mirrored = build_networks(core.mirror_condition(condition))
-            about = core_sharpening(mirrored, threshold)
-            turned = [network if t.rows == t.columns else about for t in FLIPS]
-            network = SelfEnsemble(turned, FLIPS)
+            about = ensemble.core_sharpening(mirrored, threshold)
+            turned = [network if t.rows == t.columns else about for t in ensemble.FLIPS]
+            network = ensemble.SelfEnsemble(turned, ensemble.FLIPS)
         model = replace(model, module=network)
-    return model, FieldSurvey(haze, condition)
+    return model, network_input.FieldSurvey(haze, condition)
 
 
 def configure_model_for_image(
-    micrograph: core.Micrograph, model: LoadedModel, options: EnhanceOptions
-) -> tuple[LoadedModel, tuple[float, ...] | None]:
+    micrograph: core.Micrograph, model: models.LoadedModel, options: EnhanceOptions
+) -> tuple[models.LoadedModel, tuple[float, ...] | None]:
     """Return the network configured for an image, and the image's degradations.
 
     A network that surveys fields becomes a plain one for this field, without removal
@@ -203,7 +314,9 @@ def configure_model_for_image(
     """
     field, scaling = prepare_model_input(micrograph, model, options)
     measured_field = field.samples
-    survey = survey_field(measured_field, model.module, scaling, haze=False)
+    survey = network_input.survey_field(
+        measured_field, model.module, scaling, haze=False
+    )
     model, survey = _configure_network(
         model, survey, options, (measured_field, scaling)
     )
@@ -211,13 +324,13 @@ def configure_model_for_image(
 
 
 def prepare_model_input(
-    micrograph: core.Micrograph, model: LoadedModel, options: EnhanceOptions
-) -> tuple[PreparedField, Scaling]:
+    micrograph: core.Micrograph, model: models.LoadedModel, options: EnhanceOptions
+) -> tuple[network_input.PreparedField, network_input.Scaling]:
     """Return an image resampled to the network grid, and its grey-value scaling."""
     trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
     fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
-    field = prepare_field(micrograph, fit)
-    return field, compute_scaling(field.samples, model.card)
+    field = network_input.prepare_field(micrograph, fit)
+    return field, network_input.compute_scaling(field.samples, model.card)
 
 
 def choose_strategy(
@@ -334,7 +447,7 @@ def choose_block(
     if options.tile is not None or len(outputs) == 1:
         return 1, 1
     if options.memory_gb is None:
-        free = get_free_memory(predictor.device)
+        free = models.get_free_memory(predictor.device)
         budget = min(_SHARE_OF_FREE * free, _MAX_BYTES)
     else:
         budget = options.memory_gb * 1e9 - held_bytes
@@ -367,13 +480,236 @@ def choose_block(
     )
 
 
-def get_sampled_statistics(
-    run: TiledRun, predictor: Predictor, target: Sink
+# Statistics estimated from a sample of the image, with their error.
+#
+# A tenth of the field is sampled in small tiles: they are sorted by local mean and,
+# within bands of equal mean, by local standard deviation, and one is drawn from each
+# interval of that order. The sampled tiles are one batch of the network, over which the
+# statistics of each norm are pooled; memory limits their number. The same is done with
+# four parts of the sample. The differences of their results on tiles outside the sample
+# estimate the error of the whole sample: the mean of four parts has a quarter of the
+# variance of a part, which is a third of the variance between each part and the mean of
+# all. The error is reduced by the share of the field that is sampled.
+
+
+_SAMPLED_SIDE = 256  # side of a window from which statistics are sampled; chosen
+
+
+def stratify_tiles(
+    mean: core.FloatArray, spread: core.FloatArray, draws: int
+) -> list[int]:
+    """Order tiles in bands of similar mean, each sorted by standard deviation.
+
+    Every second band is reversed, so that neighbours in this order are similar.
+    """
+    bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
+    order: list[int] = []
+    for number, band in enumerate(bands):
+        by_spread = band[np.argsort(spread[band], kind="stable")]
+        order += (by_spread[::-1] if number % 2 else by_spread).tolist()
+    return order
+
+
+def draw_stratified_sample(
+    order: Sequence[int], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Draw one tile at random from each of `count` equal intervals of a ranking."""
+    if count >= len(order):
+        return list(order)
+    stretches = np.array_split(np.array(order), count)
+    return [int(rng.choice(stretch)) for stretch in stretches]
+
+
+_SAMPLED_SHARE = 0.1  # share of the tiles that is sampled; chosen
+_FEWEST = 8  # minimum number of sampled tiles; chosen
+_HELD_OUT_TILES = 8  # tiles held out to evaluate the sample; chosen
+_PARTS = 4  # parts of the sample from which its error is estimated; chosen
+_OF_MEMORY = 0.5  # share of memory for a batch; the rest is for other data of the run
+
+
+@dataclass(frozen=True, slots=True)
+class SampledStatistics:
+    """Statistics of a sample of tiles, with their estimated error."""
+
+    statistics: ensemble.Statistics  # For each live norm
+    # Estimated root mean square error of the result, over its standard deviation
+    error: float
+    sample_tiles: int  # Small tiles in the sample
+    tiles: int  # Small tiles in the field
+
+    def describe(self) -> str:
+        """Describe the sample and its error."""
+        return (
+            f"Approximate: the statistics were measured on {self.sample_tiles} of "
+            f"{self.tiles} small tiles of the field. As estimated on held-out tiles, "
+            f"the RMS difference from the exact result is about {self.error:.2g} of "
+            "the result's standard deviation."
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Convert to JSON types."""
+        return {
+            "statistics": self.statistics.to_json(),
+            "error": self.error,
+            "sampled": self.sample_tiles,
+            "tiles": self.tiles,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> "SampledStatistics":
+        """Create an object from the output of `to_json`."""
+        with ensemble.convert_read_errors():
+            return cls(
+                ensemble.Statistics.from_json(value["statistics"]),
+                float(value["error"]),
+                int(value["sampled"]),
+                int(value["tiles"]),
+            )
+
+
+def measure_sample(
+    plan: EnhancePlan, predictor: Predictor, *, seed: int = 0
 ) -> core.Job[SampledStatistics]:
-    """Return the statistics stored in a target, or measure them on a sample."""
-    before = target.read_value(_STATISTICS_KEY)
-    if before is not None:
-        return SampledStatistics.from_json(before)
-    statistics = yield from measure_sample(run, predictor)
-    target.store_value(_STATISTICS_KEY, statistics.to_json())
-    return statistics
+    """Measure statistics on a sample, and estimate their error."""
+    field, halo = plan.tiles, predictor.probe.halo or 0
+    cut = core.plan_tiles(
+        field.padded_shape,
+        core=core.round_up(min(_SAMPLED_SIDE, field.core), field.stride),
+        halo=core.round_up(halo // 2, field.stride),
+        stride=field.stride,
+        constant=False,
+    )
+    tiles, sampler = cut.tiles, _Sampler(plan, predictor, cut)
+    budget = _OF_MEMORY * predictor.memory_budget(plan.options.memory_gb)
+    fitting = int(budget // max(1, predictor.peak_bytes(sampler.window_shape)))
+    count = max(_FEWEST, min(round(_SAMPLED_SHARE * len(tiles)), fitting))
+    yield core.Progress(
+        0, 0, "Sorting parts of the field by mean and standard deviation"
+    )
+    mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
+    for number, tile in enumerate(tiles):  # read each tile once
+        values = plan.read_clean_window(tile.core)[0]
+        mean[number], spread[number] = values.mean(), values.std()
+    order = stratify_tiles(mean, spread, count)
+    rng = np.random.default_rng(seed)
+    sample_indices = draw_stratified_sample(order, count, rng)
+    sample_set = set(sample_indices)
+    rest = [number for number in order if number not in sample_set] or order
+    held_out = [tiles[i] for i in draw_stratified_sample(rest, _HELD_OUT_TILES, rng)]
+    sample = [tiles[i] for i in sample_indices]
+    yield core.Progress(0, 0, "Statistics of a sample")
+    whole = sampler.measure_moments(sample)
+    if len(sample_indices) == len(tiles):
+        return SampledStatistics(
+            ensemble.Statistics(tuple(whole)), 0.0, len(tiles), len(tiles)
+        )
+    expected_results = sampler.compute_results(whole, held_out)
+    squares = []
+    for part in range(_PARTS):
+        yield core.Progress(part, _PARTS, "Estimating the error of the statistics")
+        some = sampler.measure_moments(sample[part::_PARTS])
+        squares.append(
+            float(
+                np.mean(
+                    (sampler.compute_results(some, held_out) - expected_results) ** 2
+                )
+            )
+        )
+    left = 1 - len(sample_indices) / len(tiles)
+    rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
+    overall = float(expected_results.std())
+    error = rms / overall if overall > 0 else 0.0
+    return SampledStatistics(
+        ensemble.Statistics(tuple(whole)), error, len(sample_indices), len(tiles)
+    )
+
+
+class _BatchMoments(models.NormInterceptor):
+    """Interceptor that normalises a batch by the pooled moments of all its cores.
+
+    `cores` are in pixels of the windows, which all have the shape `side`.
+    """
+
+    def __init__(self, cores: Sequence[core.Box], side: core.IntPair) -> None:
+        super().__init__()
+        self.moments: list[ensemble.Moments] = []
+        self._cores, self._side = cores, side
+
+    def _normalise(self, norm: models.InstanceNormCall) -> torch.Tensor:
+        images = norm.input
+        finer = [
+            Fraction(side, size)
+            for side, size in zip(images.shape[2:], self._side, strict=True)
+        ]
+        sums = []
+        for number, box in enumerate(self._cores):
+            rows, columns = (
+                slice(int(part.start * ratio), int(part.stop * ratio))
+                for part, ratio in zip(box.slices, finer, strict=True)
+            )
+            sums.append(
+                ensemble.compute_sums(images[number : number + 1, :, rows, columns])
+            )
+        side = ensemble.pool_sums(sums, images.device)
+        self.moments.append(side)
+        return side.normalise(images, norm)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampler:
+    """Runner that treats a sample of tiles as the whole image."""
+
+    plan: EnhancePlan
+    predictor: Predictor
+    cut: core.TilePlan
+
+    @property
+    def window_shape(self) -> core.IntPair:
+        """Window shape (rows, columns), the same for all tiles of a batch."""
+        across = self.cut.core + 2 * self.cut.halo
+        rows, columns = self.cut.padded_shape
+        return min(across, rows), min(across, columns)
+
+    def find_window(self, tile: core.Tile) -> core.Box:
+        """Return the window around a tile, shifted to stay inside the image."""
+        outer = tile.core.grow(self.cut.halo)
+        corner = [
+            min(max(start, 0), size - side)
+            for start, size, side in zip(
+                (outer.y0, outer.x0),
+                self.cut.padded_shape,
+                self.window_shape,
+                strict=True,
+            )
+        ]
+        return core.Box.from_shape(self.window_shape, (corner[0], corner[1]))
+
+    def network_input(self, box: core.Box) -> torch.Tensor:
+        window = self.plan.read_clean_window(box)[0]
+        return self.predictor.network_input(window, self.plan.scaling)
+
+    def measure_moments(self, sample: Sequence[core.Tile]) -> list[ensemble.Moments]:
+        boxes = [self.find_window(tile) for tile in sample]
+        cores = [t.core.relative_to(box) for t, box in zip(sample, boxes, strict=True)]
+        batch = torch.cat([self.network_input(box) for box in boxes])
+        pooling = _BatchMoments(cores, self.window_shape)
+        with self.predictor.compute_context("a sample of tiles"), pooling:
+            self.predictor.network(batch)
+        return pooling.moments
+
+    def compute_results(
+        self, moments: Sequence[ensemble.Moments], tiles: Sequence[core.Tile]
+    ) -> core.RealArray:
+        fixed_moments = ensemble.move_to_device(moments, self.predictor.device)
+        scale = self.plan.model.card.scale
+        parts = []
+        for tile in tiles:
+            window = self.network_input(tile.window)
+            with (
+                self.predictor.compute_context("a held-out tile"),
+                ensemble.FixedMoments(fixed_moments),
+            ):
+                output = self.predictor.network(window)[0, 0]
+            inner = tile.local_core.scale(scale).slices
+            parts.append(output[inner].to("cpu", torch.float64).numpy().ravel())
+        return np.concatenate(parts)

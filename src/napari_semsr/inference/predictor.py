@@ -25,14 +25,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from napari_semsr import core, models
-from napari_semsr.inference.ensemble import (
-    FixedMoments,
-    Moments,
-    SelfEnsemble,
-    Statistics,
-    move_to_device,
-    run_network,
-)
+from napari_semsr.inference import ensemble
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import write_atomically
@@ -436,8 +429,11 @@ class Predictor:
         self.device, self.note = choose_device(model, device)
         self.precision = _choose_precision(model, precision, self.device)
         self.batch: int | None = None
-        self.statistics: Statistics | None = None
-        self._moments: tuple[Statistics | None, list[Moments]] = (None, [])
+        self.statistics: ensemble.Statistics | None = None
+        self._moments: tuple[ensemble.Statistics | None, list[ensemble.Moments]] = (
+            None,
+            [],
+        )
         module = model.module
         if isinstance(module, models.InformedRestorer):
             module = module.local
@@ -606,11 +602,11 @@ class Predictor:
         what = f"{len(windows)} window(s) of {rows}x{columns} px"
         with self.compute_context(what):
             batch = models.to_device(stack, self.device)
-            if isinstance(self._module, SelfEnsemble):
+            if isinstance(self._module, ensemble.SelfEnsemble):
                 output = self._module(batch, keep, self._statistics_context)
             else:
                 with self._statistics_context():
-                    output = run_network(self._module, batch, keep)
+                    output = ensemble.run_network(self._module, batch, keep)
             arrive = _start_host_copy(output[:, 0])
             del batch, output
         with _convert_torch_errors(self.device, what):
@@ -624,9 +620,9 @@ class Predictor:
         if self.statistics is None:
             return nullcontext()
         if self._moments[0] is not self.statistics:  # a copy waits for computations
-            there = move_to_device(self.statistics.moments, self.device)
+            there = ensemble.move_to_device(self.statistics.moments, self.device)
             self._moments = self.statistics, there
-        return FixedMoments(self._moments[1])
+        return ensemble.FixedMoments(self._moments[1])
 
 
 # Passes on a GPU are launched one at a time, so that its memory has to hold the layers
@@ -707,4 +703,4 @@ def check_scale(
 
 def _unwrap_ensemble(module: nn.Module) -> nn.Module:
     """Return the network inside a self-ensemble, or any other network unchanged."""
-    return module.networks[0] if isinstance(module, SelfEnsemble) else module
+    return module.networks[0] if isinstance(module, ensemble.SelfEnsemble) else module

@@ -1,162 +1,26 @@
-"""Run plans, tile destinations, and comparison of tile borders."""
+"""Tiles: reading, enhancing and writing them, their destinations, and their borders."""
 
 import math
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    BoolArray,
-    Box,
-    Float32Array,
-    IntPair,
-    RealArray,
-    ShapeError,
-    Tile,
-    TilePlan,
-    WriteError,
-    convert_dtype,
-)
+from napari_semsr import core, models
+from napari_semsr.inference import network_input
 from napari_semsr.inference.ensemble import Statistics
-from napari_semsr.inference.network_input import (
-    GridMapping,
-    HazeMap,
-    Scaling,
-    mask_missing_pixels,
-    read_window,
-)
-from napari_semsr.inference.options import EnhanceOptions, OutputPlan
+from napari_semsr.inference.options import OutputPlan
+from napari_semsr.inference.plan import EnhancePlan
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import OmeZarrStore
-from napari_semsr.models import LoadedModel
 
 if TYPE_CHECKING:
     from napari_semsr.inference.live import LiveField
-
-
-_NOTHING = nullcontext()
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionStrategy:
-    """Execution strategy: tiles or a single pass, and the source of statistics."""
-
-    # Source of the statistics of live normalisations; ``none`` without any
-    norm: Literal["none", "whole", "sampled", "tile"]
-    kind: Literal["tiles", "whole"]  # Independent tiles, or one pass
-    notes: tuple[str, ...] = ()  # Notes for the user on the choice
-
-    def to_record(self) -> dict[str, object]:
-        """Return the strategy as JSON types, for resuming the run."""
-        return {"norm": self.norm, "kind": self.kind}
-
-
-@dataclass(frozen=True, slots=True)
-class EnhancePlan:
-    """Complete plan of a run, made before its first tile."""
-
-    model: LoadedModel  # The network
-    options: EnhanceOptions  # Options of the run
-    source: tuple[IntPair, str]  # Shape of the input, and name of its type
-    output: OutputPlan  # The result: frame, calibration, chunks
-    data: Any  # (Y, X) The field on the network's grid
-    tiles: TilePlan  # The tiles of that field
-    # Relation of the output's tiles to the network's grid; None if that is the same as
-    # the input's
-    regrid: GridMapping | None
-    strategy: ExecutionStrategy  # How the field is run
-    scaling: Scaling  # The field's scaling
-    haze: HazeMap | None = None  # Haze that is removed from each window
-    # Faults of the field that the network is conditioned on, as in `core.FAULTS`
-    condition: tuple[float, ...] | None = None
-    notes: tuple[str, ...] = ()  # Notes for the user
-
-    @property
-    def outputs(self) -> TilePlan:
-        """Output tiles, in input pixels."""
-        return self.tiles if self.regrid is None else self.regrid.outputs
-
-    def identity(self) -> dict[str, object]:
-        """Return the properties that a resumed run must match, as JSON types.
-
-        The scaling represents the grey values of the input. Keys are used in messages.
-        """
-        option_values = self.options.model_dump(
-            mode="json", exclude={"batch", "memory_gb"}
-        )
-        level_values = self.scaling.low, self.scaling.high, self.scaling.mean
-        steps = self.output.fit.steps
-        return {
-            "input": [*self.source[0], self.source[1], *level_values],
-            "model": self.model.digest,
-            "resampling": None if steps is None else [str(step) for step in steps],
-            **{f"option {name}": value for name, value in option_values.items()},
-        }
-
-    def tile(self, place: IntPair) -> Tile:
-        """Return the network input tile for an output tile."""
-        if self.regrid is None:
-            return self.tiles.tile(*place)
-        return self.create_tile(self.outputs.tile(*place).core, place)
-
-    def create_tile(self, core: Box, index: IntPair = (0, 0)) -> Tile:
-        """Return the network input tile for any output box.
-
-        `core` is in pixels of the input; without resampling it starts on the stride.
-        The result is in pixels of the network's grid.
-        """
-        if self.regrid is None:
-            return self.tiles.create_tile(core, index)
-        return self.regrid.create_tile(self.tiles, core, index)
-
-    def convert_output(
-        self,
-        core: Box,
-        values: Float32Array,
-        box: Box,
-        missing: BoolArray | None = None,
-    ) -> tuple[Float32Array, Box]:
-        """Convert the network output for a box to the matching part of the output.
-
-        `core` is in pixels of the input, `box` and `missing` in pixels of the network's
-        grid.
-        """
-        scale = self.model.card.scale
-        if self.regrid is not None:
-            return self.regrid.resample_output(self.data.source, core, values, box)
-        mask_missing_pixels(values, missing, scale)
-        return values, core.relative_to(box).scale(scale)
-
-    def read_clean_window(self, box: Box) -> tuple[RealArray, BoolArray | None]:
-        """Read a filled, dehazed window and the mask of its missing pixels."""
-        window, missing = read_window(self.data, box, self.scaling.mean)
-        return (
-            window if self.haze is None else self.haze.remove_haze(window, box)
-        ), missing
-
-    def compute_tile(
-        self,
-        predictor: Predictor,
-        tile: Tile,
-        reading: AbstractContextManager[object] = _NOTHING,
-        passing: AbstractContextManager[object] = _NOTHING,
-    ) -> tuple[Float32Array, Box, BoolArray | None]:
-        """Run a tile through the network, with contexts for reading it and the pass.
-
-        Returns the arguments of `convert_output`: the core with a pixel around it, by
-        which borders are compared, its position, and the mask of its missing pixels.
-        """
-        with reading:
-            window, missing = self.read_clean_window(tile.window)
-        box = tile.core.grow(1).intersection(tile.window)
-        inner = box.relative_to(tile.window)
-        with passing:
-            values = predictor.predict(window, self.scaling, inner)
-        return values, box, None if missing is None else missing[inner.slices]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,37 +34,29 @@ class TiledRun:
 
     def write_output(
         self,
-        place: IntPair,
-        values: Float32Array,
-        box: Box,
-        missing: BoolArray | None = None,
+        place: core.IntPair,
+        values: core.Float32Array,
+        box: core.Box,
+        missing: core.BoolArray | None = None,
     ) -> "TileResult":
         """Convert the network output for a box and write it as an output tile."""
-        core = self.plan.outputs.tile(*place).core
-        part, inner = self.plan.convert_output(core, values, box, missing)
-        return self.write_tile(place, part[inner.slices], sample_edges(part, inner))
-
-    def write_tile(
-        self,
-        place: IntPair,
-        values: Float32Array,
-        edges: "dict[str, Edge]",
-    ) -> "TileResult":
-        """Write an output tile `values` (Y * scale, X * scale) to the target."""
-        core = self.plan.outputs.tile(*place).core
-        typed_values, clipped_count = convert_dtype(values, self.target.dtype)
-        self.target[core.scale(self.plan.model.card.scale).slices] = typed_values
-        return TileResult(place, clipped_count, edges, sample_pixels(values))
+        whole, scale = self.plan.outputs.tile(*place).core, self.plan.model.card.scale
+        part, inner = self.plan.convert_output(whole, values, box, missing)
+        tile = part[inner.slices]
+        typed_values, clipped_count = core.convert_dtype(tile, self.target.dtype)
+        self.target[whole.scale(scale).slices] = typed_values
+        edges = sample_edges(part, inner)
+        return TileResult(place, clipped_count, edges, sample_pixels(tile))
 
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
     """Result of a task that wrote one tile."""
 
-    index: IntPair  # Row and column of the tile
+    index: core.IntPair  # Row and column of the tile
     clipped_pixels: int  # Pixels outside the range of the output's type
     edges: "dict[str, Edge]"  # Lines at the tile's borders
-    sample: Float32Array  # Some pixels of the result
+    sample: core.Float32Array  # Some pixels of the result
     notes: tuple[str, ...] = ()  # For the user
 
     def with_note(self, note: str | None) -> "TileResult":
@@ -208,24 +64,203 @@ class TileResult:
         return self if note is None else replace(self, notes=(*self.notes, note))
 
 
+# The work of a task: read a window, enhance it, write its core.
+
+_SMALLEST_PIECE = 32  # px; smallest part of a tile divided for lack of memory; chosen
+STOP_MESSAGE = "The run was stopped; finished tiles are kept."
+
+
+@dataclass(slots=True)
+class TileWorker:
+    """Worker that enhances tiles of a run, in sizes that fit into memory."""
+
+    run: TiledRun
+    predictor: Predictor  # The network on this worker's device
+    # Number of parts along each axis into which a tile is divided to fit into memory
+    pieces: int = 1
+    joins: bool = True  # Whether tiles that form a rectangle share a window
+    _cancel: threading.Event = field(default_factory=threading.Event)
+    # Only one thread reads files at a time, as readers may not be thread-safe
+    _reading: threading.Lock = field(default_factory=threading.Lock)
+    _cutting: threading.Lock = field(default_factory=threading.Lock)
+    # On a CPU one window is in the network at a time, which uses all cores
+    passing: AbstractContextManager[object] = field(default_factory=nullcontext)
+    _busy: int = 0
+    _idle: threading.Condition = field(default_factory=threading.Condition)
+    _release: Callable[[], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._release = self.predictor.add_layer_check(self._check_stopped)
+
+    def _check_stopped(self) -> None:
+        """Raise `Cancelled` if the run was stopped."""
+        if self._cancel.is_set():
+            raise core.Cancelled(STOP_MESSAGE)
+
+    def enhance(self, places: Sequence[core.IntPair]) -> list[TileResult]:
+        """Enhance and write the given tiles."""
+        with self.track_task():
+            tiles = [self.run.plan.tile(place) for place in places]
+            try:
+                return self._enhance_tiles(tiles)
+            except RuntimeError as error:
+                msg = f"Cannot enhance tile {places[0]}: {error}"
+                raise core.SemsrError(msg, code="computation-failed") from error
+
+    def stop(self) -> None:
+        """Refuse new tasks, and wait for running tasks to stop at their next layer."""
+        self._cancel.set()
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0)
+        self._release()
+        models.release_memory(self.predictor.device)
+
+    @contextmanager
+    def track_task(self) -> Iterator[None]:
+        """Register a running task that `stop` waits for."""
+        with self._idle:
+            self._check_stopped()
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    def _enhance_tiles(self, tiles: list[core.Tile]) -> list[TileResult]:
+        """Run whole tiles, or split them into pieces if memory is insufficient."""
+        pieces, note = self.pieces, None
+        if pieces > 1:
+            return [self._run_in_pieces(tile) for tile in tiles]
+        before = self.predictor.batch
+        try:
+            results = self._run_whole_tiles(tiles)
+        except core.DeviceMemoryError:
+            if self._find_shared_rectangle(tiles):
+                self.joins = False
+                sentence = "Not enough memory: tiles are computed one at a time."
+                note = core.Message(sentence, "device-memory")
+            else:
+                self._halve_pieces(pieces)
+        else:
+            after = self.predictor.batch
+            if after != before:
+                cut = f"from {before} to {after} tiles"
+                sentence = "Not enough memory: batches were reduced " + cut + "."
+                note = core.Message(sentence, "device-memory")
+            return [piece.with_note(note) for piece in results]
+        # outside the handler, since the error's stack frames keep tensors of the failed
+        # pass
+        return [piece.with_note(note) for piece in self._enhance_tiles(tiles)]
+
+    def _find_shared_rectangle(self, tiles: list[core.Tile]) -> core.Box | None:
+        """Return the rectangle of tiles computed in one shared window, or None."""
+        if not self.joins or self.predictor.device.type != "cpu":
+            return None
+        cores = [self.run.plan.outputs.tile(*tile.index).core for tile in tiles]
+        around = reduce(core.Box.union, cores)
+        full = sum(math.prod(box.shape) for box in cores) == math.prod(around.shape)
+        return around if full and len(tiles) > 1 else None
+
+    def _run_whole_tiles(self, tiles: list[core.Tile]) -> list[TileResult]:
+        plan, rectangle = self.run.plan, self._find_shared_rectangle(tiles)
+        if self.predictor.device.type == "cpu":
+            if rectangle is None and len(tiles) > 1:
+                return [
+                    piece for tile in tiles for piece in self._run_whole_tiles([tile])
+                ]
+            shared_tile = tiles[0] if rectangle is None else plan.create_tile(rectangle)
+            values, box, missing = plan.compute_tile(
+                self.predictor, shared_tile, self._reading, self.passing
+            )
+            return [
+                self.run.write_output(tile.index, values, box, missing)
+                for tile in tiles
+            ]
+        read = [self._read_window(tile.window) for tile in tiles]
+        windows = [window for window, _ in read]
+        if len({window.shape for window in windows}) == 1:
+            results = self.predictor.predict_many(windows, plan.scaling)
+        else:
+            results = [self.predictor.predict(w, plan.scaling) for w in windows]
+        return [
+            self.run.write_output(tile.index, result, tile.window, missing)
+            for tile, (_, missing), result in zip(tiles, read, results, strict=True)
+        ]
+
+    def _read_window(
+        self, box: core.Box
+    ) -> tuple[core.RealArray, core.BoolArray | None]:
+        with self._reading:
+            return self.run.plan.read_clean_window(box)
+
+    def _run_in_pieces(self, tile: core.Tile) -> TileResult:
+        """Compute one tile in pieces, halving the pieces when memory runs out."""
+        plan, scale = self.run.plan.tiles, self.run.plan.model.card.scale
+        output = np.empty(tile.core.scale(scale).shape, dtype=np.float32)
+        while True:
+            pieces = self.pieces
+            try:
+                for part in plan.split_tile(tile, self._compute_piece_size(pieces)):
+                    window, missing = self._read_window(part.window)
+                    scaling, inner = self.run.plan.scaling, part.local_core
+                    with self.passing:
+                        result = self.predictor.predict(window, scaling, inner)
+                    missing = None if missing is None else missing[inner.slices]
+                    network_input.mask_missing_pixels(result, missing, scale)
+                    place = part.core.relative_to(tile.core).scale(scale)
+                    output[place.slices] = result
+            except core.DeviceMemoryError:
+                self._halve_pieces(pieces)
+            else:
+                piece = self.run.write_output(tile.index, output, tile.core)
+                side = self._compute_piece_size(pieces)
+                sentence = (
+                    f"Not enough memory: tiles are computed in pieces of {side} px."
+                )
+                note = core.Message(sentence, "device-memory")
+                return replace(piece, edges={}).with_note(note)
+
+    def _compute_piece_size(self, pieces: int) -> int:
+        """Return the side length of a piece, a multiple of the stride."""
+        plan = self.run.plan.tiles
+        return core.round_up(max(1, plan.core // pieces), plan.stride)
+
+    def _halve_pieces(self, piece_count: int) -> None:
+        """Halve the pieces, or raise an error if they already have minimum size."""
+        plan = self.run.plan.tiles
+        smallest = core.round_up(_SMALLEST_PIECE, plan.stride)
+        side = self._compute_piece_size(piece_count)
+        if side <= smallest:
+            window = side + 2 * plan.halo
+            msg = (
+                f"Not enough memory for a window of {window} px on "
+                f"{self.predictor.device}; free some memory or use another device."
+            )
+            raise core.DeviceMemoryError(msg)
+        with self._cutting:  # unless another thread has halved them already
+            self.pieces = max(self.pieces, 2 * piece_count)
+
+
 # Destinations of tiles: an array in memory, or a store that records finished tiles.
 
 _IDENTITY = "run"
-Places = list[IntPair]
+Places = list[core.IntPair]
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySink:
     """Sink that writes a result to an array in memory."""
 
-    array: RealArray  # (Y, X) Array into which cores are written
+    array: core.RealArray  # (Y, X) Array into which cores are written
     live: None = None  # Live view of the run, which determines the order of tiles
 
     def prepare(self, plan: EnhancePlan) -> None:
         """Raise an error if the array does not fit the run."""
         _check_shape(self.array.shape, plan.output)
 
-    def list_pending_tiles(self, plan: TilePlan) -> Places:
+    def list_pending_tiles(self, plan: core.TilePlan) -> Places:
         """List all tiles."""
         rows, columns = plan.grid
         return [(row, column) for row in range(rows) for column in range(columns)]
@@ -236,7 +271,7 @@ class ArraySink:
     def read_value(self, key: str) -> None:
         """Return None: values are not stored."""
 
-    def finish_tile(self, index: IntPair) -> None:
+    def finish_tile(self, index: core.IntPair) -> None:
         """Do nothing: the result exists only in this process."""
 
 
@@ -252,12 +287,12 @@ class _StoreTarget:
         kind: np.dtype[np.generic] = np.dtype(self.store.level0.dtype)
         return kind
 
-    def __setitem__(self, index: tuple[slice, slice], tile: RealArray) -> None:
+    def __setitem__(self, index: tuple[slice, slice], tile: core.RealArray) -> None:
         corner = index[0].start, index[1].start
         high, wide = self.store.unit
         self.store.write_unit(corner[0] // high, corner[1] // wide, tile)
         if self.live is not None:
-            self.live.show_tile(Box.from_shape(tile.shape, corner), np.array(tile))
+            self.live.show_tile(core.Box.from_shape(tile.shape, corner), np.array(tile))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +316,7 @@ class StoreSink:
                 f"{self.store.path.name} has chunks of {tuple(self.store.unit)} px: "
                 "create the store with the same tile option."
             )
-            raise ShapeError(msg, code="grid-mismatch")
+            raise core.ShapeError(msg, code="grid-mismatch")
         identity = plan.identity()
         before = self.store.read_notes().get(_IDENTITY)
         if before is None:
@@ -293,11 +328,11 @@ class StoreSink:
                 f"settings, but the {' and the '.join(changes)} changed: use "
                 "`overwrite` to start again."
             )
-            raise WriteError(msg, code="other-run")
+            raise core.WriteError(msg, code="other-run")
         if self.live is not None:
             self.live.attach_store(self.store)
 
-    def list_pending_tiles(self, plan: TilePlan) -> Places:
+    def list_pending_tiles(self, plan: core.TilePlan) -> Places:
         """Return the unfinished tiles."""
         return self.store.pending_units()
 
@@ -309,7 +344,7 @@ class StoreSink:
         """Read a value from the store's attributes."""
         return self.store.read_notes().get(key)
 
-    def finish_tile(self, index: IntPair) -> None:
+    def finish_tile(self, index: core.IntPair) -> None:
         """Mark a written tile as done, and display it if necessary."""
         self.store.mark_done(*index)
         if self.live is not None:
@@ -324,7 +359,7 @@ def _check_shape(stored_shape: tuple[int, ...], output: OutputPlan) -> None:
     shape = output.frame.shape
     if tuple(stored_shape) != shape:
         msg = f"The output must have shape {shape}, got {tuple(stored_shape)}."
-        raise ShapeError(msg, code="sizes-differ")
+        raise core.ShapeError(msg, code="sizes-differ")
 
 
 # Comparison at tile borders: mismatch of neighbours, and visible steps.
@@ -347,12 +382,12 @@ class Edge:
 
     # The neighbour's first line, as predicted by this tile; None if it was outside the
     # tile's window
-    outer: Float32Array | None
-    first: Float32Array  # This tile's own line next to the border
-    second: Float32Array  # This tile's next line further inside
+    outer: core.Float32Array | None
+    first: core.Float32Array  # This tile's own line next to the border
+    second: core.Float32Array  # This tile's next line further inside
 
 
-def sample_edges(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
+def sample_edges(prediction: core.Float32Array, inner: core.Box) -> dict[str, Edge]:
     """Sample up to 256 pixels per line along each border of the core box `inner`."""
     rows, columns = inner.slices
     down = prediction[:, columns][:, :: _compute_sample_spacing(inner.shape[1])]
@@ -370,7 +405,9 @@ def _compute_sample_spacing(length: int) -> int:
     return -(-length // _SAMPLES)
 
 
-def _extract_edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
+def _extract_edge(
+    lines: core.Float32Array, first: int, inward: int, depth: int
+) -> Edge:
     """Return the lines on both sides of a core border."""
     beyond = first - inward
     outer = lines[beyond].copy() if 0 <= beyond < len(lines) else None
@@ -378,10 +415,10 @@ def _extract_edge(lines: Float32Array, first: int, inward: int, depth: int) -> E
     return Edge(outer, lines[first].copy(), lines[second].copy())
 
 
-def sample_pixels(core: Float32Array) -> Float32Array:
+def sample_pixels(tile: core.Float32Array) -> core.Float32Array:
     """Sample at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
-    rows, columns = (-(-side // _GRID) for side in core.shape)
-    sample = core[::rows, ::columns].ravel()
+    rows, columns = (-(-side // _GRID) for side in tile.shape)
+    sample = tile[::rows, ::columns].ravel()
     return sample[np.isfinite(sample)].astype(np.float32)
 
 
@@ -391,7 +428,7 @@ class SeamMeter:
 
     border_count: int = 0  # Borders compared
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
-    _samples: list[Float32Array] = field(default_factory=list)
+    _samples: list[core.Float32Array] = field(default_factory=list)
     _tile_count: int = 0
     _pitch: int = 1
     _squares: float = 0.0
@@ -399,7 +436,9 @@ class SeamMeter:
     _steps: float = 0.0
     _inner_steps: float = 0.0
 
-    def add(self, index: IntPair, edges: dict[str, Edge], sample: Float32Array) -> None:
+    def add(
+        self, index: core.IntPair, edges: dict[str, Edge], sample: core.Float32Array
+    ) -> None:
         """Add the edges and the pixel sample of one tile."""
         if self._tile_count % self._pitch == 0:
             self._samples.append(sample)

@@ -18,13 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_semsr.core import (
-    DeviceMemoryError,
-    Message,
-    OptionError,
-    RealArray,
-    get_processor_name,
-)
+from napari_semsr import core
 
 _CARDS = {"cuda": "an NVIDIA or AMD GPU", "mps": "an Apple GPU", "xpu": "an Intel GPU"}
 _BF16_CAPABILITY = 8  # Ampere, the first NVIDIA generation with bf16 units
@@ -80,21 +74,21 @@ def find_device(name: str = "auto") -> Device:
             "A device must be auto, cpu, cuda, mps, xpu or a numbered GPU such as "
             f"cuda:1 (the second GPU), got {name!r}."
         )
-        raise OptionError(msg, code="device-unknown")
+        raise core.OptionError(msg, code="device-unknown")
     count, index = device_count(kind), int(number or 0)
     if count == 0:
         why = _explain_missing_device(kind)
         card = f"Device {name} needs {_CARDS[kind]}, but PyTorch finds none"
         msg = f"{card} ({why}): use `device=cpu`."
-        raise OptionError(msg, code="device-missing")
+        raise core.OptionError(msg, code="device-missing")
     if index >= count:
         last = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
         msg = f"Device {name} does not exist: PyTorch finds only {last}."
-        raise OptionError(msg, code="device-missing")
+        raise core.OptionError(msg, code="device-missing")
     failure = _find_device_failure(torch.device(name))
     if failure is not None:
         msg = f"{failure}: use `device=cpu`."
-        raise OptionError(msg, code="device-unusable")
+        raise core.OptionError(msg, code="device-unusable")
     return Device(torch.device(name))
 
 
@@ -107,7 +101,7 @@ def find_training_device(name: str = "auto") -> Device:
     """
     if name.partition(":")[0] == "xpu":
         msg = f"Training supports cpu, cuda and mps, got {name}."
-        raise OptionError(msg, code="device-unsuitable")
+        raise core.OptionError(msg, code="device-unsuitable")
     device = find_device(name)
     is_untried = name == "auto" and device.device.type != "cuda"
     return Device(torch.device("cpu"), device.note) if is_untried else device
@@ -126,7 +120,7 @@ def _find_working_device() -> Device:
             device = torch.device(kind if index == 0 else f"{kind}:{index}")
             try:
                 failure = _find_device_failure(device)
-            except DeviceMemoryError as error:
+            except core.DeviceMemoryError as error:
                 failure = str(error).rstrip(".")
             if failure is None:
                 return Device(device, _create_device_note(failures, f"{device}"))
@@ -141,7 +135,9 @@ def _find_working_device() -> Device:
 def _create_device_note(failures: list[str], device_name: str) -> str | None:
     if not failures:
         return None
-    return Message(f"{failures[0]}: using {device_name} instead.", "device-unusable")
+    return core.Message(
+        f"{failures[0]}: using {device_name} instead.", "device-unusable"
+    )
 
 
 def _explain_missing_device(kind: str) -> str:
@@ -188,7 +184,7 @@ def _find_device_failure(device: torch.device) -> str | None:
         label = f"{label} ({get_device_name(device)})"
         with convert_memory_errors(device, "a small convolution"):
             right = can_compute(device)
-    except DeviceMemoryError:
+    except core.DeviceMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - drivers fail in many ways
         return f"{label} cannot compute: {_explain_failure(device, error)}"
@@ -234,7 +230,7 @@ def get_device_name(device: torch.device) -> str:
     """Return the vendor name of the processor or GPU."""
     if device.type in ("cuda", "xpu"):
         return str(getattr(torch, device.type).get_device_name(device))
-    return get_processor_name()  # an Apple chip contains both
+    return core.get_processor_name()  # an Apple chip contains both
 
 
 def has_float64(device: torch.device) -> bool:
@@ -261,7 +257,7 @@ def check_bf16_support(device: torch.device) -> None:
     """Raise an error for bf16 on MPS before macOS 14, where PyTorch ignores it."""
     if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
         msg = "bf16 on Apple's GPU needs macOS 14 or newer: use `precision=fp32`."
-        raise OptionError(msg, code="precision-unsupported")
+        raise core.OptionError(msg, code="precision-unsupported")
 
 
 def get_memory_layout(device: torch.device) -> torch.memory_format:
@@ -270,7 +266,7 @@ def get_memory_layout(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
-def to_device(values: Tensor | RealArray, device: torch.device) -> Tensor:
+def to_device(values: Tensor | core.RealArray, device: torch.device) -> Tensor:
     """Copy values to a device, asynchronously on CUDA."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if device.type != "cuda" or tensor.is_cuda:
@@ -349,7 +345,7 @@ def convert_memory_errors(device: torch.device, what: str) -> Iterator[None]:
         traceback.clear_frames(error.__traceback__)  # they keep tensors alive
         release_memory(device)
         msg = f"Device {device} ran out of memory for {what}."
-        raise DeviceMemoryError(msg) from error
+        raise core.DeviceMemoryError(msg) from error
 
 
 def get_first_error_line(error: BaseException) -> str:

@@ -25,15 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import (
-    CheckpointError,
-    Float32Array,
-    IntPair,
-    RealArray,
-    SemsrError,
-    format_one_line,
-    round_up,
-)
+from napari_semsr import core
 from napari_semsr.io import path_exists
 from napari_semsr.models import probing
 from napari_semsr.models.architectures import InformedRestorer
@@ -75,7 +67,7 @@ def import_onnx(name: str = "onnx") -> ModuleType:
         return import_module(name)
     except ImportError as error:
         msg = "ONNX models need onnx and onnxruntime: pip install 'napari-semsr[onnx]'."
-        raise CheckpointError(msg, code="extra-missing") from error
+        raise core.CheckpointError(msg, code="extra-missing") from error
 
 
 @contextmanager
@@ -84,11 +76,13 @@ def _convert_errors(message: str, code: str = "model-damaged") -> Iterator[None]
     try:
         yield
     except Exception as error:  # onnx, its runtime and exporter raise a dozen types
-        raise CheckpointError(f"{message}: {_get_reason(error)}.", code=code) from error
+        raise core.CheckpointError(
+            f"{message}: {_get_reason(error)}.", code=code
+        ) from error
 
 
 def _get_reason(error: Exception) -> str:
-    reason = format_one_line(get_first_error_line(error), _MESSAGE_LENGTH)
+    reason = core.format_one_line(get_first_error_line(error), _MESSAGE_LENGTH)
     return reason.rstrip(".")
 
 
@@ -120,12 +114,12 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     onnx = import_onnx()
     if len(data) > _SIZE_LIMIT:
         msg = f"{name} must be smaller than 2 GiB to be read as ONNX."
-        raise CheckpointError(msg, code="file-too-large")
+        raise core.CheckpointError(msg, code="file-too-large")
     with _convert_errors(f"{name} cannot be read as ONNX"):
         model = onnx.load_model_from_string(data)
     if not model.graph.node:
         msg = f"{name} is not an ONNX model: it has no nodes."
-        raise CheckpointError(msg, code="format-unknown")
+        raise core.CheckpointError(msg, code="format-unknown")
     _check_tensors(model, name, folder)
     if model.functions:
         with _convert_errors(f"The functions of {name} cannot be inlined"):
@@ -165,12 +159,12 @@ def _is_data_dependent(graph: "GraphProto") -> bool:
 
 def _convert_to_text(name: str | bytes) -> str:
     """Convert a name read from a file to printable text."""
-    return format_one_line(name if isinstance(name, str) else repr(name))
+    return core.format_one_line(name if isinstance(name, str) else repr(name))
 
 
-def _create_unsupported_error(name: str, what: str) -> CheckpointError:
+def _create_unsupported_error(name: str, what: str) -> core.CheckpointError:
     msg = f"An ONNX network must {what}: {name} cannot be used."
-    return CheckpointError(msg, code="model-unsuitable")
+    return core.CheckpointError(msg, code="model-unsuitable")
 
 
 # Forbidden contents of a file.
@@ -198,7 +192,7 @@ def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
         if min(tensor.dims, default=1) < 0 or count > 2 * size:
             label = _convert_to_text(tensor.name) or "(unnamed)"
             msg = f"{name} is damaged: tensor {label} has {count} elements in {size} B."
-            raise CheckpointError(msg, code="model-damaged")
+            raise core.CheckpointError(msg, code="model-damaged")
 
 
 def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) -> Path:
@@ -211,7 +205,7 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
             f"The weights of {name} must be in the model file, but are in "
             f"{_convert_to_text(location)}; save them in one file."
         )
-        raise CheckpointError(msg, code="weights-elsewhere")
+        raise core.CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
     leaves = (
         not location
@@ -222,10 +216,10 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
     )
     if leaves:
         msg = f"{name} refers to weights at {location!r}, outside its own folder."
-        raise CheckpointError(msg, code="outside-folder")
+        raise core.CheckpointError(msg, code="outside-folder")
     if not path_exists(inside / where) or not (inside / where).is_file():
         msg = f"{name} needs {_convert_to_text(location)} next to it; copy both files."
-        raise CheckpointError(msg, code="file-missing")
+        raise core.CheckpointError(msg, code="file-missing")
     return inside
 
 
@@ -243,7 +237,7 @@ def _check_nodes(model: "ModelProto", name: str) -> None:
         else:
             continue
         msg = f"{name} uses the operator {_convert_to_text(operator)}, which {why}."
-        raise CheckpointError(msg, code="model-unsuitable")
+        raise core.CheckpointError(msg, code="model-unsuitable")
 
 
 def _find_graph_input(model: "ModelProto", name: str) -> str:
@@ -289,18 +283,20 @@ class _GraphRunner:
             what = f"return (B, 1, H, W), but returns {shape}"
             raise _create_unsupported_error(_NAME, what)
 
-    def run(self, image: Float32Array, session: Any = None) -> list[RealArray]:
+    def run(
+        self, image: core.Float32Array, session: Any = None
+    ) -> list[core.RealArray]:
         """Run the graph on one image (1, 1, H, W), raising errors as torch does."""
         feed = {self.graph.input: image}
         try:
-            arrays: list[RealArray] = (session or self._session).run(None, feed)
+            arrays: list[core.RealArray] = (session or self._session).run(None, feed)
         except Exception as error:  # a dozen types, without a common base
             line = get_first_error_line(error)
             kind = MemoryError if _NO_MEMORY in line.lower() else RuntimeError
             raise kind(f"ONNX Runtime: {line}") from error
         return arrays
 
-    def measure_peak_bytes(self, shape: IntPair) -> int:
+    def measure_peak_bytes(self, shape: core.IntPair) -> int:
         """Return the peak total size of simultaneously live layers for a field."""
         model = import_onnx().ModelProto()
         model.CopyFrom(self.graph.model)
@@ -334,7 +330,6 @@ def _create_session(data: bytes) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    options.enable_cpu_mem_arena = False  # else it would keep its peak memory
     # between two windows its threads would otherwise keep the cores busy with waiting
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _convert_errors("ONNX Runtime cannot load this graph", "model-unsuitable"):
@@ -342,6 +337,8 @@ def _create_session(data: bytes) -> Any:
             data,
             options,
             providers=["CPUExecutionProvider"],
+            # windows reuse the memory of the first one; by default it would be doubled
+            provider_options=[{"arena_extend_strategy": "kSameAsRequested"}],
             enable_fallback=False,  # required, although it prints a message
         )
 
@@ -395,7 +392,7 @@ class OnnxNetwork(nn.Module):
         """Whether control flow depends on values, so the receptive field is unknown."""
         return self.get_runner().graph.deciding
 
-    def activation_bytes(self, shape: IntPair) -> int:
+    def activation_bytes(self, shape: core.IntPair) -> int:
         """Return the peak memory of the layers for a window, in bytes."""
         return self.get_runner().measure_peak_bytes(shape)
 
@@ -430,7 +427,7 @@ def probe_onnx_network(
         network.get_runner()  # raises an error for problems that no stride solves
         try:
             smallest = probing.find_minimum_field_size(network, stride=step)
-            side = round_up(max(smallest, _TEST_SIDE), step)
+            side = core.round_up(max(smallest, _TEST_SIDE), step)
             first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
             if second > _GROWTH * first:
                 reason = f"twice the side takes {second / first:.3g} times the memory"
@@ -440,7 +437,7 @@ def probe_onnx_network(
             if result.halo is None or _is_shift_invariant(network, result):
                 return network, result
             reason = "a field cropped at another position has other values"
-        except (RuntimeError, MemoryError, SemsrError) as error:
+        except (RuntimeError, MemoryError, core.SemsrError) as error:
             reason = _get_reason(error)
     msg = (
         "A network must accept fields whose sides are multiples of 1, 2, 4 ... or "
@@ -448,7 +445,7 @@ def probe_onnx_network(
         "same values for a field cropped at another position: this graph fails for all "
         f"of these strides ({reason})."
     )
-    raise CheckpointError(msg, code="model-unsuitable")
+    raise core.CheckpointError(msg, code="model-unsuitable")
 
 
 def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
@@ -476,8 +473,8 @@ def _is_shift_invariant(network: OnnxNetwork, result: probing.ProbeResult) -> bo
     both.
     """
     halo, stride, scale = result.halo or 0, network.stride, network.scale
-    side = 2 * halo + result.smallest + round_up(_MIN_CORE, stride)
-    across = round_up(max(result.smallest, _MIN_CORE), stride)
+    side = 2 * halo + result.smallest + core.round_up(_MIN_CORE, stride)
+    across = core.round_up(max(result.smallest, _MIN_CORE), stride)
     rng = torch.Generator().manual_seed(0)
     strip = torch.rand(1, 1, side + stride, across, generator=rng)
     inner = slice((halo + stride) * scale, (side - halo) * scale)
@@ -533,7 +530,7 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
             f"{card.name} first analyses the whole field, which ONNX cannot express: "
             "export the network for one field (`field`), without haze removal."
         )
-        raise CheckpointError(msg, code="export-unsupported")
+        raise core.CheckpointError(msg, code="export-unsupported")
     onnx = import_onnx()
     if isinstance(module, OnnxNetwork):
         model = onnx.load_model_from_string(module.graph.numpy().tobytes())
@@ -618,4 +615,4 @@ def _check_outputs(data: bytes, whole: nn.Module, card: ModelCard) -> None:
                 f"{card.name} cannot be exported: the outputs of ONNX Runtime and "
                 f"torch differ by {off:.1e} of the range, more than {_SPAN:g}."
             )
-            raise CheckpointError(msg, code="export-inexact")
+            raise core.CheckpointError(msg, code="export-inexact")

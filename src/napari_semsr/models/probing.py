@@ -11,13 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from napari_semsr.core import (
-    CheckpointError,
-    IntPair,
-    OptionError,
-    ShapeError,
-    round_up,
-)
+from napari_semsr import core
 
 # Instance norms that take their statistics from the image itself.
 #
@@ -151,7 +145,7 @@ def find_minimum_field_size(module: nn.Module, *, stride: int) -> int:
         "A network must accept fields with sides in multiples of its stride, but this "
         f"network (stride {stride}) failed for all up to {sides[-1]} px."
     )
-    raise CheckpointError(msg, code="model-unsuitable")
+    raise core.CheckpointError(msg, code="model-unsuitable")
 
 
 def _find_nan_outputs(
@@ -192,14 +186,14 @@ def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
     """Measure the distance in pixels over which the input affects an output."""
     if getattr(module, "deciding", False):
         msg = "The receptive field of a graph that decides by values is unknown."
-        raise ShapeError(msg, code="receptive-field-unbounded")
+        raise core.ShapeError(msg, code="receptive-field-unbounded")
     module_copy = _copy_to_cpu(module)
     across = find_minimum_field_size(module_copy, stride=stride)
-    side = round_up(max(_FIRST_SIDE, 4 * across), stride)
+    side = core.round_up(max(_FIRST_SIDE, 4 * across), stride)
     opaque = getattr(module_copy, "opaque", False)
     spread_of = _find_changed_outputs if opaque else _find_nan_outputs
     while side <= _LAST_SIDE:
-        reach, middle = 0, round_up(side // 2, stride)
+        reach, middle = 0, core.round_up(side // 2, stride)
         for axis in (2, 3):  # NaN values or changes spread in four directions
             shape = (1, 1, side, across) if axis == 2 else (1, 1, across, side)
             for start, length in ((0, middle), (middle, side - middle)):
@@ -216,7 +210,7 @@ def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
         "A network for tiled inference must have a bounded receptive field, but this "
         f"network's outputs depend on inputs more than {_LAST_SIDE // 2} px away."
     )
-    raise ShapeError(msg, code="receptive-field-unbounded")
+    raise core.ShapeError(msg, code="receptive-field-unbounded")
 
 
 def probe_network(module: nn.Module, *, stride: int) -> ProbeResult:
@@ -227,8 +221,8 @@ def probe_network(module: nn.Module, *, stride: int) -> ProbeResult:
         module_copy(torch.zeros(1, 1, smallest, smallest))
     try:
         reach = measure_receptive_field(module, stride=stride)
-        halo: int | None = round_up(reach + 1, stride)
-    except ShapeError:
+        halo: int | None = core.round_up(reach + 1, stride)
+    except core.ShapeError:
         halo = None
     return ProbeResult(halo, mode.count, smallest)
 
@@ -259,10 +253,10 @@ def measure_effective_halo(
     """
     if not 0 < tolerance < 1:
         msg = f"A tolerance must be between 0 and 1, got {tolerance}."
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
     module_copy = _copy_to_cpu(module)
     across = find_minimum_field_size(module_copy, stride=stride)
-    side = 2 * round_up(halo + across, stride)
+    side = 2 * core.round_up(halo + across, stride)
     rng = torch.Generator().manual_seed(0)
     reach = 0
     for _ in range(_TRIALS):
@@ -274,7 +268,7 @@ def measure_effective_halo(
                 far = (change > tolerance).nonzero()
                 scale = 2 * len(change) // side
                 reach = max(reach, -(-(int(far.max()) + 1) // scale) if len(far) else 0)
-    return min(halo, round_up(reach, stride))
+    return min(halo, core.round_up(reach, stride))
 
 
 def measure_effective_fields(
@@ -291,7 +285,7 @@ def measure_effective_fields(
     return {f"{limit:g}": measure(tolerance=limit) for limit in _TOLERANCES}
 
 
-def _generate_noise(shape: IntPair, rng: torch.Generator) -> Tensor:
+def _generate_noise(shape: core.IntPair, rng: torch.Generator) -> Tensor:
     """Generate values in [0, 1] with structure at several scales."""
     total = torch.zeros(1, 1, *shape)
     for step in (1, 4, 16):

@@ -169,8 +169,6 @@ def _copy_weights(network: nn.Module, name: str) -> None:
     """Copy the weights of another model if their names and shapes match."""
     module = models.load_model(name).module
     state = module.state_dict()
-    if hasattr(network, "fitted"):  # adapts weights of a network with fewer channels
-        state = network.fitted(state)  # type: ignore[operator]
     own = network.state_dict()
     same = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if 2 * len(same) < len(state):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core import BoundedCache, Box, Micrograph, run
+from napari_semsr.core import Box, Micrograph, run
 from napari_semsr.inference import LiveField, live as live_field, plan_output
 from napari_semsr.inference.live import LevelStore, ResampledInput, TileQueue
 from napari_semsr.inference.options import EnhanceOptions
@@ -194,7 +194,7 @@ def test_only_what_is_looked_at_is_enhanced(field, make_loaded, tmp_path):
 def test_what_was_written_is_read_where_it_was_moved_to(
     field, make_loaded, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(live_field, "BoundedCache", lambda _: BoundedCache(1))
+    monkeypatch.setattr(live_field, "_CACHE_BYTES", 1)
     loaded = make_loaded("plain")
     live = _live(field, loaded)
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)

@@ -9,8 +9,9 @@ from torch import nn
 
 from napari_semsr.core import Micrograph, Progress, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
-from napari_semsr.inference.executors import TileWorker, run_in_thread
+from napari_semsr.inference.engine import run_in_thread
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import TileWorker
 from napari_semsr.models import LoadedModel, ModelCard
 from tests.children import LIMIT_S
 from tests.enhancing import fill, store_for

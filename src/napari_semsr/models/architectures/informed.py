@@ -41,21 +41,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, WIDEST_BLUR, Box
-from napari_semsr.models.architectures import two_scale
+from napari_semsr import core
+from napari_semsr.models.architectures import two_scale, wiener
 from napari_semsr.models.architectures.blocks import (
     disable_autocast,
     init_layer_zero,
     run_in_full_precision,
-)
-from napari_semsr.models.architectures.wiener import (
-    FILTERS,
-    compute_power_spectrum,
-    compute_sharpening_taps,
-    compute_wiener_taps,
-    estimate_white_noise_floor,
-    filter_images,
-    pack_taps,
 )
 from napari_semsr.models.devices import has_float64, to_device
 
@@ -65,11 +56,11 @@ def compute_wiener_filters(condition: Tensor, rings: Tensor) -> Tensor:
     device = condition.device
     with torch.no_grad(), disable_autocast(condition):
         condition, rings = _convert_to_float64(condition), _convert_to_float64(rings)
-        noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
+        noise = (condition.float()[:, 0].exp() - core.NO_NOISE).clamp(0, 0.5)
         frequency = to_device(torch.tensor(two_scale.RINGS), condition.device)
         blur, measured = _extract_blur(condition), (frequency, rings.float())
-        taps = compute_wiener_taps(noise, blur, measured)
-    return pack_taps(taps.to(device))
+        taps = wiener.compute_wiener_taps(noise, blur, measured)
+    return wiener.pack_taps(taps.to(device))
 
 
 def _convert_to_float64(values: Tensor) -> Tensor:
@@ -80,7 +71,9 @@ def _convert_to_float64(values: Tensor) -> Tensor:
 def _extract_blur(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the blur widths along rows and columns and their correlation, (B,)."""
     blur = condition.float()
-    rows, columns = (blur[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR).unbind(1)
+    rows, columns = (
+        (blur[:, 5:7].exp() - core.NO_BLUR).clamp(0, core.WIDEST_BLUR).unbind(1)
+    )
     return rows, columns, blur[:, 7].clamp(-0.95, 0.95)
 
 
@@ -91,7 +84,7 @@ def replace_blur(estimate: Tensor, true: Tensor) -> Tensor:
     rim is set to that of a Gaussian, as users know no more.
     """
     true_blur = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
-    sharp = math.log(NO_BLUR)
+    sharp = math.log(core.NO_BLUR)
     widths = torch.where(torch.isfinite(true[:, 5:7]), true_blur[:, :2], sharp)
     parts = [estimate[:, :5], widths, true_blur[:, 2:], 0 * estimate[:, 8:]]
     return torch.cat(parts, dim=1)
@@ -106,8 +99,8 @@ def compute_sharpening_filters(
         spectrum = _convert_to_float64(spectrum)
         blur = _extract_blur(_convert_to_float64(condition))
         noise = None if noise is None else _convert_to_float64(noise)
-        taps = compute_sharpening_taps(spectrum.float(), blur, noise)
-    return pack_taps(taps.to(device))
+        taps = wiener.compute_sharpening_taps(spectrum.float(), blur, noise)
+    return wiener.pack_taps(taps.to(device))
 
 
 class ThreeScaleNet(nn.Module):
@@ -144,7 +137,7 @@ class ThreeScaleNet(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("filter_shares", None, persistent=False)
         self.register_buffer("most", None, persistent=False)
-        self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
+        self.stem = nn.Conv2d(4 * (1 + wiener.FILTERS), first, 3, padding=1)
         levels = (
             zip(widths, down, strict=True),
             zip((second, first), up[::-1], strict=True),
@@ -158,7 +151,7 @@ class ThreeScaleNet(nn.Module):
         self.enlarge = nn.ModuleList(
             nn.Conv2d(a, 4 * b, 1) for a, b in ((third, second), (second, first))
         )
-        output_count = 4 * corrections * (1 + FILTERS)
+        output_count = 4 * corrections * (1 + wiener.FILTERS)
         self.head = init_layer_zero(nn.Conv2d(first, output_count, 3, padding=1))
 
     def list_blocks(self) -> list[two_scale.DilatedBlock]:
@@ -170,7 +163,7 @@ class ThreeScaleNet(nn.Module):
         self,
         planes: Tensor,
         condition: Sequence[Tensor] | None = None,
-        keep: Box | None = None,
+        keep: core.Box | None = None,
     ) -> Tensor:
         """Estimate corrections for images.
 
@@ -179,8 +172,8 @@ class ThreeScaleNet(nn.Module):
         (B, corrections, H, W), or the part of it in `keep`.
         """
         turn = None if condition is None else iter(condition)
-        whole = Box.from_shape((planes.shape[2], planes.shape[3]))
-        needs: Iterator[Box | None] = itertools.repeat(None)
+        whole = core.Box.from_shape((planes.shape[2], planes.shape[3]))
+        needs: Iterator[core.Box | None] = itertools.repeat(None)
         if keep is not None:
             needs = iter(self._compute_input_regions(keep))
 
@@ -212,7 +205,7 @@ class ThreeScaleNet(nn.Module):
         corrections: Tensor = maps[:, :, 0] + (maps[:, :, 1:] * changes).sum(2)
         return corrections
 
-    def _compute_input_regions(self, keep: Box) -> list[Box]:
+    def _compute_input_regions(self, keep: core.Box) -> list[core.Box]:
         """Compute the input regions that each block and the head need for an output."""
         need = _snap_box_to_grid(keep, 2).grow(2)
         needs = [need]
@@ -225,13 +218,13 @@ class ThreeScaleNet(nn.Module):
                 needs.append(need)
         return needs[::-1]
 
-    def forward(self, x: Tensor, keep: Box | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: core.Box | None = None) -> Tensor:
         """Add the estimated corrections to images.
 
         `x` (B, 1, H, W); returns (B, 1, H, W), or the part of it in `keep`. Each layer
         then computes only what later layers need for that part.
         """
-        planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
+        planes = torch.cat([x, wiener.filter_images(x, self.filters)], dim=1)
         corrections = self.estimate_corrections(planes, keep=keep)
         inner_planes = planes if keep is None else planes[..., *keep.slices]
         image = inner_planes[:, :1]
@@ -248,10 +241,10 @@ class _FeatureMap(NamedTuple):
     """Feature map with its position in the window."""
 
     map: Tensor  # (B, C, h, w)
-    box: Box  # in pixels of the window
+    box: core.Box  # in pixels of the window
     step: int  # pixels of the window per pixel of the map
 
-    def crop(self, need: Box | None, grid: int) -> "_FeatureMap":
+    def crop(self, need: core.Box | None, grid: int) -> "_FeatureMap":
         """Crop to a region extended to the grid; None keeps the whole map."""
         if need is None:
             return self
@@ -263,11 +256,11 @@ class _FeatureMap(NamedTuple):
         return _FeatureMap(output, self.box, step or self.step)
 
 
-def _snap_box_to_grid(box: Box, grid: int) -> Box:
+def _snap_box_to_grid(box: core.Box, grid: int) -> core.Box:
     """Extend a box outwards to the grid."""
     y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
     y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
-    return Box(y0, y1, x0, x1)
+    return core.Box(y0, y1, x0, x1)
 
 
 class Sharpener(nn.Module):
@@ -289,7 +282,7 @@ class Sharpener(nn.Module):
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.local = ThreeScaleNet(*self.shape, corrections=2)
         self.embed, self.tell = _build_condition_layers(self.local)
-        shares = torch.zeros(2, 1 + FILTERS)
+        shares = torch.zeros(2, 1 + wiener.FILTERS)
         shares[0, 3] = 1.0  # the noise is the change by the filter against noise
         shares[1, 1], shares[1, 3] = 1.0, -1.0
         start = shares.flatten().repeat_interleave(4)  # one for each pixel
@@ -349,16 +342,16 @@ class Gate(NamedTuple):
     def from_spectrum(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
         """Compute the limits from a field's spectrum, or from a known noise level."""
         known = None if noise is None else noise.square()
-        power = estimate_white_noise_floor(spectrum) if known is None else known
+        power = wiener.estimate_white_noise_floor(spectrum) if known is None else known
         return cls(power / (power + _FAINT**2), _MAX_CHANGED * power.sqrt())
 
 
 def _build_condition_layers(
-    local: ThreeScaleNet | two_scale.TwoScaleNet,
+    local: ThreeScaleNet,
 ) -> tuple[nn.Sequential, nn.ModuleList]:
     """Build the layers that compute scales and shifts for a local network's blocks."""
     embed = nn.Sequential(
-        nn.Linear(len(FAULTS), _CONDITION_WIDTH),
+        nn.Linear(len(core.FAULTS), _CONDITION_WIDTH),
         nn.GELU(),
         nn.Linear(_CONDITION_WIDTH, _CONDITION_WIDTH),
         nn.GELU(),
@@ -380,15 +373,12 @@ class InformedRestorer(nn.Module):
     """Combination of `SurveyNet` and a local network conditioned on its estimates.
 
     `widths`, `down` and `up` are those of `ThreeScaleNet`, `survey_width` is the number
-    of channels of `SurveyNet`. With `dilations`, the local part is a `TwoScaleNet` with
-    these dilations, the first of `widths` as its width, and the first of `down` as its
-    `fine_blocks`.
+    of channels of `SurveyNet`.
 
     `survey` analyses the whole field once. `local` restores tiles of the dehazed field;
     its own weights are those for a field with average faults, and it predicts noise and
     loss by blur separately. If the blur is known, a `Sharpener` with the widths
-    `sharpener` replaces it; the local part must then be a `ThreeScaleNet`, so that both
-    have the same receptive field.
+    `sharpener` replaces it, which has the same receptive field.
     """
 
     scale = 1
@@ -400,28 +390,14 @@ class InformedRestorer(nn.Module):
         down: Sequence[int] = (1, 2, 3),
         up: Sequence[int] = (2, 2),
         survey_width: int = 32,
-        dilations: Sequence[int] = (),
         sharpener: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if sharpener and dilations:
-            msg = "a sharpener needs a local part of three scales, without dilations"
-            raise ValueError(msg)
         self.survey = two_scale.SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
-        self.dilations = tuple(dilations)
-        self.local = self._build_local_network(corrections=2)
+        self.local = ThreeScaleNet(*self.shape, corrections=2)
         self.embed, self.tell = _build_condition_layers(self.local)
         self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
-
-    def _build_local_network(
-        self, corrections: int
-    ) -> ThreeScaleNet | two_scale.TwoScaleNet:
-        widths, down, up = self.shape
-        if not self.dilations:
-            return ThreeScaleNet(widths, down, up, corrections)
-        shape = widths[0], down[0], self.dilations
-        return two_scale.TwoScaleNet(*shape, told=True, corrections=corrections)
 
     def analyse_field(self, field: Tensor) -> two_scale.SurveyResult:
         """Analyse whole fields (B, 1, H, W) in fp32.
@@ -442,7 +418,7 @@ class InformedRestorer(nn.Module):
         at `RINGS`. No gradient passes through the filters.
         """
         filters = compute_wiener_filters(condition, rings)
-        return torch.cat([clear, filter_images(clear.detach(), filters)], dim=1)
+        return torch.cat([clear, wiener.filter_images(clear.detach(), filters)], dim=1)
 
     def stack_sharpening_planes(
         self, clear: Tensor, condition: Tensor
@@ -453,9 +429,9 @@ class InformedRestorer(nn.Module):
         the correction.
         """
         fixed_clear = clear.detach()
-        spectrum = compute_power_spectrum(fixed_clear)
+        spectrum = wiener.compute_power_spectrum(fixed_clear)
         filters = compute_sharpening_filters(condition, spectrum)
-        planes = torch.cat([clear, filter_images(fixed_clear, filters)], dim=1)
+        planes = torch.cat([clear, wiener.filter_images(fixed_clear, filters)], dim=1)
         return planes, Gate.from_spectrum(spectrum)
 
     def compute_conditions(
@@ -484,7 +460,7 @@ class InformedRestorer(nn.Module):
         deblur: float = 1.0,
         spectrum: Tensor | None = None,
         noise: float | None = None,
-    ) -> ThreeScaleNet | two_scale.TwoScaleNet:
+    ) -> ThreeScaleNet:
         """Build the network that restores tiles of a dehazed field.
 
         From the condition (9,) in the order of `core.FAULTS`, the power (12,) at
@@ -493,7 +469,6 @@ class InformedRestorer(nn.Module):
         standard deviation of the noise, if that is known in addition to the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
-        local: ThreeScaleNet | two_scale.TwoScaleNet
         if spectrum is not None and self.sharpener is not None:
             noise_tensor = None if noise is None else shares.new_tensor([noise])
             measured = spectrum[None], noise_tensor
@@ -501,7 +476,7 @@ class InformedRestorer(nn.Module):
             gate = Gate.from_spectrum(*measured)
             local = self.sharpener.build_network(filters, gate, shares)
         else:
-            local = self._build_local_network(corrections=1)
+            local = ThreeScaleNet(*self.shape)
             local.filters = compute_wiener_filters(condition[None], rings[None])
             state = dict(self.local.state_dict())
             for part in _HEAD:

@@ -5,53 +5,32 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from napari_semsr.models.architectures import super_resolution, translation
 from napari_semsr.models.architectures.blocks import init_layer_zero, upsample_bicubic
-from napari_semsr.models.architectures.discriminators import (
-    PatchGAN,
-    SRGANDiscriminator,
-    VGGDiscriminator,
-)
 from napari_semsr.models.architectures.informed import InformedRestorer
-from napari_semsr.models.architectures.super_resolution import (
-    EDSR,
-    ESPCN,
-    SRCNN,
-    VDSR,
-    AttentionSRCNN,
-    RRDBNet,
-    SRResNet,
-)
-from napari_semsr.models.architectures.translation import (
-    DeHaanUNet,
-    MultiResidualNet,
-    MultiScaleDiscriminator,
-    MultiScaleUNet,
-    Pix2PixUNet,
-    ResNetGenerator,
-)
 from napari_semsr.models.architectures.two_scale import PlaceNet, TwoScaleNet
 
 PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "multi-residual": MultiResidualNet,
-    "multi-scale-unet": MultiScaleUNet,
-    "de-haan-unet": DeHaanUNet,
-    "srcnn": SRCNN,
-    "srcnn-attention": AttentionSRCNN,
-    "espcn": ESPCN,
-    "vdsr": VDSR,
-    "edsr": EDSR,
-    "resnet": ResNetGenerator,
-    "pix2pix": Pix2PixUNet,
-    "srgan": SRResNet,
-    "esrgan": RRDBNet,
+    "multi-residual": translation.MultiResidualNet,
+    "multi-scale-unet": translation.MultiScaleUNet,
+    "de-haan-unet": translation.DeHaanUNet,
+    "srcnn": super_resolution.SRCNN,
+    "srcnn-attention": super_resolution.AttentionSRCNN,
+    "espcn": super_resolution.ESPCN,
+    "vdsr": super_resolution.VDSR,
+    "edsr": super_resolution.EDSR,
+    "resnet": translation.ResNetGenerator,
+    "pix2pix": translation.Pix2PixUNet,
+    "srgan": super_resolution.SRResNet,
+    "esrgan": super_resolution.RRDBNet,
 }
 """Image-to-image networks, keyed by name as in model cards and recipes."""
 
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
-    "patch-gan": PatchGAN,
-    "multi-scale": MultiScaleDiscriminator,
-    "vgg": VGGDiscriminator,
-    "srgan": SRGANDiscriminator,
+    "patch-gan": translation.PatchGAN,
+    "multi-scale": translation.MultiScaleDiscriminator,
+    "vgg": translation.VGGDiscriminator,
+    "srgan": translation.SRGANDiscriminator,
 }
 """Discriminators, keyed by name as in recipes."""
 

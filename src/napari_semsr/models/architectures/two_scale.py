@@ -9,17 +9,13 @@ stem     pixel-unshuffle 2, 3x3 convolution to `width`              1/2
 encoder  `fine_blocks` residual blocks                              1/2
 context  2x2 stride-2 convolution to twice the width, residual      1/4
          blocks with the dilations of `dilations`, 1x1, shuffle up
-wide     mean over 4x4, `wide_blocks` residual blocks, bilinear     1/16
-         enlargement, added before the context blocks
 decoder  sum with the encoder, `fine_blocks` residual blocks        1/2
 head     3x3 convolution to 4 x scale squared, pixel-shuffle        1
 =======  =========================================================  ==========
 
 The output is added to the input, and the head starts at zero, so that an untrained
-network returns its input. In addition it may have filtered versions of the input, its
-blocks may be conditioned, and it may predict several corrections instead of one
-(`informed`). There is no normalisation layer: every output pixel depends only on its
-receptive field, and tiles are exact. All numbers are our choice.
+network returns its input. There is no normalisation layer: every output pixel depends
+only on its receptive field, and tiles are exact. All numbers are our choice.
 """
 
 import itertools
@@ -37,7 +33,7 @@ from napari_semsr.models.architectures.blocks import (
     init_layer_zero,
     run_in_full_precision,
 )
-from napari_semsr.models.architectures.wiener import FILTERS, STEP, filter_images
+from napari_semsr.models.architectures.wiener import FILTERS, STEP
 
 
 class DilatedBlock(nn.Module):
@@ -99,13 +95,12 @@ def create_zero_filters() -> Tensor:
 
 
 class TwoScaleNet(nn.Module):
-    """Residual network without normalisation at 1/2, 1/4 and 1/16 of the resolution.
+    """Residual network without normalisation at 1/2 and 1/4 of the resolution.
 
-    `scale`: output pixels per input pixel along each axis; `told`: Wiener-filtered
-    fields are additional inputs; `corrections`: number of predicted corrections.
+    `scale`: output pixels per input pixel along each axis.
     """
 
-    filters: Tensor  # packed Wiener filters of the field; only if `told`
+    stride = 4
 
     def __init__(
         self,
@@ -113,90 +108,34 @@ class TwoScaleNet(nn.Module):
         fine_blocks: int = 2,
         dilations: tuple[int, ...] = (1, 2, 1),
         scale: int = 1,
-        wide_blocks: int = 0,
-        *,
-        told: bool = False,
-        corrections: int = 1,
     ) -> None:
         super().__init__()
-        self.scale, self.told, self.corrections = scale, told, corrections
-        self.stride = 16 if wide_blocks else 4
-        if told:
-            self.register_buffer("filters", create_zero_filters(), persistent=False)
-        planes, deep = 1 + FILTERS if told else 1, 2 * width
-        self.stem = nn.Conv2d(4 * planes, width, 3, padding=1)
+        self.scale, deep = scale, 2 * width
+        self.stem = nn.Conv2d(4, width, 3, padding=1)
         self.encoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
         self.down = nn.Conv2d(width, deep, 2, stride=2)
-        self.wide = nn.Sequential(*(DilatedBlock(deep) for _ in range(wide_blocks)))
-        wide_out = nn.Conv2d(deep, deep, 1) if wide_blocks else None
-        self.wide_out = wide_out and init_layer_zero(wide_out)
         self.context = nn.Sequential(*(DilatedBlock(deep, d) for d in dilations))
         self.up = nn.Conv2d(deep, 4 * width, 1)
         self.decoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
-        outputs = 4 * corrections * scale**2
-        self.head = init_layer_zero(nn.Conv2d(width, outputs, 3, padding=1))
-
-    def list_blocks(self) -> list[DilatedBlock]:
-        """Return all blocks that accept a condition, in execution order."""
-        levels = (self.encoder, self.context, self.decoder)
-        return [block for level in levels for block in get_level_blocks(level)]
-
-    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adapt weights from a network with fewer inputs and outputs.
-
-        Additional inputs have no weight at first, and its output is the last
-        correction, so that both networks give the same result.
-        """
-        if not self.told:
-            return weights
-        fitting = dict(weights)
-        for name in ("stem.weight", "head.weight", "head.bias"):
-            own, value = self.state_dict()[name], weights.get(name)
-            if value is None:
-                continue
-            if all(n <= m for n, m in zip(value.shape, own.shape, strict=True)):
-                fitting[name] = torch.zeros_like(own)
-                outputs, *inputs = value.shape
-                place = (slice(own.shape[0] - outputs, None), *map(slice, inputs))
-                fitting[name][place] = value
-        return fitting
-
-    def estimate_corrections(
-        self, planes: Tensor, condition: Sequence[Tensor] | None = None
-    ) -> Tensor:
-        """Estimate corrections for images.
-
-        `planes` (B, C, H, W), images and their filtered versions; `condition` (B, 2, C)
-        for each block; returns (B, corrections, H * scale, W * scale).
-        """
-        turn = None if condition is None else iter(condition)
-        fine = run_in_full_precision(self.stem, functional.pixel_unshuffle(planes, 2))
-        for block in get_level_blocks(self.encoder):  # a call would hold its input
-            fine = run_block(block, fine, turn)
-        coarse = self.down(fine).to(fine.dtype)
-        if self.wide_out is not None:
-            wide = self.wide_out(self.wide(functional.avg_pool2d(coarse, 4)))
-            wide = functional.interpolate(wide, scale_factor=4.0, mode="bilinear")
-            coarse = coarse + wide
-        for block in get_level_blocks(self.context):
-            coarse = run_block(block, coarse, turn)
-        fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
-        del coarse
-        for block in get_level_blocks(self.decoder):
-            fine = run_block(block, fine, turn)
-        output = run_in_full_precision(self.head, fine)
-        corrections: Tensor = functional.pixel_shuffle(output, 2 * self.scale)
-        return corrections
+        self.head = init_layer_zero(nn.Conv2d(width, 4 * scale**2, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
-        if self.told:
-            planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
-            return x + self.estimate_corrections(planes).sum(1, keepdim=True)
-        base = x
+        fine = run_in_full_precision(self.stem, functional.pixel_unshuffle(x, 2))
+        for block in get_level_blocks(self.encoder):  # a call would hold its input
+            fine = block(fine)
+        coarse = self.down(fine).to(fine.dtype)
+        for block in get_level_blocks(self.context):
+            coarse = block(coarse)
+        fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
+        del coarse
+        for block in get_level_blocks(self.decoder):
+            fine = block(fine)
+        output = run_in_full_precision(self.head, fine)
+        correction: Tensor = functional.pixel_shuffle(output, 2 * self.scale)
         if self.scale > 1:  # exact when tiled; the head learns the rest
-            base = x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
-        return base + self.estimate_corrections(x)
+            x = x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
+        return x + correction
 
 
 # Small residual network for one area, trained in minutes on a CPU.
