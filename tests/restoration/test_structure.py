@@ -56,8 +56,5 @@ def test_a_blur_is_estimated_from_structure(noise):
 
 def test_no_contrast_is_no_structure():
     assert not run(has_structure([np.full((96, 96), 7.0)]))
-
-
-def test_the_search_for_structure_can_be_cancelled_between_its_surrogates():
-    steps = has_structure([background("noise", 5)[:96, :96]])
-    assert len(list(steps)) > 16
+    steps = has_structure([background("white", 5)])
+    assert len(list(steps)) > 16  # in between, it can be cancelled

@@ -88,9 +88,9 @@ def has_structure(blocks: list[FloatArray]) -> Job[bool]:
         values = np.unique(block)
         if _FEW_LEVELS < values.size < block.size / 4:
             grey_steps.append(float(np.diff(values).min()))
-    chosen = [[item[n] for n in blocks_by_contrast] for item in (plain, blocks)]
+    bare, levels = ([item[n] for n in blocks_by_contrast] for item in (plain, blocks))
     rounding = max(grey_steps) ** 2 / 12
-    return (yield from _differs_from_surrogates(*chosen, rounding=rounding))
+    return (yield from _differs_from_surrogates(bare, levels, rounding))
 
 
 def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
