@@ -16,7 +16,7 @@ from _restoration import clear_images, psnr_db, true_kernel
 from _shared import mean_and_error, read_options
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph
+from napari_semsr.core import Micrograph, run
 from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.simulation import degrade as gao
 
@@ -25,7 +25,7 @@ METHODS = ("wiener", "unsupervised-wiener", "cls", "richardson-lucy", "blind")
 
 def restored(image: Micrograph, options: RestoreOptions, kernel: Micrograph) -> NDArray:
     """Restore one image in tiles."""
-    restorer = prepare_restoration(image, options, kernel)
+    restorer = run(prepare_restoration(image, options, kernel))
     result = np.empty(image.shape, np.float32)
     for tile, values in restorer.restore_tiles(
         image.data, restorer.create_plan(image.shape)

@@ -109,7 +109,7 @@ def restored(method: str, sigma_px: float) -> Method:
 
     def apply(low: Image) -> Image:
         image = fine(by_kernel(keys)(low))
-        restorer = prepare_restoration(image, options, None)
+        restorer = run(prepare_restoration(image, options, None))
         result = np.empty(image.shape)
         for tile, values in restorer.restore_tiles(
             image.data, restorer.create_plan(image.shape)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size
+from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size, run
 from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.restoration.method import LARGEST_HALO
 from tests.refusals import refused
@@ -27,7 +27,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 def restored(image: Micrograph, *, tile: int | None = None, **options) -> np.ndarray:
-    restorer = prepare_restoration(image, RestoreOptions(tile=tile, **options))
+    restorer = run(prepare_restoration(image, RestoreOptions(tile=tile, **options)))
     result = np.full(image.shape, -1e9, np.float32)
     for tile_, values in restorer.restore_tiles(
         image.data, restorer.create_plan(image.shape)
@@ -106,7 +106,7 @@ def test_a_grating_tells_no_blur_that_none_told(method, period, blur):
 def test_tiles_equal_the_whole(pair, options):
     image = Micrograph(pair[1].astype(np.float32))
     options = {**options, "psf": "0.8px"}
-    assert prepare_restoration(image, RestoreOptions(**options)).is_exact
+    assert run(prepare_restoration(image, RestoreOptions(**options))).is_exact
     whole = restored(image, tile=400, **options)
     tiles = restored(image, tile=48, **options)
     assert np.abs(tiles - whole).max() < 1e-4 * np.ptp(whole)
@@ -116,7 +116,7 @@ def test_tiles_equal_the_whole(pair, options):
 def test_cut_off_halo_has_a_small_measured_tolerance(pair):
     image = Micrograph(pair[1])
     options = RestoreOptions(method="richardson-lucy", psf="1px", iterations=24)
-    restorer = prepare_restoration(image, options)
+    restorer = run(prepare_restoration(image, options))
     assert restorer.halo == LARGEST_HALO
     assert not restorer.is_exact
     plan = restorer.create_plan(image.shape)
@@ -161,11 +161,10 @@ def test_small_fields_are_restored(shape, method):
 
 def test_width_in_nm_needs_a_pixel_size_and_a_field_finite_pixels(pair):
     calibrated = Micrograph(pair[1], parse_pixel_size((10.0, 5.0)))
-    found = prepare_restoration(calibrated, RestoreOptions(psf="12nm"))
+    found = run(prepare_restoration(calibrated, RestoreOptions(psf="12nm")))
     assert found.psf.sigma_px == pytest.approx((1.2, 2.4))
     with refused(OptionError, "pixel-size-missing"):
-        prepare_restoration(Micrograph(pair[1]), RestoreOptions(psf="12nm"))
+        run(prepare_restoration(Micrograph(pair[1]), RestoreOptions(psf="12nm")))
     with refused(ReadError, "no-finite-values", match="hole"):
-        prepare_restoration(
-            Micrograph(np.full((9, 9), np.nan), name="hole"), RestoreOptions()
-        )
+        hole = Micrograph(np.full((9, 9), np.nan), name="hole")
+        run(prepare_restoration(hole, RestoreOptions()))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import Micrograph
+from napari_semsr.core import Micrograph, run
 from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.restoration.method import InsufficientDetailError
 from napari_semsr.restoration.structure import has_structure
@@ -38,7 +38,7 @@ KINDS = ["white", "correlated", "counts under shading", "lines", "dust"]
 def test_no_blur_is_estimated_from_background(kind):
     image = Micrograph(background(kind, 5), name="resin")
     with refused(InsufficientDetailError, "too-little-detail", match="resin") as found:
-        prepare_restoration(image, RestoreOptions())
+        run(prepare_restoration(image, RestoreOptions()))
     assert found.value.to_json() == {"code": "too-little-detail"}
 
 
@@ -50,9 +50,11 @@ def test_a_blur_is_estimated_from_structure(noise):
     for at in rng.integers(0, SIZE, (40, 2)):
         clear[np.hypot(y - at[0], x - at[1]) < 9] = rng.uniform(60, 140)
     image = ndimage.gaussian_filter(clear, 1.2) + rng.normal(50, noise, clear.shape)
-    found = prepare_restoration(Micrograph(image), RestoreOptions())
+    found = run(prepare_restoration(Micrograph(image), RestoreOptions()))
     assert found.psf.kind == "estimated"
 
 
 def test_no_contrast_is_no_structure():
-    assert not has_structure([np.full((96, 96), 7.0)])
+    assert not run(has_structure([np.full((96, 96), 7.0)]))
+    steps = has_structure([background("white", 5)])
+    assert len(list(steps)) > 16  # in between, it can be cancelled

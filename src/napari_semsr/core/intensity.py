@@ -170,8 +170,10 @@ def mask_fill_values(block: RealArray, name: str) -> RealArray:
         warn(f"{text} missing.", "pixels-marked-missing")
     for mark in _FILL_VALUES:
         here = block == mark
+        if not here.any():
+            continue
         others = (block < mark / 2) & ~here & ~marks & (size < np.inf)
-        if here.any() and not others.any():
+        if not others.any():
             marks |= here
             text = f"Pixels of {name} with value {mark:.0f}, far below all others, are"
             warn(f"{text} treated as missing.", "pixels-marked-missing")

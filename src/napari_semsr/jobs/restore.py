@@ -240,8 +240,8 @@ def _prepare_restoration(
     """Measure blur and noise of an image."""
     options = run.options
     psf_given, kernel = _read_psf(options.psf, source)
-    yield core.Progress(0, 0, "measuring blur and noise")
-    restorer = prepare_restoration(source, options.replace(psf=psf_given), kernel)
+    how = options.replace(psf=psf_given)
+    restorer = yield from prepare_restoration(source, how, kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
         core.warn(_ESTIMATE_WARNING, "blur-estimated")
     tolerance = restorer.measure_tolerance(

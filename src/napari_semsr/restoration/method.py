@@ -55,6 +55,7 @@ _WINDOW_RINGS = 3  # rings affected by the window's leakage
 _EXPONENTS = (1.8, 3.2)
 _WIDEST_PX = 8.0  # range of the blur; chosen
 _STARTS = (0.5, 1.0, 2.0, 4.0)  # start values of sigma; chosen
+_STEP = core.Progress(0, 0, "measuring blur and noise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,9 @@ def _list_sample_boxes(data: core.ReadableArray) -> list[core.Box]:
     return [core.Box.from_shape((side, side), (y, x)) for y, x in corners]
 
 
-def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> float:
+def _measure_border_error(
+    data: core.ReadableArray, kernel: core.FloatArray
+) -> core.Job[float]:
     """Measure how far a blurred field (Y, X) depends on what is beyond its border.
 
     Returns the mean square change, over the known pixels of the sample blocks, if what
@@ -216,6 +219,7 @@ def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> 
     margin = int(max(kernel.shape)) // 2
     total, count = 0.0, 0
     for box in _list_sample_boxes(data):
+        yield _STEP
         window = core.read_box(data, box.grow(margin)).astype(float)
         known = np.isfinite(window)
         for axis, (start, size) in enumerate(zip(box.corner, data.shape, strict=True)):
@@ -683,7 +687,7 @@ def prepare_restoration(
     micrograph: core.Micrograph,
     options: RestoreOptions,
     kernel: core.Micrograph | None = None,
-) -> Restorer:
+) -> core.Job[Restorer]:
     """Prepare the restoration of an image: measure its grey range and some blocks.
 
     `kernel` is the blur, if `options` name a file.
@@ -697,8 +701,13 @@ def prepare_restoration(
     OptionError
         If the blur cannot be used.
     """
-    low, high = core.measure_percentiles(micrograph.data, 0, 100)
-    if low == high == 0 and core.is_empty(micrograph.data):
+    low, high = np.inf, -np.inf
+    for block in core.read_chunks(micrograph.data):
+        yield _STEP
+        values = block[np.isfinite(block)].astype(np.float32)
+        low = min(low, float(values.min(initial=np.inf)))
+        high = max(high, float(values.max(initial=-np.inf)))
+    if low > high:
         msg = (
             f"{micrograph.name} has no finite pixels to restore: check that the file "
             "was written or copied completely."
@@ -711,7 +720,7 @@ def prepare_restoration(
     psf = _create_known_psf(micrograph, options, kernel)
     flat = high <= low
     estimates = psf is None or options.method == "blind"
-    if estimates and not flat and not has_structure(blocks):
+    if estimates and not flat and not (yield from has_structure(blocks)):
         raise InsufficientDetailError(micrograph.name)
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit_model().sigma_px or 0.0
@@ -732,7 +741,7 @@ def prepare_restoration(
     grain = SpectrumModel(1.0, 2.0, 1.0) if flat else rings.fit_model(psf.kernel)
     noise = max(grain.noise, (_QUIETEST * (high - low)) ** 2)
     grain = SpectrumModel(grain.amplitude, grain.exponent, noise)
-    border = _measure_border_error(micrograph.data, psf.kernel)
+    border = yield from _measure_border_error(micrograph.data, psf.kernel)
     taps, numbers = _compute_filter(psf, grain, rings, blocks, options, border)
     numbers["noise_std"] = float(np.sqrt(noise))
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, numbers)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 from scipy.special import ndtri, stdtrit
 
-from napari_semsr.core import FloatArray
+from napari_semsr.core import FloatArray, Job, Progress
 
 # longest correlation assumed for noise: share of a block's side, and px of a Gaussian
 _ALIKE, _ALIKE_PX = 0.02, 4.0
@@ -50,9 +50,10 @@ _MIN_PEAKEDNESS = 0.5  # above it in the finest band; a 5 x 5 median leaves 0.3
 _TOGETHER = 0.04  # correlation of bands due to grey steps and medians
 _MAX_BLOCKS = 4  # blocks compared with surrogates, those with most contrast
 _FEW_LEVELS = 8  # maximum grey levels of masks and drawings
+_STEP = Progress(0, 0, "looking for structure")
 
 
-def has_structure(blocks: list[FloatArray]) -> bool:
+def has_structure(blocks: list[FloatArray]) -> Job[bool]:
     """Check whether blocks (N, N) of an image show more than noise and a gradient.
 
     True for blocks below 64 px, which are too small for the test.
@@ -63,6 +64,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
         return True
     plain = []
     for block in blocks:
+        yield _STEP
         # without the best-fitting second-order surface
         line = np.linspace(-1, 1, block.shape[0])
         y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
@@ -86,11 +88,9 @@ def has_structure(blocks: list[FloatArray]) -> bool:
         values = np.unique(block)
         if _FEW_LEVELS < values.size < block.size / 4:
             grey_steps.append(float(np.diff(values).min()))
-    return _differs_from_surrogates(
-        [plain[n] for n in blocks_by_contrast],
-        [blocks[n] for n in blocks_by_contrast],
-        rounding=max(grey_steps) ** 2 / 12,
-    )
+    bare, levels = ([item[n] for n in blocks_by_contrast] for item in (plain, blocks))
+    rounding = max(grey_steps) ** 2 / 12
+    return (yield from _differs_from_surrogates(bare, levels, rounding))
 
 
 def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
@@ -126,7 +126,7 @@ def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
 
 def _differs_from_surrogates(
     blocks: list[FloatArray], levels: list[FloatArray], rounding: float
-) -> bool:
+) -> Job[bool]:
     """Check whether bands differ from those of phase-randomised surrogates.
 
     `levels`: the blocks with their gradient, since shot noise grows with them;
@@ -161,6 +161,7 @@ def _differs_from_surrogates(
     surrogates: list[FloatArray] = []
     for draws in _SURROGATES:
         while len(surrogates) < draws:
+            yield _STEP
             phases = [fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
             each = zip(spectra, phases, strict=True)
             random = [np.abs(s) * p / np.abs(p) for s, p in each]
