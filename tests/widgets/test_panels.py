@@ -16,7 +16,9 @@ from qtpy.QtWidgets import (
     QListWidget,
 )
 
+from napari_semsr import core
 from napari_semsr.core import Cancelled, Micrograph, Progress, parse_pixel_size, run
+from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base import JobRequest, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
 from napari_semsr.widgets.base.navigation import (
@@ -35,7 +37,7 @@ PANELS = {
     "EnhancePanel": "enhance.panel",
     "ResolutionPanel": "measure.resolution",
     "QualityPanel": "measure.quality",
-    "ComparePanel": "measure.compare",
+    "ComparePanel": "measure.quality",
     "ParticlesPanel": "measure.particles",
     "ProfilePanel": "measure.profile",
     "RegisterPanel": "register.panel",
@@ -124,6 +126,26 @@ def test_controls_say_what_they_are_and_take_either_point(module, model, qtbot, 
     assert not heading or heading in map(create_heading_anchor, headings)
     panel.help_button.click()
     assert opened == [get_manual_url(panel.help_place)]
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("opened", ["nothing", "image", "mosaic", "frames"])
+def test_no_panel_shows_an_error_before_the_user_acts(
+    opened, model, qtbot, add, tmp_path, monkeypatch
+):
+    problems = []
+    show = "napari_semsr.widgets.base.messages.show_error"
+    monkeypatch.setattr(show, problems.append)
+    if opened != "nothing":
+        history = core.Provenance(job="stitch") if opened == "mosaic" else None
+        layer = add(model, Micrograph(np.eye(64), provenance=history, name="field"))
+        if opened == "frames":  # the microscope still writes them
+            layer.metadata[FOLDER_KEY] = str(tmp_path)
+    for name in PANELS:
+        panel = make(name, model, qtbot)
+        panel.show()
+        qtbot.waitUntil(lambda panel=panel: not panel.is_busy, timeout=LIMIT_MS)
+        assert (problems, panel.warning_label.text()) == ([], ""), name
 
 
 @pytest.mark.parametrize("module", ["EnhancePanel", "QualityPanel", "RegisterPanel"])

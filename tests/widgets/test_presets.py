@@ -5,8 +5,7 @@ import pytest
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.measure.compare import ComparePanel
-from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.quality import ComparePanel, QualityPanel
 from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.train.panel import TrainPanel

@@ -83,6 +83,7 @@ def test_a_figure_is_saved_from_any_step(
     qtbot.mouseClick(window.figure_button, Qt.MouseButton.LeftButton)
     finish(window.page.panel)
     assert (tmp_path / "field.png").is_file()
+    assert window.page.panel.sharing.figure_button.isHidden()  # one is enough
     assert "The figure is saved as" in window.page.panel.status.text()
 
 
@@ -111,6 +112,10 @@ def test_register_is_proposed_for_two_images_of_one_area(
     add(model, Micrograph(np.eye(32), name="field"))
     add(model, Micrograph(np.eye(size), name="second", provenance=history))
     assert window.next_button.text() == f"Next: {step}"
+    inputs = [InputRecord(role="image", name=name) for name in ("field", "second")]
+    registered = Provenance(job="register", inputs=tuple(inputs))
+    add(model, Micrograph(np.eye(40), name="registered", provenance=registered))
+    assert window.next_button.text() == "Next: Enhance"
 
 
 @pytest.mark.broad

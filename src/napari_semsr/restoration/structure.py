@@ -80,13 +80,9 @@ def has_structure(blocks: list[FloatArray]) -> Job[bool]:
         # maximum grey levels of masks and drawings
         if 8 < values.size < block.size / 4:
             grey_steps.append(float(np.diff(values).min()))
-    return (
-        yield from _differs_from_surrogates(
-            [plain[n] for n in blocks_by_contrast],
-            [blocks[n] for n in blocks_by_contrast],
-            rounding=max(grey_steps) ** 2 / 12,
-        )
-    )
+    bare, levels = ([item[n] for n in blocks_by_contrast] for item in (plain, blocks))
+    rounding = max(grey_steps) ** 2 / 12
+    return (yield from _differs_from_surrogates(bare, levels, rounding))
 
 
 def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:

@@ -239,51 +239,37 @@ class CompareControls(base.Form):
             create("left", "Left", "Left layer: the input or any other image."),
             create("right", "Right", "Right layer: the result or any other image."),
         )
+        tip = "Drag to show the left layer in the left part of the view."
         self.split = Slider(
-            name="split",
-            label="Before | after",
-            tooltip=(
-                "Drag to show the left layer in the left part of the view and the "
-                "right layer in the rest."
-            ),
-            max=100,
-            readout=False,
+            name="split", label="Before | after", max=100, readout=False, tooltip=tip
         )
-        self.beside = CheckBox(
-            name="beside",
-            text="Side by side",
-            tooltip=(
-                "Show both layers side by side with a shared view, hiding all other "
-                "layers."
-            ),
+        tip = (
+            "Show both layers side by side with a shared view, hiding all other layers."
         )
+        self.side_by_side = CheckBox(name="beside", text="Side by side", tooltip=tip)
+        tip = "Mix the result with its input (0). The mixture is measured and saved."
         self.strength = Slider(
-            name="strength",
-            label="Strength (%)",
-            tooltip=(
-                "Mix the right layer with its input: 0 is the input, 100 is the "
-                "result. The displayed mixture is measured and saved."
-            ),
-            value=100,
-            max=100,
+            name="strength", label="Strength (%)", value=100, max=100, tooltip=tip
         )
         self.note = base.RichTextLabel()
-        self.difference_button = base.create_button(
-            "Difference",
-            self.subtract,
-            "Add the difference, right layer minus left layer, as a layer: green "
-            "where the right layer is brighter, magenta where it is darker.",
-        )
+        tip = "Add right minus left as a layer: green is brighter, magenta darker."
+        self.difference_button = base.create_button("Difference", self.subtract, tip)
         own = () if boxes else (self.left, self.right)
-        rows = self.split, self.beside, self.strength, self.note, self.difference_button
+        rows = (
+            self.split,
+            self.side_by_side,
+            self.strength,
+            self.note,
+            self.difference_button,
+        )
         for control in (*own, *rows):
             self.add_row(control)
-        self._ticks = [self.beside]  # display modes, one at a time
+        self._ticks = [self.side_by_side]  # display modes, one at a time
         for box in (self.left, self.right):
             box.changed.connect(self._restart_comparison)
         self.right.changed.connect(self._show_strength)
         self.split.changed.connect(self._show_split_view)
-        self.beside.changed.connect(self._show_side_by_side)
+        self.side_by_side.changed.connect(self._show_side_by_side)
         self.strength.changed.connect(self._set_strength)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         panel.closed.connect(self.end_comparison)
@@ -369,7 +355,7 @@ class CompareControls(base.Form):
         left, right = self.left.value, self.right.value
         if percent and right is not None and right is not left:
             self._alone.show_only(right)
-        elif not self.beside.value:
+        elif not self.side_by_side.value:
             self._alone.restore_visibility()
         pair = (left, right) if percent else ()
         self._pair = tuple(item for item in pair if item is not None)
@@ -388,7 +374,7 @@ class CompareControls(base.Form):
         return True
 
     def _show_side_by_side(self, on: bool) -> None:
-        if on and not self._show_compared_layers(self.beside):
+        if on and not self._show_compared_layers(self.side_by_side):
             return
         camera = host.get_camera(self._viewer)
         view = camera.center, camera.zoom
@@ -421,24 +407,12 @@ class CompareControls(base.Form):
         with self.strength.changed.blocked():
             self.strength.value = round(100 * strength)
         if blend is not None and strength < 1:
-            note = (
-                f"{blend.layer.name} is shown, measured and saved at "
-                f"{100 * strength:.0f} % strength; the remainder is {blend.image.name}."
-            )
+            percent, rest = f"{100 * strength:.0f} %", blend.image.name
+            note = f"It is shown, measured and saved at {percent}; the rest is {rest}."
         elif getattr(layer, _APART, False):
-            note = (
-                f"The strength of {layer.name} cannot be set: its grey levels differ "
-                "from the input's, so a mixture of both would be meaningless."
-            )
-        elif (
-            blend is None
-            and layer is not None
-            and layers.get_last_job_name(layer) in _RESULTS
-        ):
-            note = (
-                f"The strength of {layer.name} can only be set in the session that "
-                "created it; run the step again to set it."
-            )
+            note = "The strength cannot be set: grey levels differ from the input's."
+        elif blend is None and layer and layers.get_last_job_name(layer) in _RESULTS:
+            note = "The strength can only be set in the session of its run: run again."
         self.note.setText(note)
 
     def _set_strength(self, percent: int) -> None:
@@ -472,11 +446,9 @@ class CompareControls(base.Form):
         with panel.messages.show_errors():
             first, second = map(panel.input_layers.read, both)
             _, _, unit = (second.quantity or "grey levels").rpartition("(")
-            panel.controls.start(
-                lambda: self._compute_difference(first, second),
-                lambda image: self._add_difference(image, both, unit.rstrip(")")),
-                "Difference",
-            )
+            make = partial(self._compute_difference, first, second)
+            show = partial(self._add_difference, both, unit.rstrip(")"))
+            panel.controls.start(make, show, "Difference")
 
     def _compute_difference(
         self, first: core.Micrograph, second: core.Micrograph
@@ -490,16 +462,15 @@ class CompareControls(base.Form):
         return base.OpenedImage(difference, (difference, *coarse))
 
     def _add_difference(
-        self, opened: base.OpenedImage, both: tuple[Layer, Layer], unit: str
+        self, both: tuple[Layer, Layer], unit: str, opened: base.OpenedImage
     ) -> None:
         """Show a difference with a diverging colour map that is white at zero."""
         coarse = opened.levels[-1].array()
         every = 1 + max(coarse.shape) // _SAMPLE_PX
         sample = coarse[::every, ::every]
         sample = sample[np.isfinite(sample)]
-        most = float(
-            np.percentile(np.abs(sample), _SHOWN_PERCENT) if sample.size else 0
-        )
+        size = np.abs(sample) if sample.size else np.zeros(1)
+        most = float(np.percentile(size, _SHOWN_PERCENT))
         left, right = both
         name = f"{right.name} \N{MINUS SIGN} {left.name} difference"
         layer = base.add_opened_image(
@@ -520,8 +491,6 @@ class CompareControls(base.Form):
         sentence = "the two layers hardly differ"
         if most:
             middle = core.format_number(float(np.median(sample)), "+.3g")
-            sentence = (
-                f"median {middle}, at most {core.Figure(most, unit, '.3g')}; green is "
-                "larger and magenta is smaller"
-            )
+            largest = core.Figure(most, unit, ".3g")
+            sentence = f"median {middle}, at most {largest}; green is larger"
         self._panel.messages.show_status(f"Added {layer.name}: {sentence}.")

@@ -122,12 +122,16 @@ class StepRow(ButtonRow):
                 return
 
 
-def _can_register(one: Image, other: Image) -> bool:
-    """Return whether two images may show one area, and neither is made of the other."""
+def _can_register(images: Sequence[Image], one: Image, other: Image) -> bool:
+    """Return whether two of the images may show one area, and are not registered.
+
+    Neither is made of the other, and none is made of both.
+    """
     return not (
         is_made_from(one, other)
         or is_made_from(other, one)
         or have_same_grid(one, other)
+        or any(is_made_from(i, one) and is_made_from(i, other) for i in images)
     )
 
 
@@ -226,6 +230,7 @@ class StepPage(QtWidgets.QWidget):
         if title not in self.panels:
             panel = base.create_panel(self._viewer, base.PANELS[title][0])
             self.panels[title] = panel
+            panel.sharing.figure_button.hide()  # the window has one for all steps
             self.stack.addWidget(panel)
             panel.ran.connect(self._report_run)
         self.stack.setCurrentWidget(self.panels[title])
@@ -349,7 +354,9 @@ class StepsWindow(QtWidgets.QWidget):
     def _find_later_steps(self) -> list[int]:
         """Return the later steps that the open layers allow."""
         numbers = range(self.stack.currentIndex() + 1, len(STEPS))
-        has_pair = any(starmap(_can_register, combinations(self._get_open_images(), 2)))
+        images = self._get_open_images()
+        check = partial(_can_register, images)
+        has_pair = any(starmap(check, combinations(images, 2)))
         return [n for n in numbers if STEPS[n].key != "register" or has_pair]
 
     def _get_open_images(self) -> list[Image]:

@@ -3,8 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, Provenance
-from napari_semsr.widgets.measure.compare import ComparePanel
-from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.quality import ComparePanel, QualityPanel
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -50,7 +51,10 @@ def test_a_drawn_line_is_measured_in_nm(panel, draw, run_panel):
     assert "Draw a line" in run_panel(panel)
     assert not panel.hint.isHidden()
     draw(40, 10, 40, 110)
-    assert panel.status.text().endswith("nm, along 500 nm.")
+    said = r"Line (\S+) nm wide \(FWHM; 95 %: (\S+) to (\S+)\), along 500 nm\."
+    width, low, high = map(float, re.fullmatch(said, panel.status.text()).groups())
+    assert low <= width <= high
+    assert width == pytest.approx(40, rel=1e-3)
     assert panel.hint.isHidden()
     found = panel.findings()
     assert found.numbers["Line, FWHM"].value == pytest.approx(40, rel=1e-3)
@@ -123,7 +127,7 @@ def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle):
         assert not panel.findings().numbers  # nothing is told of what moves
     mouse("mouse_release", 200, 550)
     idle()
-    assert panel.status.text().endswith("nm, along 500 nm.")
+    assert panel.status.text().endswith(", along 500 nm.")
     found = panel.findings().numbers["Line, FWHM"].value
     assert found == pytest.approx(40, rel=1e-3)
 
@@ -159,11 +163,20 @@ def test_turned_layers_are_measured_as_they_are_shown(panel, draw, model):
     assert found == pytest.approx(40, rel=1e-3)
 
 
+def test_widths_of_several_lines_are_given_by_median_and_range(panel, draw, model):
+    lines = line_at(20, 6) + line_at(60, 8) + line_at(100, 12)
+    model.layers["field"].data = lines - 200
+    draw(40, 2, 40, 125)
+    said = r"3 lines 40 nm wide \(FWHM, median; range: 30 to 60\), along \d+ nm\."
+    assert re.fullmatch(said, panel.status.text())
+
+
 def test_a_clipped_line_is_drawn_but_not_measured(panel, draw, model):
     white = np.clip(3 * line_at(60, 20.0) - 150, 0, 255)
     model.layers["field"].data = white.astype(np.uint8)
     draw(40, 10, 40, 110)
     found = panel.findings()
     assert "Line, FWHM" not in found.numbers
-    assert "the profile is clipped" in panel.results.remarks.text()
+    assert "No width: " in panel.headline.text()
+    assert "the profile is clipped" in panel.headline.text()
     assert found.curves["field"]

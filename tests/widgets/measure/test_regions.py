@@ -5,9 +5,8 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.base import TIMES
-from napari_semsr.widgets.measure.compare import ComparePanel
 from napari_semsr.widgets.measure.particles import ParticlesPanel
-from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.quality import ComparePanel, QualityPanel
 
 SIZE = 10.0
 LEFT = np.array([[4, 8], [4, 67], [83, 67], [83, 8]])

@@ -27,8 +27,11 @@ def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     median = panel.findings().numbers["Median"]
     low, high = re.search(r"95 %: (\S+) to (\S+) nm", median.note).groups()
     assert said.startswith(
-        f"{median.value_text} nm ({low} to {high}), {median.verdict}"
+        f"{median.value_text} nm ({low} to {high}), {median.verdict}: the median of"
     )
+    field = panel.findings().numbers["Whole field"]
+    for text in (said, panel.headline.text()):
+        assert f"whole field: {field.value_text} nm" in text
     assert layer.data.shape == (5, 5)
     np.testing.assert_allclose(layer.scale, 320.0)
     # centre of the first block of 64 px: 31.5 px from the first pixel's centre
@@ -72,7 +75,7 @@ def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel):
     # a disc of 40 px around a centre holds its four neighbours, 32 px away
     assert table["blocks"] == [part.size, 5]
     assert found.to_text().splitlines()[-2].split("\t")[0] == names[0]
-    whole, part = (found.curves[n]["blocks"] for n in ("whole field", names[0]))
+    whole, part = (found.curves[n]["blocks"] for n in ("all blocks", names[0]))
     assert 0 < np.sum(part) < np.sum(whole)
 
 

@@ -136,6 +136,8 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     told = panel.findings()
     assert told.numbers["RMS residual"].unit == "px"
     (residuals, *_) = panel.plot.axes[0].get_lines()
+    panel.plot.canvas.draw()
+    assert all(axes.get_position().height > 0.2 for axes in panel.plot.axes)
     residual = told.curves["joints"]["residual (px)"]
     assert np.isfinite(residual).sum() >= len(residuals.get_xdata()) > 0
     assert len(told.curves["frames"]["frame"]) == 4

@@ -81,8 +81,10 @@ class MeasuredCurve(images.PixelSizeResult):
     ) -> dict[str, core.Figure]:
         if not values:
             return {}
-        middle = self.profile.per_px * float(np.median(values))
-        return {name: core.Figure(middle, self.unit, note=f"(of {len(values)})")}
+        middle, *ends = self.profile.per_px * np.quantile(values, (0.5, 0, 1))
+        low, high = map(core.format_number, ends)
+        note = f"(of {len(values)}, {low} to {high})"
+        return {name: core.Figure(float(middle), self.unit, note=note)}
 
     def tables(self) -> dict[str, Mapping[str, Sequence[float | str | None]]]:
         """Return tables of lines and pairs, if there are several lines."""

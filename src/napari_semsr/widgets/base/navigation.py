@@ -43,7 +43,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("measure.quality:QualityPanel", "MetricsPanel", "Metrics"),
         *("SpectrumPanel", "Spectrum"),
     ),
-    "Compare": ("measure.compare:ComparePanel", "ErrorMapPanel", "Error map"),
+    "Compare": ("measure.quality:ComparePanel", "ErrorMapPanel", "Error map"),
     "Profile": ("measure.profile:ProfilePanel", "Line profile"),
     "Particles": (
         *("measure.particles:ParticlesPanel", "GapsPanel", "Gaps", "Particle sizes"),

@@ -74,10 +74,8 @@ def format_model_card(
     text = f"<p>{card.get('description') or 'No description.'}</p>"
     gain = jobs.get_validation_gain_db(card)
     if gain is not None and gain < 0:
-        text += (
-            f'<p class="warning">In validation, its output was {-gain:.2f} {core.DB} '
-            "worse than its input.</p>"
-        )
+        worse = f"In validation, it was {-gain:.2f} {core.DB} worse than its input."
+        text += f'<p class="warning">{worse}</p>'
     if card.get("name") == models.MOSAIC_MODEL:
         text += f"<p>{_PREVIEW}</p>"
     if "name" in card:
@@ -136,13 +134,10 @@ def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
 
     Digests are computed only if a model states the data it was trained on.
     """
-    cards = {
-        name: core.run(jobs.MODELS_INFO.job(name)).card
-        for _, name in list_installed_models()
-    }
-    training_images = {
-        name: jobs.get_training_digests(dict(card)) for name, card in cards.items()
-    }
+    training_images = {}
+    for _, name in list_installed_models():
+        card = core.run(jobs.MODELS_INFO.job(name)).card
+        training_images[name] = jobs.get_training_digests(dict(card))
     digests = read() if any(training_images.values()) else set()
     return sorted(name for name, of in training_images.items() if of & digests)
 
@@ -164,45 +159,27 @@ class ModelChooser(base.Form):
         self._layer: Layer | None = None  # the layer to enhance
         self._layer_asked: Layer | None = None  # whose instrument is unknown
         self._is_asking = False
-        self.box = ComboBox(
-            name="model",
-            label="Model or method",
-            tooltip="Model to run, or classical method.",
-        )
+        tip = "Model to run, or classical method."
+        self.box = ComboBox(name="model", label="Model or method", tooltip=tip)
         self.text, self.details = base.RichTextLabel(), base.RichTextLabel()
         self.question = base.RichTextLabel()
         answers = {"sem": "SEM image", "optical": "Superlens image"}
-        self.answers = base.WrappingRow(
-            *(
-                base.create_button(
-                    text,
-                    partial(self._record_instrument, kind),
-                    f"Select {models.MODELS_BY_INSTRUMENT[kind]}.",
-                )
-                for kind, text in answers.items()
-            )
-        )
-        self.import_button = base.create_button(
-            "Import…",
-            self._choose_import,
-            "Copy a model file with a card, an ONNX file or a bioimage.io zip archive "
-            "with ONNX weights into the model library. No code in it is executed.",
-        )
-        self.export_button = base.create_button(
-            "Export…",
-            self._choose_export,
-            "Write the model into a file with its card, or as ONNX or a bioimage.io "
-            "package for other programs.",
-        )
+        buttons = []
+        for kind, text in answers.items():
+            tip = f"Select {models.MODELS_BY_INSTRUMENT[kind]}."
+            record = partial(self._record_instrument, kind)
+            buttons.append(base.create_button(text, record, tip))
+        self.answers = base.WrappingRow(*buttons)
+        tip = "Add a model file, ONNX file or bioimage.io archive; its code is not run."
+        self.import_button = base.create_button("Import…", self._choose_import, tip)
+        tip = "Write the model with its card, or as ONNX or bioimage.io package."
+        self.export_button = base.create_button("Export…", self._choose_export, tip)
         tooltip = "Training data, limits and licence of the model; import and export."
         files = base.WrappingRow(self.import_button, self.export_button)
         self.more = base.CollapsibleSection("More", tooltip, self.details, files)
-        self.own_button = base.create_button(
-            "Train on this image alone…",
-            self._open_train_panel,
-            "Denoise with a network trained on this image only. Opens the Train "
-            f"panel with this image selected. {OWN_IMAGE_TIME}",
-        )
+        tip = f"Open Train with this image selected. {OWN_IMAGE_TIME}"
+        text, show = "Train on this image alone…", self._open_train_panel
+        self.own_button = base.create_button(text, show, tip)
         rows = self.question, self.answers, self.box, self.text, self.own_button
         for row in (*rows, self.more):
             self.add_row(row)
@@ -236,9 +213,8 @@ class ModelChooser(base.Form):
         methods = (core.get_display(_METHOD).choices or {}).items()
         rows = [*first, models_title, *known, methods_title]
         rows += [(label, f"{_CLASSICAL}{method}") for label, method in methods]
-        nothing: Any = ()
         with self.box.changed.blocked():
-            self.box.choices = nothing  # magicgui would list a new one last
+            self.box.choices = ()  # magicgui would list a new one last
             self.box.choices = rows
             for title in _HEADINGS:
                 self.box.native.model().item(rows.index(title)).setEnabled(False)
@@ -261,11 +237,8 @@ class ModelChooser(base.Form):
 
     def choose(self, name: str) -> None:
         """Select a model by name, if it is installed."""
-        if (
-            base.is_alive(self)
-            and self.card.get("name") != name
-            and name in self.box.choices
-        ):
+        is_other = base.is_alive(self) and self.card.get("name") != name
+        if is_other and name in self.box.choices:
             self.box.value = name
 
     def choose_method(self, method: str) -> None:
@@ -336,11 +309,9 @@ class ModelChooser(base.Form):
         """Write the model to a file whose suffix sets the format."""
         existing = jobs.OverwritePolicy(overwrite=True)  # the dialog has asked
         make = partial(jobs.MODELS_EXPORT.job, self.value, path, existing=existing)
-        self._panel.controls.start(
-            make,
-            lambda _: self._panel.messages.notify(f"Exported to {path}."),
-            "Export",
-        )
+        notify = self._panel.messages.notify
+        sentence = f"Exported to {path}."
+        self._panel.controls.start(make, lambda _: notify(sentence), "Export")
 
     def compare_with_layer(
         self,
@@ -384,8 +355,7 @@ class ModelChooser(base.Form):
         self.text.setText(text)
         trained_sizes = TrainedPixelSizes.from_card(card)
         fit = plan_resampling(self._field[0], trained_sizes) if is_model else None
-        self.own_button.setVisible(
-            self._layer is not None and fit is not None and fit.beyond
-        )
+        is_beyond = self._layer is not None and fit is not None and fit.beyond
+        self.own_button.setVisible(is_beyond)
         self.details.setText(format_model_card_details(card) if is_model else "")
         self.export_button.setVisible(is_model)

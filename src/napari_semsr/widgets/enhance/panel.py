@@ -4,7 +4,6 @@ import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from threading import Event, Thread
@@ -47,9 +46,8 @@ _torch_imported = Event()
 def start_torch() -> core.Job[None]:
     """Import torch in the job's thread, unless it is already imported."""
     if not _torch_imported.is_set():
-        yield core.Progress(
-            0, 0, "Starting torch (some seconds, once per napari session)"
-        )
+        message = "Starting torch (some seconds, once per napari session)"
+        yield core.Progress(0, 0, message)
         _import_torch()
 
 
@@ -81,6 +79,10 @@ _INCOMPLETE = " (incomplete)"
 _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 
 
+# layer, model, options, and the plane and its place
+_Request = tuple[Image, str, EnhanceOptions, tuple[object, ...]]
+
+
 def create_live_field(
     micrograph: core.Micrograph,
     layer: Image,
@@ -97,7 +99,7 @@ def create_live_field(
     from napari_semsr.inference import LiveField, plan_output
 
     output = plan_output(micrograph, card, options)
-    levels: list[Any] = [micrograph.data]
+    levels: list[core.ReadableArray] = [micrograph.data]
     if layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
     # those that can be displayed without computation
@@ -141,7 +143,7 @@ class LiveLayer(QObject):
         keywords: dict[str, object],
         store: Path,
         on_removed: Callable[[], None],
-        request: tuple[Any, ...],
+        request: _Request,
     ) -> None:
         super().__init__()
         self.live = live
@@ -291,11 +293,8 @@ class MousePreview(OverlayLayer):
 
     def _on_plane_changed(self, _: object = None) -> None:
         """Restart the preview if the displayed plane may have changed."""
-        if (
-            base.is_alive(self)
-            and self._subject is not None
-            and self._subject[0].ndim > 2
-        ):
+        subject = self._subject if base.is_alive(self) else None
+        if subject is not None and subject[0].ndim > 2:
             self.restart_if_active()
 
     def stop(self) -> None:
@@ -315,10 +314,9 @@ class MousePreview(OverlayLayer):
         if place != self._place:
             self._place = place
             pixel = layers.world_to_pixels(layer, [place], self._viewer.dims)[0, -2:]
-            y, x = (round(float(at)) - self.side_px // 2 for at in pixel)
-            self._desk.request_box(
-                core.Box.from_shape((self.side_px, self.side_px), (y, x))
-            )
+            side = self.side_px
+            y, x = (round(float(at)) - side // 2 for at in pixel)
+            self._desk.request_box(core.Box.from_shape((side, side), (y, x)))
         answer = self._desk.take_result()
         if answer is not None:
             (box, pixels), image = answer, subject[1]
@@ -326,10 +324,8 @@ class MousePreview(OverlayLayer):
             corner = np.asarray(image.origin) + (
                 (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
             )
-            limits = tuple(layer.contrast_limits)
-            look = layers.create_layer_keywords(
-                image, contrast_limits=limits, name=_NAME
-            )
+            limits = {"contrast_limits": tuple(layer.contrast_limits)}
+            look = layers.create_layer_keywords(image, name=_NAME, **limits)
             self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
 
     def _restart_preview_if_idle(self, busy: bool) -> None:
@@ -342,6 +338,8 @@ class MousePreview(OverlayLayer):
         self._say(text)
 
 
+# the enhanced images, and their maps
+_Outcome = tuple[base.JobResult, Mapping[str, base.OpenedImage]]
 _INFORMED_NETWORK = "informed"  # architecture of models with weights as options
 
 
@@ -391,106 +389,79 @@ class EnhancePanel(base.VerbPanel):
 
     def build_form(self) -> None:
         """Build the form."""
+        self.live: LiveLayer | None = None
+        self._outcome: base.JobResult | None = None  # of the last run, whole
+        # options as read now, and those before
+        self._options_shown: tuple[EnhanceOptions, EnhanceOptions] | None = None
         self.layer = self.input_layers.create_box(
             "layer", "Layer", "The grey image to enhance."
         )
         self.all_planes = self.input_layers.create_planes_box()
         self.model = ModelChooser(self)
-        self.form = base.OptionsForm(EnhanceOptions)
-        self.form.set_values(
-            tile=int(base.get_preference("computing", "tile_px")) or None,
-            precision=base.get_preference("computing", "precision"),
-        )
-        self.weights = _CollapsibleOptions(
-            WEIGHTS,
-            "Amounts of noise, blur and haze to remove; by default, as measured by the "
-            "model. Check the preview under the mouse.",
-        )
-        self.cluster = base.OptionsForm(ClusterOptions)
-        scheduler = self.cluster.get_widget("scheduler").native
-        scheduler.setPlaceholderText("none: run in napari")
-        self.advanced = _CollapsibleOptions(
-            ADVANCED_GROUP,
-            "Memory, tolerance, flips and rotations, and cluster options; rarely "
-            "needed.",
-            self.cluster,
-        )
-        self.classical = base.OptionsForm(jobs.RESTORE.options)
-        self.classical.show_row("method", visible=False)  # it is in the list of models
-        self.whole = CheckBox(
-            name="whole",
-            text="Whole field",
-            tooltip=(
-                "The visible area is always enhanced first. If unticked, the rest is "
-                "enhanced only when it comes into view or when you tick this again."
-            ),
-            value=True,
-        )
-        self.misfit = CheckBox(
-            name="misfit",
-            text="Map of the misfit",
-            tooltip=(
-                "Add a layer that shows where the result, blurred again, differs from "
-                "the input, in per cent of the input's contrast: structures that are "
-                "missing or were added without evidence."
-            ),
-        )
-        self.unfamiliar = CheckBox(
-            name="unfamiliar",
-            text="Show distance to the training area",
-            tooltip=(
-                "Add a layer with the distance of each 96 px block from the model's "
-                "training area; blocks with a distance above 1 do not resemble that "
-                "area."
-            ),
-        )
-        self.output = base.create_store_edit()
-        self.existing = ComboBox(
-            name="existing",
-            label="If it exists",
-            tooltip=(
-                "Keep an existing store, overwrite it, or resume an interrupted run, "
-                "started here or on the command line, with its original settings."
-            ),
-            choices=list(_EXISTING.items()),
-        )
+        self.add_group("Image", base.Form(self.layer, self.all_planes))
+        self.add_group("Method", self.model)
+        self._build_settings()
         self.look = CompareControls(self)
+        tip = "Enhance a small box under the mouse, to test models and options."
         self.pointing = CheckBox(
-            name="pointing",
-            text="Preview at the mouse",
-            tooltip="Enhance a small box under the mouse, to test models and options.",
+            name="pointing", text="Preview at the mouse", tooltip=tip
         )
         self.look.add_row(self.pointing)
+        say = self.messages.show_problem
+        self.preview = MousePreview(self.viewer, self._read_run_inputs, say, self)
+        self.add_group("Compare", self.look)
+        self.add_results("Result")
         base.FolderRun(
             self, self.read_values, replaces=lambda: self.existing.value == "replace"
         )
-        self.preview = MousePreview(
-            self.viewer, self._read_run_inputs, self.messages.show_problem, self
-        )
-        self.live: LiveLayer | None = None
-        self._outcome: base.JobResult | None = None  # of the last run, whole
-        # options as read now, and those before
-        self._options_shown: tuple[EnhanceOptions, EnhanceOptions] | None = None
-        self._ticks = {jobs.MISFIT: self.misfit, jobs.UNFAMILIAR: self.unfamiliar}
-        choices = base.Form(self.whole, *self._ticks.values())
-        # what a classical method does without
-        self._of_models = self.form, choices, self.advanced, self.pointing.native
-        self.add_group("Image", base.Form(self.layer, self.all_planes))
-        self.add_group("Method", self.model)
-        self.add_group(
-            "Settings",
-            *(self.classical, self.form, self.weights, choices),
-            base.Form(self.output, self.existing),
-            self.advanced,
-        )
-        self.add_group("Compare", self.look)
-        self.add_results("Result")
         self._connect_signals()
         self.input_layers.follow_active_layer(self.layer)
         self._propose_model(self.layer.value)
         self._compare_model(self.layer.value)
         self._update_form_rows()
         self._offer_to_resume()
+
+    def _build_settings(self) -> None:
+        self.form = base.OptionsForm(EnhanceOptions)
+        self.form.set_values(
+            tile=int(base.get_preference("computing", "tile_px")) or None,
+            precision=base.get_preference("computing", "precision"),
+        )
+        tooltip = "Amounts of noise, blur and haze to remove; by default, as measured."
+        self.weights = _CollapsibleOptions(WEIGHTS, tooltip)
+        self.cluster = base.OptionsForm(ClusterOptions)
+        scheduler = self.cluster.get_widget("scheduler").native
+        scheduler.setPlaceholderText("none: run in napari")
+        tooltip = "Memory, tolerance, flips and rotations, cluster; rarely needed."
+        self.advanced = _CollapsibleOptions(ADVANCED_GROUP, tooltip, self.cluster)
+        self.classical = base.OptionsForm(jobs.RESTORE.options)
+        self.classical.show_row("method", visible=False)  # it is in the list of models
+        tip = "If unticked, only the part in view is enhanced. It is always the first."
+        self.whole = CheckBox(name="whole", text="Whole field", value=True, tooltip=tip)
+        tip = "Show where the result, blurred again, differs from the input."
+        self.misfit = CheckBox(name="misfit", text="Map of the misfit", tooltip=tip)
+        tip = "Show how far blocks of 96 px are from the training area: unlike above 1."
+        self.unfamiliar = CheckBox(
+            name="unfamiliar", text="Show distance to the training area", tooltip=tip
+        )
+        self.output = base.create_store_edit()
+        self.existing = ComboBox(
+            name="existing",
+            label="If it exists",
+            tooltip="Keep an existing store, overwrite it, or resume an interrupted "
+            "run, started here or on the command line, with its original settings.",
+            choices=list(_EXISTING.items()),
+        )
+        self._ticks = {jobs.MISFIT: self.misfit, jobs.UNFAMILIAR: self.unfamiliar}
+        choices = base.Form(self.whole, *self._ticks.values())
+        # what a classical method does without
+        self._of_models = self.form, choices, self.advanced
+        self.add_group(
+            "Settings",
+            *(self.classical, self.form, self.weights, choices),
+            base.Form(self.output, self.existing),
+            self.advanced,
+        )
 
     def _connect_signals(self) -> None:
         """Connect all choices to the model card, the rows and the preview."""
@@ -558,7 +529,7 @@ class EnhancePanel(base.VerbPanel):
             self.classical.set_values(method=method)
             self._stop_preview()
         self.classical.setVisible(method is not None)
-        for part in self._of_models:
+        for part in (*self._of_models, self.pointing.native):
             part.setVisible(method is None)
         self.form.show_row("norm", bool(card.get("norms")))
         self.form.show_row("resample", card.get("pixel_size_nm") is not None)
@@ -653,14 +624,8 @@ class EnhancePanel(base.VerbPanel):
         Its store is moved to the path, if one was chosen. A layer to be overwritten is
         removed.
         """
-        live = next(
-            (
-                item
-                for item in find_unfinished_layers(self.viewer)
-                if item.request == request
-            ),
-            None,
-        )
+        unfinished = find_unfinished_layers(self.viewer)
+        live = next((item for item in unfinished if item.request == request), None)
         if live is None:
             return None
         if replaces:
@@ -746,7 +711,7 @@ class EnhancePanel(base.VerbPanel):
 
     def _draw_live_layer(
         self,
-        request: tuple[Any, ...],
+        request: _Request,
         micrograph: core.Micrograph,
         name: str,
         path: Path | None,
@@ -760,13 +725,11 @@ class EnhancePanel(base.VerbPanel):
         live = self._find_resumable_layer(request, path, replaces=how["overwrite"])
         if live is None:
             whole = bool(self.whole.value)
-            live_field, keywords = create_live_field(
+            shown = create_live_field(
                 micrograph, source, card, options, name=name, whole=whole
             )
             removed = self._on_layer_removed
-            live = LiveLayer(
-                self.viewer, live_field, keywords, target, removed, request
-            )
+            live = LiveLayer(self.viewer, *shown, target, removed, request)
         else:
             how.update(overwrite=False, resume=True)
             live.resume(self._on_layer_removed)
@@ -797,10 +760,10 @@ class EnhancePanel(base.VerbPanel):
         image: core.Micrograph,
         card: Mapping[str, object],
         name: str,
-        enhanced: "EnhanceOutcome",
+        enhanced: _Outcome,
     ) -> Iterator[None]:
         """Show the finished result and its metrics."""
-        outcome, live, layer = enhanced.outcome, self.live, None
+        (outcome, _), live, layer = enhanced, self.live, None
         if outcome.planes:
             layer = base.add_stack(self.viewer, outcome, source, name)
         elif live is None:
@@ -820,8 +783,9 @@ class EnhancePanel(base.VerbPanel):
         self._store_offered = None
         yield from self._show_maps(enhanced)
 
-    def _show_maps(self, enhanced: "EnhanceOutcome") -> Iterator[None]:
-        for kind, opened_store in enhanced.maps.items():
+    def _show_maps(self, enhanced: _Outcome) -> Iterator[None]:
+        outcome, maps = enhanced
+        for kind, opened_store in maps.items():
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
             both = self.live.request[0], self.live.layer
@@ -831,7 +795,7 @@ class EnhancePanel(base.VerbPanel):
                 layer = base.add_opened_image(self.viewer, opened_store, name=title)
                 layers.hide_other_maps(self.viewer, layer)
                 yield
-        report, planes = enhanced.outcome.report, enhanced.outcome.planes
+        report, planes = outcome.report, outcome.planes
         what = f"{len(planes)} planes" if planes else report.provenance.inputs[0].name
         self.results.show_result(
             {**core.get_figures(report), "Store": report.output},
@@ -910,17 +874,13 @@ class EnhancePanel(base.VerbPanel):
         self._project, output_typed = folder, self._get_output_path()
         if folder is None or self.is_busy:
             return
-        stores = (
-            sorted(folder.glob("*.ome.zarr"))
-            if output_typed is None
-            else [output_typed]
-        )
+        if output_typed is not None and self.existing.value != "resume":
+            return
+        stores = [output_typed] if output_typed else sorted(folder.glob("*.ome.zarr"))
         stores_shown = [live.store for live in find_unfinished_layers(self.viewer)]
         for path in stores:
             record = None if path in stores_shown else jobs.find_unfinished_result(path)
-            if record is not None and (
-                output_typed is None or self.existing.value == "resume"
-            ):
+            if record is not None:
                 layers_by_name = {layer.name: layer for layer in self.viewer.layers}
                 if layers_by_name.get(record.image) in self.layer.choices:
                     self.layer.value = layers_by_name[record.image]
@@ -933,14 +893,6 @@ class EnhancePanel(base.VerbPanel):
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class EnhanceOutcome:
-    """Enhanced images and their maps."""
-
-    outcome: base.JobResult
-    maps: Mapping[str, base.OpenedImage] = field(default_factory=dict)
-
-
 def describe_enhancement(report: Any, image: str) -> str:
     """Say in a sentence what a model or method removed from an image."""
     if isinstance(report, jobs.RestoredFile):
@@ -950,15 +902,16 @@ def describe_enhancement(report: Any, image: str) -> str:
         noise = cost.noise_percent and (
             f"noise of {cost.noise_percent:.2g} % of the range of grey values"
         )
-        blur = cost.blur_px and f"a blur ({core.SIGMA}) of {cost.blur_px:.2f} px"
+        blur_px = round(cost.blur_px or 0, 2)
+        blur = f"a blur ({core.SIGMA}) of {blur_px:.2f} px" if blur_px else None
         parts = list(filter(None, (noise, blur)))
     removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
     return f"{name} {removed} {image}."
 
 
-def _restore(job: core.Job[Any], target: Path) -> core.Job[EnhanceOutcome]:
+def _restore(job: core.Job[jobs.RestoredFile], target: Path) -> core.Job[_Outcome]:
     """Run a classical method, and open its result."""
-    return EnhanceOutcome((yield from base.run_and_open(job, target)))
+    return (yield from base.run_and_open(job, target)), {}
 
 
 def _enhance_and_create_maps(
@@ -967,7 +920,7 @@ def _enhance_and_create_maps(
     target: Path,
     maps: Mapping[str, bool],
     how: Mapping[str, Any],
-) -> core.Job[EnhanceOutcome]:
+) -> core.Job[_Outcome]:
     """Enhance an image or planes, open the result, and make the requested maps.
 
     `maps`: keys of the maps to make; `how`: options, model and what is replaced.
@@ -991,7 +944,7 @@ def _create_maps(
     maps: Mapping[str, bool],
     model: str,
     options: EnhanceOptions,
-) -> core.Job[EnhanceOutcome]:
+) -> core.Job[_Outcome]:
     """Make the requested maps, and warn about those that could not be made.
 
     The result is kept even if a map fails.
@@ -999,20 +952,15 @@ def _create_maps(
     result_image, misfit = outcome.image, outcome.report.misfit
     maps_shown: dict[str, core.Micrograph] = {}
     if maps[jobs.MISFIT] and misfit is None:
-        core.warn(
-            f"No misfit map was made: {micrograph.name} shows little more than noise, "
-            "or has too many gaps.",
-            "too-little-detail",
-        )
+        why = f"{micrograph.name} shows little more than noise, or has too many gaps"
+        core.warn(f"No misfit map was made: {why}.", "too-little-detail")
     elif maps[jobs.MISFIT] and misfit is not None:
-        maps_shown[jobs.MISFIT] = yield from map_misfit(
-            micrograph, result_image, misfit
-        )
+        job = map_misfit(micrograph, result_image, misfit)
+        maps_shown[jobs.MISFIT] = yield from job
     if maps[jobs.UNFAMILIAR]:
+        job = jobs.create_unfamiliarity_map(micrograph, model, options)
         try:
-            maps_shown[jobs.UNFAMILIAR] = yield from jobs.create_unfamiliarity_map(
-                micrograph, model, options
-            )
+            maps_shown[jobs.UNFAMILIAR] = yield from job
         except core.ShapeError as error:  # of an image smaller than a block
             core.warn(str(error), core.get_error_code(error))
     stores = {}
@@ -1022,4 +970,4 @@ def _create_maps(
         )
         shown = item.replace(provenance=story)
         stores[part] = base.OpenedImage(shown, (shown,))
-    return EnhanceOutcome(outcome, stores)
+    return outcome, stores

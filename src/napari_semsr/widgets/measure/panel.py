@@ -1,29 +1,264 @@
-"""Panel that measures with a command: layer lists, a form, figures, plots and a map."""
+"""Panel that measures layers with a command, whole or in regions that the user drew.
+
+It has layer lists, a form, figures, plots and perhaps a map.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from magicgui.widgets import ComboBox
-from napari.layers import Labels, Layer
+from magicgui.widgets.bases import Widget
+from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core, jobs
 from napari_semsr.widgets import base, layers
-from napari_semsr.widgets.measure import regions
+
+_MAX_REGIONS = 200  # labels and shapes of one layer; chosen: a readable table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Copy of a region at the time of the request, in nm or viewer pixels."""
+
+    name: str
+    kind: str  # polygon, ellipse or label
+    # vertices (N, 2); of a label, the matrix to pixels, (3, 2)
+    vertices: core.FloatArray
+    labels: core.RealArray | None = None
+    label: int = 0
+
+    def get_extent(self) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return the smallest and largest ``(y, x)`` of the region."""
+        corners = self.vertices
+        if self.labels is not None:
+            at = np.nonzero(self.labels == self.label)
+            low, high = np.min(at, axis=1) - 0.5, np.max(at, axis=1) + 0.5
+            ends = np.array(list(product(*zip(low, high, strict=True))))
+            to_places = np.linalg.inv(self.vertices[:2])
+            corners = ends @ to_places.T + self.vertices[2]
+        return corners.min(axis=0), corners.max(axis=0)
+
+    def contains(self, places: core.FloatArray) -> core.BoolArray:
+        """Return a mask (N,) of the positions (N, 2) that are inside the region."""
+        if self.labels is not None:
+            at = np.rint((places - self.vertices[2]) @ self.vertices[:2].T).astype(int)
+            size = np.array(self.labels.shape)
+            there = np.all((at >= 0) & (at < size), axis=1)
+            is_inside = np.zeros(len(places), bool)
+            is_inside[there] = self.labels[tuple(at[there].T)] == self.label
+            return is_inside
+        if self.kind == "ellipse":
+            middle = self.vertices.mean(axis=0)
+            axes = (self.vertices[[1, 3]] - self.vertices[0]) / 2
+            along = (places - middle) @ np.linalg.inv(axes)
+            return np.asarray(np.square(along).sum(axis=1) <= 1)
+        from skimage.measure import points_in_poly  # slow to import
+
+        return np.asarray(points_in_poly(places, self.vertices))
+
+
+def create_region_box(panel: base.VerbPanel, what: str) -> ComboBox:
+    """Add a list of layers with regions; `what` describes their use in the tooltip."""
+    return panel.input_layers.create_box(
+        "regions",
+        "Regions",
+        f"A Shapes or Labels layer: {what}",
+        layers=lambda: layers.list_user_layers(panel.viewer, Shapes, Labels),
+        none="none: whole field",
+    )
+
+
+def read_regions(
+    panel: base.VerbPanel, layer: Layer | None, image: Image
+) -> list[Region]:
+    """Read all regions of a layer in the plane of an image."""
+    if layer is None:
+        return []
+    scale = layers.get_drawing_scale(layer, image)
+    if isinstance(layer, Labels):
+        here = layers.get_displayed_plane(layer, panel.viewer.dims)
+        plane = np.asarray(layers.get_finest_level(layer)[here])
+        linear, shift = layers.get_display_transform(layer)
+        to_places = scale[:, None] * linear / layers.get_display_fit(image)[0]
+        shift = layers.world_to_layer(image, shift) * scale
+        place = np.vstack([np.linalg.inv(to_places), shift])
+        names = np.unique(plane)
+        regions = [
+            Region(f"label {name}", "label", place, plane, int(name))
+            for name in names[names != 0].tolist()
+        ]
+    else:
+        regions = []
+        for index in layers.find_visible_shapes(layer, panel.viewer.dims):
+            kind, shape = layer.shape_type[index], layer.data[index]
+            world = [layer.data_to_world(vertex)[-2:] for vertex in shape]
+            vertices = layers.world_to_layer(image, world)
+            area = "ellipse" if kind == "ellipse" else "polygon"
+            # lines and paths are ignored
+            if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
+                regions.append(Region(f"{kind} {index + 1}", area, vertices * scale))
+    if not 0 < len(regions) <= _MAX_REGIONS:
+        msg = (
+            f"Regions must be 1 to {_MAX_REGIONS} rectangles, ellipses, polygons or "
+            f"labels, got {len(regions)} in the displayed plane of {layer.name!r}; "
+            "draw some there, or choose 'none'."
+        )
+        raise core.OptionError(
+            msg, code="out-of-range" if regions else "regions-missing"
+        )
+    return regions
+
+
+# Pixels inside regions.
+
+_EDGE = 1e-6  # px; tolerance of rounding; chosen
+_BAND = 1 << 20  # pixels tested at a time; chosen: 30 MB
+Cell = float | int | str | None
+
+
+def get_region_box(region: Region, image: core.Micrograph) -> core.Box:
+    """Return the pixel box that contains a region of an image.
+
+    Raises `ShapeError` if the region is outside the image.
+    """
+    low, high = ((end - image.origin) / image.scale for end in (region.get_extent()))
+    first = np.maximum(np.ceil(low - _EDGE), 0).astype(int)
+    last = np.minimum(np.floor(high + _EDGE) + 1, image.shape).astype(int)
+    if np.any(last <= first):
+        msg = f"Region {region.name} is outside {image.name}; move it onto the image."
+        raise core.ShapeError(msg, code="outside-image")
+    return core.Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
+
+
+def crop_to_region(
+    region: Region, image: core.Micrograph, box: core.Box
+) -> core.Micrograph:
+    """Crop an image to a box; set pixels centred outside the region to NaN."""
+    part = core.crop_to_box(image, box)
+    values = np.array(part.data, dtype=np.float64)
+    columns = np.arange(part.shape[1])
+    step = max(1, _BAND // len(columns))
+    for start in range(0, len(values), step):
+        rows = np.arange(start, min(start + step, len(values)))
+        at = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        places = np.asarray(at * part.scale + part.origin, dtype=np.float64)
+        is_inside = region.contains(places)
+        band = values[start : start + step]
+        band[~is_inside.reshape(band.shape)] = np.nan
+    return part.replace(data=values)
+
+
+def crop_to_inner_rectangle(
+    region: Region, *images: core.Micrograph
+) -> tuple[core.Micrograph, ...]:
+    """Crop images on a common grid to the largest rectangle inside a region."""
+    box = get_region_box(region, images[0])
+    parts = [crop_to_region(region, image, box) for image in images]
+    _, inner = core.run(jobs.crop_to_gap_free_box(*parts))
+    inner = core.Box.from_shape(box.shape) if inner is None else inner
+    there = core.Box.from_shape(inner.shape, (box.y0 + inner.y0, box.x0 + inner.x0))
+    return tuple(core.crop_to_box(image, there) for image in images)
+
+
+def measure_regions(
+    regions: Sequence[Region], measure: Callable[[Region], Mapping[str, Cell]]
+) -> core.Job[Mapping[str, base.Columns]]:
+    """Measure each region; on failure, note the reason in its row."""
+    if not regions:
+        return {}
+    rows: list[Mapping[str, Cell]] = []
+    for number, region in enumerate(regions):
+        yield core.Progress(number, len(regions), f"measuring in {region.name}")
+        try:
+            cells = measure(region)
+        except core.SemsrError as error:
+            cells = {"note": str(error)}
+        rows.append({"region": region.name, **cells})
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    heads.sort(key="note".__eq__)
+    return {"Regions": {name: [row.get(name) for row in rows] for name in heads}}
+
+
+_PART = "measured part"
+_CROP = "crop them to a common grid in the panel Open, under Crop."
+_APART_PX = 0.5  # beyond this, another pixel is the nearest
+_COLOUR = "#ff8fd8"  # does not occur in viridis: visible on a map
+
+
+def read_image_pair(
+    panel: base.VerbPanel, first: Image, second: Image | None = None
+) -> list[core.Micrograph]:
+    """Read a layer and, if given, a second one of the same shape and position."""
+    pair = [first] if second is None else [first, second]
+    images = [panel.input_layers.read(layer) for layer in pair]
+    shapes = [image.shape for image in images]
+    if shapes[0] != shapes[-1]:
+        texts = " and ".join(map(core.format_shape, shapes))
+        msg = f"Both images must have the same shape, got {texts}; {_CROP}"
+        raise core.ShapeError(msg, code="sizes-differ")
+    pitch = np.array(images[0].scale)
+    off = np.abs(np.subtract(images[-1].origin, images[0].origin)) / pitch
+    if images[0].unit == images[-1].unit and off.max() > _APART_PX:
+        y, x = map(core.format_number, off)
+        msg = (
+            f"Both images must be at the same position, but {pair[-1].name!r} is off "
+            f"{first.name!r} by {y} px vertically and {x} px horizontally; {_CROP}"
+        )
+        raise core.ShapeError(msg, code="origins-differ")
+    return images
+
+
+def format_measured_area_note(part: core.Micrograph) -> str:
+    """Return a note that states the shape of the measured part."""
+    return f"in the largest gap-free rectangle, {core.format_shape(part.shape)}"
+
+
+def show_area_outlines(
+    panel: base.VerbPanel, parts: Mapping[Layer, Sequence[core.Micrograph]]
+) -> Iterator[None]:
+    """Outline the measured areas of layers, replacing the panel's earlier outlines.
+
+    Layers removed in the meantime get no outline.
+    """
+    with panel.result_layers.replace_earlier(_PART) as earlier:
+        yield from panel.result_layers.remove_earlier(earlier)
+        present = [(layer, of) for layer, of in parts.items() if of]
+        there = dict(one for one in present if one[0] in panel.viewer.layers)
+        outlines = [one for of in there.values() for one in of]
+        if outlines:
+            first = outlines[0]
+            grids = map(core.Grid.from_image, outlines)
+            ends = np.array([[grid.corner, grid.end] for grid in grids])
+            panel.viewer.add_shapes(
+                list((ends - first.origin) / first.scale),
+                shape_type="rectangle",
+                name=f"{panel.title}: {_PART}",
+                edge_color=_COLOUR,
+                edge_width=max(1.0, max(first.shape) / 150),
+                face_color="transparent",
+                **layers.create_overlay_keywords(first, panel.title, next(iter(there))),
+            )
+            yield
+
+
+Command = jobs.Verb[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """Call of a command, as its panel has read it."""
 
-    verb: jobs.Verb[Any, Any]
+    verb: Command
     images: Mapping[str, core.Micrograph]  # by the command's names for them
     options: Any
     path: Path | None  # of the map
-    areas: Sequence[regions.Region]
+    areas: Sequence[Region]
     more: dict[str, Any]  # what else a panel reads
 
 
@@ -41,7 +276,7 @@ class Measurement:
     more: Any = None  # what a panel measures in addition
     images: Sequence[core.Micrograph] = ()
     parts: Sequence[core.Micrograph] = ()
-    areas: Sequence[regions.Region] = ()
+    areas: Sequence[Region] = ()
     regions: Mapping[str, base.Columns] = field(default_factory=dict)
     figures: base.Numbers = field(default_factory=dict)
     sentence: str = ""
@@ -55,12 +290,8 @@ def describe_result(report: Any, *, is_named: bool = True) -> str:
     texts: dict[str, str] = {}
     for name, (quantity, _) in core.get_quantities(type(report)).items():
         label, value = quantity.label, core.get_value(report, name)
-        # of nm and px, nm
-        if (
-            not quantity.large
-            or value is None
-            or (label in texts and not quantity.also)
-        ):
+        is_other_unit = label in texts and not quantity.also  # px beside nm
+        if not quantity.large or value is None or is_other_unit:
             continue
         words = [label] if is_named else []
         words += [core.format_number(value, quantity.form), quantity.unit]
@@ -85,20 +316,28 @@ class MeasurePanel(base.VerbPanel):
     # measures and outlines the part where all images have grey values
     cuts_gaps = False
 
-    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
+    def build_form(self) -> None:
         """Build the form: layers, further rows, options, and results."""
         boxes = self.create_boxes()
         self.boxes = {box.name: box for box in boxes}
         self.form = base.OptionsForm(self.verb.options)
         # keys of a project
         self.settings: dict[str, object] = {**self.boxes, "form": self.form}
-        self.regions = regions.create_region_box(self, self.region_help)
-        self.layer_form = base.Form(*boxes, *rows, self.regions)
+        self.regions = create_region_box(self, self.region_help)
+        self.layer_form = base.Form(*boxes, *self.create_rows(), self.regions)
         self.add_group("Layers", self.layer_form, self.form)
         self.add_controls()
-        self.add_results("Result", helpers=self.helps, ticks=below)
+        self.add_results("Result", helpers=self.helps, ticks=self.create_tables())
         base.FolderRun(self, self.create_options, images=boxes)
         self.input_layers.follow_active_layer(boxes[self.input_image])
+
+    def create_rows(self) -> Sequence[Widget | QWidget]:
+        """Create the rows below the lists of layers."""
+        return ()
+
+    def create_tables(self) -> Sequence[QWidget]:
+        """Create the tables above the buttons of the results."""
+        return ()
 
     def add_controls(self) -> None:
         """Add controls between the options and the results."""
@@ -118,9 +357,8 @@ class MeasurePanel(base.VerbPanel):
         """Read the options of the command from the form."""
         return self.form.create_options(**more)
 
-    def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
-        """Return what else `run_command` needs of the form."""
-        del images
+    def read_more(self, _: Sequence[core.Micrograph]) -> dict[str, Any]:
+        """Return what else `run_command` needs of the form and the images."""
         return {}
 
     def create_request(self) -> base.JobRequest:
@@ -131,31 +369,28 @@ class MeasurePanel(base.VerbPanel):
                 boxes[item.name] = box
         layer, *others = chosen = [box.value for box in boxes.values()]
         images = (
-            regions.read_image_pair(self, *chosen)
+            read_image_pair(self, *chosen)
             if self.on_one_grid
             else [self.input_layers.read(one) for one in chosen]
         )
         if layer in others:
-            first, second = (box.label for box in boxes.values())
+            labels_chosen = " and ".join(box.label for box in boxes.values())
             instead = ", or 'none'" if verb.images[1].optional else " for one of them"
-            msg = (
-                f"The layer {layer.name!r} is chosen as both {second} and {first}; "
-                f"choose another{instead}."
-            )
+            msg = f"The layer {layer.name!r} is chosen as {labels_chosen}; "
+            msg += f"choose another{instead}."
             raise core.ShapeError(msg, code="same-image")
         labels = {"labels": True} if isinstance(layer, Labels) else {}
         path = None
         if verb.makes_image:
-            title = layers.create_result_name(
-                self.viewer, images[0].name, self.map_name
-            )
-            path = base.choose_store_path(None, title, images[0].shape)
+            name, shape = images[0].name, images[0].shape
+            title = layers.create_result_name(self.viewer, name, self.map_name)
+            path = base.choose_store_path(None, title, shape)
         call = Call(
             verb,
             dict(zip(boxes, images, strict=True)),
             self.create_options(**labels),
             path,
-            regions.read_regions(self, self.regions.value, layer),
+            read_regions(self, self.regions.value, layer),
             self.read_more(images),
         )
         measure, show = self._measure, self.show_measurement
@@ -169,25 +404,25 @@ class MeasurePanel(base.VerbPanel):
         given = dict(zip(call.images, parts, strict=True))
         outcome = yield from self.run_command(replace(call, images=given))
         outcome = replace(outcome, images=images, parts=parts, areas=call.areas)
-        measure = partial(self.measure_region, outcome, call.options)
-        rows = yield from regions.measure_regions(call.areas, measure)
+        measure = partial(self.measure_region, outcome)
+        rows = yield from measure_regions(call.areas, measure)
         # here, as intervals take a second of ten thousand particles
         figures, sentence = self.figures_of(outcome), self.sentence(outcome)
         return replace(outcome, regions=rows, figures=figures, sentence=sentence)
 
-    def run_command(self, call: Call, **more: Any) -> core.Job[Measurement]:
+    def run_command(self, call: Call, **more: object) -> core.Job[Measurement]:
         """Run the command, and open the map that it writes."""
-        given: dict[str, Any] = {**call.images, **more}
-        job = call.verb.job(**given, output=call.path, options=call.options)
+        more |= {**call.images, "output": call.path, "options": call.options}
+        job = call.verb.job(**more)
         if call.path is None:
             return Measurement((yield from job))
         done = yield from base.run_and_open(job, call.path)
         return Measurement(done.report, done.opened[0])
 
     def measure_region(
-        self, outcome: Measurement, options: Any, region: regions.Region
-    ) -> Mapping[str, regions.Cell]:
-        """Measure a region with the options of the command."""
+        self, outcome: Measurement, region: Region
+    ) -> Mapping[str, Cell]:
+        """Measure a region."""
         raise NotImplementedError
 
     # -- showing -------------------------------------------------------------------
@@ -199,9 +434,9 @@ class MeasurePanel(base.VerbPanel):
         figures = outcome.figures
         if self.cuts_gaps:
             cut = {layer: [part]} if part.shape != whole.shape else {}
-            yield from regions.show_area_outlines(self, cut)
+            yield from show_area_outlines(self, cut)
             if cut:
-                note = regions.format_measured_area_note(part)
+                note = format_measured_area_note(part)
                 figures = {**figures, "Measured": note}
         yield
         plots, curves = self.list_plots(outcome), dict[str, base.Columns]()
@@ -223,14 +458,12 @@ class MeasurePanel(base.VerbPanel):
             more=self.format_remarks(outcome),
         )
 
-    def add_layers(self, layer: Layer, outcome: Measurement) -> Iterator[None]:
+    def add_layers(self, _: Layer, outcome: Measurement) -> Iterator[None]:
         """Add the layers of the result, step by step."""
-        del layer
+        layers_made = self.result_layers
         if outcome.opened is not None:
-            with self.result_layers.replace_earlier(
-                *self.result_layers.sources
-            ) as earlier:
-                yield from self.result_layers.remove_earlier(earlier)
+            with layers_made.replace_earlier(*layers_made.sources) as earlier:
+                yield from layers_made.remove_earlier(earlier)
                 yield from self.add_map(outcome, outcome.opened)
 
     def add_map(self, outcome: Measurement, opened: base.OpenedImage) -> Iterator[None]:
@@ -252,9 +485,8 @@ class MeasurePanel(base.VerbPanel):
         """Return the plots of a result, of which two fit."""
         return core.get_plots(outcome.report, self.verb.curves)
 
-    def list_curves(self, outcome: Measurement) -> dict[str, base.Columns]:
+    def list_curves(self, _: Measurement) -> dict[str, base.Columns]:
         """Return the tables that are saved with numbers and curves."""
-        del outcome
         return {}
 
     def sentence(self, outcome: Measurement) -> str:
@@ -266,9 +498,8 @@ class MeasurePanel(base.VerbPanel):
         result = describe_result(outcome.report)
         return f"{result}: {names}" if result else f"Measured {names}"
 
-    def format_remarks(self, outcome: Measurement) -> str:
+    def format_remarks(self, _: Measurement) -> str:
         """Return a legend or further remarks, as rich text."""
-        del outcome
         return ""
 
 
@@ -278,18 +509,16 @@ class ReferencePanel(MeasurePanel):
     cuts_gaps = True
     _propose: Callable[[], None] | None = None  # before the lists exist
 
-    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
+    def build_form(self) -> None:
         """Build the form, and propose a reference."""
-        super().build_form(*rows, below=below)
+        super().build_form()
         self.image, self.reference = self.boxes.values()
         self._propose = self.input_layers.propose_partner(
             self.image, self.reference, self.rank_reference
         )
         image = self.image.value
         if image is not None and self.reference.value is None:
-            worse = (
-                one for one in self.image.choices if self.rank_reference(one, image)
-            )
+            worse = (i for i in self.image.choices if self.rank_reference(i, image))
             self.image.value = next(worse, image)
 
     def accepts_layer(self, layer: Layer) -> bool:

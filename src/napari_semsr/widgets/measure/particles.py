@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import compress
+from typing import TypeVar
 
 import numpy as np
 from napari.layers import Layer, Points
@@ -13,7 +14,7 @@ from napari_semsr.analysis import Gap, Gaps, Particle
 from napari_semsr.jobs import GAPS
 from napari_semsr.widgets import base, host
 from napari_semsr.widgets.layers import create_overlay_keywords, pixels_to_view
-from napari_semsr.widgets.measure import panel, regions
+from napari_semsr.widgets.measure import panel
 
 # Colours of Okabe and Ito, distinct for colour-blind users; the shapes mean the same
 LOOKS = {
@@ -25,6 +26,7 @@ _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays vis
 _MARK_PX = 4  # size of a point, in pixels of the image
 _MARK_SHARE = 0.01  # the same, as a fraction of the longer side, for large images
 _SIZE = "Mean diameter"
+_Item = TypeVar("_Item", Gap, Particle)
 
 
 class ParticlesPanel(panel.ReferencePanel):
@@ -37,37 +39,40 @@ class ParticlesPanel(panel.ReferencePanel):
     region_help = "particles and gaps are counted in each region that has their centre."
     _marks: Points | None = None  # of the last result
 
-    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
-        """Build the form, with a table of gaps."""
+    def build_form(self) -> None:
+        """Build the form, and show the marks."""
+        super().build_form()
+        self.helpers.value = True
+
+    def create_tables(self) -> Sequence[QWidget]:
+        """Create the table of gaps."""
         tooltip = "Select a row to centre the view on its gap."
         self.rows = base.SelectableTable(tooltip, "Gaps")
         self.rows.itemSelectionChanged.connect(self._centre_view_on_gap)
-        super().build_form(*rows, below=(self.rows, *below))
         self.sharing.add_table_menu(self.rows)
-        self.helpers.value = True
+        return (self.rows,)
 
     def measure_region(
-        self, outcome: panel.Measurement, options: Any, region: regions.Region
-    ) -> Mapping[str, regions.Cell]:
+        self, outcome: panel.Measurement, region: panel.Region
+    ) -> Mapping[str, panel.Cell]:
         """Count the gaps and particles whose centres are inside a region."""
-        del options
         report, image = outcome.report, outcome.parts[0]
-        regions.get_region_box(region, image)
+        panel.get_region_box(region, image)
 
-        def select_inside(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
+        def select_inside(items: Sequence[_Item]) -> tuple[_Item, ...]:
             places = np.array([item.place_px for item in items]).reshape(-1, 2)
             is_inside = region.contains(places * image.scale + image.origin)
-            return [item for item, there in zip(items, is_inside, strict=True) if there]
+            return tuple(compress(items, is_inside))
 
         gaps, unit = report.result, report.unit
         part = replace(
             gaps,
-            found_gaps=tuple(select_inside(gaps.found_gaps)),
-            invented_gaps=tuple(select_inside(gaps.invented_gaps)),
-            sizes=tuple(select_inside(gaps.sizes)),
+            found_gaps=select_inside(gaps.found_gaps),
+            invented_gaps=select_inside(gaps.invented_gaps),
+            sizes=select_inside(gaps.sizes),
         )
         sizes, (widths, _) = part.get_diameters(unit), part.get_widths(unit)
-        row: dict[str, regions.Cell] = {
+        row: dict[str, panel.Cell] = {
             "particles": len(part.sizes),
             f"mean diameter ({unit})": float(sizes.mean()) if sizes.size else None,
             "gaps": part.gaps,

@@ -51,29 +51,38 @@ class LayerProfile:
 
     name: str
     profile: analysis.Profile
-    curve: MeasuredCurve | None  # None if it cannot be measured
+    curve: MeasuredCurve | None = None  # None if it cannot be measured
+    problem: str = ""  # the reason
+
+    @property
+    def widths(self) -> list[analysis.Estimate]:
+        """Fitted widths of the lines, or of the edge, in the unit of the axis."""
+        if self.curve is None:
+            return []
+        readings = self.curve.readings
+        fits = [line.fwhm for line in readings.lines]
+        fits += [readings.edge.width] if readings.edge else []
+        return [self.curve.convert_to_axis_unit(fit) for fit in fits if fit is not None]
 
     @property
     def summary(self) -> str:
-        """The first reading as a few words."""
-        if self.curve is None:
-            return "no readings"
-        if self.curve.readings.reason is not None:
-            return "neither line nor edge"
-        label = self.main_label
-        figure = self.curve.figures()[label]
-        if isinstance(figure.value, str):
-            return f"{label.partition(',')[0]} without a fit"
-        if not figure.unit:
-            return f"{figure} {label.lower()}"
-        return f"{label} {replace(figure, note='')}"
-
-    @property
-    def main_label(self) -> str:
-        """Name of the figure that answers how wide something is."""
-        figures = {} if self.curve is None else self.curve.figures()
-        lengths = (label for label, figure in figures.items() if figure.unit)
-        return next(lengths, next(iter(figures), ""))
+        """How wide the line is, or the reason why no width is known."""
+        curve, widths = self.curve, self.widths
+        if curve is None or curve.readings.reason is not None:
+            why = self.problem if curve is None else curve.readings.reason
+            return f"No width: {str(why).removesuffix('.')}"
+        count, edge = len(curve.readings.lines), curve.readings.edge is not None
+        what = "Edge" if edge else f"{count} lines" if count > 1 else "Line"
+        if not widths:
+            return f"No width: no fit determines it ({what.lower()})"
+        values = [one.value for one in widths]
+        ends, rule = (min(values), max(values)), "FWHM, median; range"
+        if count < 2:
+            ends = widths[0].low, widths[0].high
+            rule = "10 to 90 %; 95 %" if edge else "FWHM; 95 %"
+        numbers = (core.format_number(n) for n in (float(np.median(values)), *ends))
+        middle, low, high = numbers
+        return f"{what} {middle} {curve.unit} wide ({rule}: {low} to {high})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +109,7 @@ def _measure_profiles(
     """Read profiles of several layers along a line, and fit them."""
     profiles, problems = [], []
     for number, one in enumerate(requests):
-        image, profile, curve = one.image, None, None
+        image, profile, curve, problem = one.image, None, None, ""
         yield core.Progress(number, len(requests), f"reading {image.name}")
         how: Any = {"to_plane": one.to_plane, "width": width, "reader": one.reader}
         try:
@@ -113,9 +122,11 @@ def _measure_profiles(
                     readings=analysis.measure_profile(profile, **options),
                 )
         except core.SemsrError as error:
-            problems.append(core.Message(str(error), core.get_error_code(error)))
+            problem = core.Message(str(error), core.get_error_code(error))
         if profile is not None:
-            profiles.append(LayerProfile(image.name, profile, curve))
+            profiles.append(LayerProfile(image.name, profile, curve, problem))
+        else:
+            problems.append(problem)
     if not profiles:
         raise core.ShapeError(problems[0])
     yield core.Progress(len(requests), len(requests), "done")
@@ -146,38 +157,18 @@ class ProfilePanel(base.VerbPanel):
         self._is_held = False  # whether the mouse is dragging on the layer of lines
         tooltip = "Layers whose profiles are plotted together"
         self.layers = self.input_layers.create_list(tooltip, _LIST_HEIGHT)
-        self.line = self.input_layers.create_box(
-            "line",
-            "Line",
-            "Shapes layer whose selected line is measured, or its last line if none "
-            "is selected.",
-            layers=self._list_line_layers,
-        )
-        self.draw_button = base.create_button(
-            "Draw a line",
-            self.start_drawing,
-            "Add a Shapes layer or use the chosen one, and select its line tool; "
-            "then drag across a structure.",
-        )
+        tip, listed = "Shapes layer; its selected or last line.", self._list_line_layers
+        self.line = self.input_layers.create_box("line", "Line", tip, layers=listed)
+        tip = "Select the line tool of a Shapes layer; then drag across a structure."
+        self.draw_button = base.create_button("Draw a line", self.start_drawing, tip)
         self.hint = base.RichTextLabel(_HINT)
         self.form = base.OptionsForm(analysis.ProfileOptions)
+        tip = "Update the curve while the line is dragged, and measure at its end."
         self.live = CheckBox(
-            name="live",
-            text="Follow the line",
-            tooltip=(
-                "Update the curve while the line is dragged, and measure it after the "
-                "mouse is released."
-            ),
-            value=True,
+            name="live", text="Follow the line", value=True, tooltip=tip
         )
-        self.alike = CheckBox(
-            name="alike",
-            text="All curves from 0 to 1",
-            tooltip=(
-                "Scale each layer from its minimum to its maximum, to compare layers "
-                "with different grey levels."
-            ),
-        )
+        tip = "Scale each layer from its minimum to its maximum."
+        self.alike = CheckBox(name="alike", text="All curves from 0 to 1", tooltip=tip)
         form = base.Form(self.layers.native, self.line, self.draw_button)
         self.add_group("Layers", form, self.hint)
         self.add_group("Options", self.form, base.Form(self.live, self.alike))
@@ -200,11 +191,9 @@ class ProfilePanel(base.VerbPanel):
 
     def _list_line_layers(self) -> list[Shapes]:
         """List Shapes layers, except those that other panels draw in."""
-        return [
-            item
-            for item in layers.list_user_layers(self.viewer, Shapes)
-            if item.metadata.get(layers.DRAWING_KEY) in (None, True, _LINE_LAYER)
-        ]
+        key, own = layers.DRAWING_KEY, (None, True, _LINE_LAYER)
+        shapes = layers.list_user_layers(self.viewer, Shapes)
+        return [item for item in shapes if item.metadata.get(key) in own]
 
     def start_drawing(self) -> None:
         """Select the line tool of the chosen Shapes layer, or of a new one."""
@@ -318,10 +307,7 @@ class ProfilePanel(base.VerbPanel):
         layers.get_common_unit([one.image for one in requests])
         ends = self._find_line_ends(lines)
         if ends is None:
-            msg = (
-                "There is no line in the displayed plane; press Draw a line, and drag "
-                "across a structure."
-            )
+            msg = "No line in the displayed plane: press Draw a line, and drag one."
             raise core.OptionError(msg, code="line-missing")
         # in the coordinates in which the images are measured
         scale = layers.get_drawing_scale(lines, images[0])
@@ -395,9 +381,11 @@ class ProfilePanel(base.VerbPanel):
         x, y = PROFILE.curves[0].axis_labels(profiles.unit)
         for number, one in enumerate(profiles.layers, start=1):
             before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
+            is_answer = bool(one.widths) and not several  # the first length
             if one.curve is not None:
                 for label, figure in one.curve.figures().items():
-                    large = label == one.main_label and not several
+                    large = is_answer and bool(figure.unit)
+                    is_answer = is_answer and not large
                     numbers[f"{before}{label}"] = replace(figure, large=large)
                 for title, table in one.curve.tables().items():
                     tables[f"{title}{of}"] = table
@@ -406,10 +394,7 @@ class ProfilePanel(base.VerbPanel):
             curves[name] = {x: distance, y: one.profile.intensity}
         long = profiles.layers[0].profile
         length = core.format_number(long.length_px * long.per_px)
-        texts = [
-            f"{one.name}: {one.summary}" if several else one.summary
-            for one in profiles.layers
-        ]
+        texts = [f"{one.name}: " * several + one.summary for one in profiles.layers]
         self.results.show_result(
             numbers,
             f"{'; '.join(texts)}, along {length} {profiles.unit}.",

@@ -1,4 +1,4 @@
-"""Spectrum and quality: metrics, grey levels and spectra of layers."""
+"""Spectrum and quality: metrics, grey levels and spectra of layers; Compare."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox
+from magicgui.widgets.bases import Widget
 from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QWidget
@@ -17,7 +18,8 @@ from napari_semsr import core, jobs
 from napari_semsr.analysis import Histogram, measure_histogram
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets import layers
-from napari_semsr.widgets.measure import panel, regions
+from napari_semsr.widgets.compare import CompareControls
+from napari_semsr.widgets.measure import panel
 
 # The centred spectrum as a layer, and its labelled rings.
 #
@@ -92,12 +94,9 @@ def _add_spectrum_layers(
 
 
 _LIST_HEIGHT = 70  # of the list of further layers; chosen
-_ELSEWHERE = frozenset(
-    {
-        "Data range",
-        *(quantity.label for quantity, _ in core.get_quantities(Histogram).values()),
-    }
-)  # figures of the whole region, or of all regions
+# figures of the whole region, or of all regions
+_ELSEWHERE = {quantity.label for quantity, _ in core.get_quantities(Histogram).values()}
+_ELSEWHERE.add("Data range")
 
 
 class QualityPanel(panel.ReferencePanel):
@@ -108,27 +107,17 @@ class QualityPanel(panel.ReferencePanel):
     help_place = "metrics.md"
     helps = "Show what was measured"
     region_help = (
-        "each of its regions gets a row and a spectrum. Grey levels are those of the "
-        "whole region; all else is measured in the largest rectangle inside it."
+        "each of its regions gets a row and a spectrum, of the largest rectangle "
+        "inside it, but for the grey levels."
     )
 
-    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
-        """Build the form."""
-        self.layers = self.input_layers.create_list(
-            "Layers whose spectra are also plotted",
-            _LIST_HEIGHT,
-            label="Further spectra",
-        )
-        self.planes = CheckBox(
-            name="planes",
-            text="2-D spectra as layers",
-            tooltip=(
-                "Add centred log power spectra to the right of their images, as large "
-                "as these. The scale bar does not apply to them; yellow rings are "
-                "labelled with their periods."
-            ),
-        )
-        super().build_form(self.layers, self.planes, *rows, below=below)
+    def create_rows(self) -> Sequence[Widget | QWidget]:
+        """Create the list of further layers, and the tick box of 2-D spectra."""
+        tip, label = "Layers whose spectra are also plotted", "Further spectra"
+        self.layers = self.input_layers.create_list(tip, _LIST_HEIGHT, label=label)
+        tip = "Add log power spectra next to their images, with rings of given periods."
+        self.planes = CheckBox(name="planes", text="2-D spectra as layers", tooltip=tip)
+        return self.layers, self.planes
 
     def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
         """Read the further layers."""
@@ -140,7 +129,7 @@ class QualityPanel(panel.ReferencePanel):
         shown = sources if self.planes.value and self.regions.value is None else []
         return {"others": read, "shown": shown}
 
-    def run_command(self, call: panel.Call, **_: Any) -> core.Job[panel.Measurement]:
+    def run_command(self, call: panel.Call, **_: object) -> core.Job[panel.Measurement]:
         """Measure the image, and transform all images, or the regions of each."""
         outcome = yield from super().run_command(call)
         sources = [*call.images.values(), *call.more["others"]]
@@ -148,7 +137,7 @@ class QualityPanel(panel.ReferencePanel):
             pairs, sources = product(sources, call.areas), []
             for image, area in pairs:
                 with suppress(core.ShapeError):  # the row of the region says why
-                    (part,) = regions.crop_to_inner_rectangle(area, image)
+                    (part,) = panel.crop_to_inner_rectangle(area, image)
                     sources.append(part.replace(name=f"{area.name}, {image.name}"))
         parts, reports = list[core.Micrograph](), list[jobs.SpectrumReport]()
         for number, image in enumerate(sources):
@@ -158,27 +147,27 @@ class QualityPanel(panel.ReferencePanel):
             parts += (yield from jobs.crop_to_gap_free_box(opened))[0]
             job = jobs.SPECTRUM.job(parts[-1])
             reports.append((yield from core.map_progress(job, change)))
-        return replace(outcome, more=(parts, reports, call.more["shown"]))
+        more = parts, reports, call.more["shown"], call.options
+        return replace(outcome, more=more)
 
     def measure_region(
-        self, outcome: panel.Measurement, options: Any, region: regions.Region
-    ) -> Mapping[str, regions.Cell]:
+        self, outcome: panel.Measurement, region: panel.Region
+    ) -> Mapping[str, panel.Cell]:
         """Measure grey levels in the whole region, the rest in its inner rectangle."""
         # one range for all regions, so that their PSNR can be compared
+        *_, options = outcome.more
         how = options.replace(data_range=outcome.report.result.data_range)
-        box = regions.get_region_box(region, outcome.images[0])
-        within = [
-            regions.crop_to_region(region, image, box) for image in outcome.images
-        ]
+        box = panel.get_region_box(region, outcome.images[0])
+        within = [panel.crop_to_region(region, image, box) for image in outcome.images]
         levels = measure_histogram(*within, bins=how.bins)
-        row: dict[str, regions.Cell] = {
+        row: dict[str, panel.Cell] = {
             "pixels": int(np.isfinite(within[0].array()).sum()),
             "mean (grey levels)": levels.mean,
             "SD (grey levels)": levels.sd,
         }
         if levels.emd is not None:
             row["distance (grey levels)"] = levels.emd
-        parts = regions.crop_to_inner_rectangle(region, *outcome.images)
+        parts = panel.crop_to_inner_rectangle(region, *outcome.images)
         figures = core.get_figures(core.run(jobs.METRICS.job(*parts, options=how)))
         row["rectangle"] = core.format_shape(parts[0].shape)
         for label, figure in figures.items():
@@ -192,11 +181,10 @@ class QualityPanel(panel.ReferencePanel):
         has_reference = len(outcome.report.images) > 1
         return text if has_reference else f"{text}; a reference adds PSNR and SSIM"
 
-    def add_layers(self, layer: Layer, outcome: panel.Measurement) -> Iterator[None]:
+    def add_layers(self, _: Layer, outcome: panel.Measurement) -> Iterator[None]:
         """Add the 2-D spectra to the right of their images."""
-        del layer
         is_new = False
-        parts, reports, shown = outcome.more
+        parts, reports, shown, _options = outcome.more
         spectra = zip(shown, parts, reports, strict=False)
         for place, (of, part, report) in enumerate(spectra, start=1):
             plane = report.plane.array()
@@ -210,7 +198,7 @@ class QualityPanel(panel.ReferencePanel):
 
     def list_plots(self, outcome: panel.Measurement) -> list[core.Plot]:
         """Return the histograms of grey levels, and the radial spectra."""
-        parts, reports, _ = outcome.more
+        parts, reports, *_ = outcome.more
         lines = []
         for part, report in zip(parts, reports, strict=True):
             x, y = report.radial.frequency_per_px, np.asarray(report.radial.power)
@@ -221,3 +209,65 @@ class QualityPanel(panel.ReferencePanel):
         has_size = parts[0].pixel_size_nm is not None
         radial = jobs.SPECTRUM.curves[0].combine(lines, has_size=has_size)
         return [*super().list_plots(outcome), radial]
+
+
+_NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
+
+
+class ComparePanel(panel.MeasurePanel):
+    """Panel that shows two layers together, subtracts them, and maps their errors."""
+
+    title, run_label = "Compare", "Map errors"
+    help_place = "error_map.md"
+    verb = jobs.ERROR_MAP
+    plots = on_one_grid = False
+    input_image = 1
+    map_name = "error map"
+    region_help = "the error is summarised in each; the rest is of the whole field."
+
+    def build_form(self) -> None:
+        """Build the form, and propose a reference."""
+        super().build_form()
+        before, after = self.boxes.values()
+        # usually the source, unless there is another image of the area
+        self.input_layers.propose_partner(
+            after,
+            before,
+            lambda image, other: 1 + layers.fits_beside(image, other),
+            lies=partial(layers.have_same_area, near=_NEAR),
+            may=partial(layers.fits_beside, of_source=True),
+        )
+
+    def list_layers(self) -> list[Layer]:
+        """List all images, of which maps may be subtracted too."""
+        return list(layers.list_image_layers(self.viewer))
+
+    def accepts_layer(self, layer: Layer) -> bool:
+        """Reject maps, which the user may choose."""
+        return super().accepts_layer(layer) and not layers.is_map(layer)
+
+    def add_controls(self) -> None:
+        """Add the controls that show both layers, or their difference."""
+        self.look = CompareControls(self, *self.boxes.values())
+        self.add_group("View", self.look)
+
+    def measure_region(
+        self, outcome: panel.Measurement, region: panel.Region
+    ) -> Mapping[str, panel.Cell]:
+        """Summarise the errors in one region."""
+        if outcome.opened is None:
+            return {}
+        error_map = outcome.opened.micrograph
+        box = panel.get_region_box(region, error_map)
+        values = panel.crop_to_region(region, error_map, box).array()
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            msg = "there are no valid pixels there"
+            raise core.ShapeError(msg, code="no-finite-values")
+        unit = "grey levels" if outcome.report.unit == "grey" else "%"
+        return {
+            "pixels": int(finite.size),
+            f"RSE ({unit})": float(np.sqrt(np.square(finite).mean())),
+            f"median ({unit})": float(np.median(finite)),
+            f"95 % below ({unit})": float(np.percentile(finite, 95)),
+        }

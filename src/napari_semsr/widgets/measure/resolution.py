@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
+from magicgui.widgets.bases import Widget
 from napari.layers import Image, Layer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core, io, jobs
 from napari_semsr.analysis import REASON_TEXTS, REASONS, get_reason_code
 from napari_semsr.widgets import base, layers
-from napari_semsr.widgets.measure import panel, regions
+from napari_semsr.widgets.measure import panel
 
 _BINS = 40  # bins of the histogram; chosen
 _ONE_MOSAIC = (
     "A stitched mosaic needs two exposures: choose a second image, or stitch the "
     "mosaic with its halves. Blending correlates the noise of neighbouring pixels, so "
-    "two halves of a single mosaic agree too well. Tick Split the mosaic anyway to "
-    "measure it regardless."
+    "that a split mosaic agrees too well with itself."
 )
 _HALVES = "The stored halves of this mosaic are compared in the area that both cover."
-_METHODS: dict[str, jobs.Verb[Any, Any]] = {
+_METHODS: dict[str, panel.Command] = {
     "Fourier ring correlation": jobs.FRC_MAP,
     "Decorrelation of one image": jobs.DECORRELATION,
 }
@@ -62,35 +62,30 @@ class ResolutionPanel(panel.MeasurePanel):
 
     title, run_label = "Resolution", "Measure resolution"
     help_place = "frc.md#maps"
-    verb: jobs.Verb[Any, Any] = jobs.FRC_MAP
+    verb: panel.Command = jobs.FRC_MAP
     helps = "Show failed blocks and outline"
     map_name = "FRC map"
     region_help = "blocks are summarised in each region that contains their centre."
 
-    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
-        """Build the form."""
+    def create_rows(self) -> Sequence[Widget | QWidget]:
+        """Create the list of methods, and the advice for mosaics."""
+        tip = "A number and a map by FRC, or a number of one image, if noise is white."
         self.method = ComboBox(
-            name="method",
-            label="Method",
-            tooltip=(
-                "Fourier ring correlation of two images, or of one that is split: one "
-                "number, and a map. Decorrelation: one number of a single image, which "
-                "assumes white noise and a signal that ends."
-            ),
-            choices=list(_METHODS),
+            name="method", label="Method", choices=list(_METHODS), tooltip=tip
         )
+        tip = "Split it instead of comparing its halves: too fine, or too coarse."
         self.split_mosaic = CheckBox(
             name="split_mosaic",
             value=False,
             text="Split the mosaic anyway",
-            tooltip=(
-                "Split a single mosaic instead of comparing its stored halves. Because "
-                "the frames are blended, the measured resolution is then too fine or "
-                "too coarse."
-            ),
+            tooltip=tip,
         )
         self.advice = base.RichTextLabel()
-        super().build_form(self.split_mosaic, self.method, self.advice, below=below)
+        return self.split_mosaic, self.method, self.advice
+
+    def build_form(self) -> None:
+        """Build the form, and propose a second image."""
+        super().build_form()
         self.first, self.second = self.boxes.values()
         # not magicgui's signal, which is not emitted for None
         for box in self.boxes.values():
@@ -101,9 +96,8 @@ class ResolutionPanel(panel.MeasurePanel):
             self.first,
             self.second,
             _have_same_processing,
-            keeps=lambda first, other: (
-                self.form.create_options().reference
-                or _have_same_processing(first, other)
+            keeps=lambda *both: (
+                self.form.create_options().reference or _have_same_processing(*both)
             ),
         )
         self._update_rows()
@@ -111,9 +105,8 @@ class ResolutionPanel(panel.MeasurePanel):
     def create_boxes(self) -> list[ComboBox]:
         """Create the lists of the two images."""
         second = (
-            "Independent exposure of the same field of view. Without it, the image is "
-            "split into halves, which is valid only if its noise is white; for a "
-            "mosaic, the halves that were stitched with it are used."
+            "Independent exposure of the same field. Without it, the image is split, "
+            "which needs white noise; a mosaic has the halves stitched with it."
         )
         return [
             self.input_layers.create_box("first", "Image", "The image to measure."),
@@ -151,16 +144,15 @@ class ResolutionPanel(panel.MeasurePanel):
         """Return the store of a mosaic with halves, and whether these are needed."""
         layers.get_common_unit(images)
         layer, alone = self.first.value, len(images) == 1
-        uses_halves = (
-            alone and self.verb is jobs.FRC_MAP and not self.split_mosaic.value
-        )
+        maps = self.verb is jobs.FRC_MAP
+        uses_halves = alone and maps and not self.split_mosaic.value
         uses_halves = uses_halves and self.form.create_options().split == "diagonal"
         return {
             "store": _get_store_path(layer) if uses_halves else None,
             "needs_halves": uses_halves and layers.is_stitched(layer),
         }
 
-    def run_command(self, call: panel.Call, **_: Any) -> core.Job[panel.Measurement]:
+    def run_command(self, call: panel.Call, **_: object) -> core.Job[panel.Measurement]:
         """Measure the FRC of one or two images, for the whole field and each block.
 
         A single mosaic is measured by its halves, if they are next to its store; one
@@ -177,9 +169,7 @@ class ResolutionPanel(panel.MeasurePanel):
                 " ".join(filter(None, (_ONE_MOSAIC, note))), code="halves-missing"
             )
         names = {*jobs.FrcJobOptions.model_fields} - {"estimator"}
-        how = jobs.FrcJobOptions(
-            **{name: getattr(call.options, name) for name in names}
-        )
+        how = jobs.FrcJobOptions(**call.options.model_dump(include=names))
         whole, part, why = None, None, ""
         try:
             parts, box = yield from jobs.crop_to_gap_free_box(
@@ -196,10 +186,9 @@ class ResolutionPanel(panel.MeasurePanel):
         return replace(outcome, more=WholeField(whole, part, why, note))
 
     def measure_region(
-        self, outcome: panel.Measurement, options: Any, region: regions.Region
-    ) -> Mapping[str, regions.Cell]:
+        self, outcome: panel.Measurement, region: panel.Region
+    ) -> Mapping[str, panel.Cell]:
         """Summarise the blocks in one region."""
-        del options
         result = outcome.report.result
         row, unit = result.summarise(_find_blocks(result.map, region)), result.unit
         return {
@@ -219,7 +208,7 @@ class ResolutionPanel(panel.MeasurePanel):
         )
         yield from super().add_layers(layer, outcome)
         part = outcome.more and outcome.more.part
-        yield from regions.show_area_outlines(self, {layer: [part]} if part else {})
+        yield from panel.show_area_outlines(self, {layer: [part]} if part else {})
 
     def add_map(
         self, outcome: panel.Measurement, opened: base.OpenedImage
@@ -230,14 +219,12 @@ class ResolutionPanel(panel.MeasurePanel):
             return
         yield from super().add_map(outcome, opened)
         if result.reasons.any():
-            classes = [
-                (get_reason_code(name), REASON_COLOURS[name], REASON_TEXTS[name])
-                for name in REASONS
-            ]
-            look = core.DisplaySettings(
-                limits=(0.0, float(len(REASONS))),
-                classes=((0, "#00000000", ""), *classes),
-            )
+            classes = [(0, "#00000000", "")]
+            for reason in REASONS:
+                colour, text = REASON_COLOURS[reason], REASON_TEXTS[reason]
+                classes.append((get_reason_code(reason), colour, text))
+            limits = 0.0, float(len(REASONS))
+            look = core.DisplaySettings(limits=limits, classes=tuple(classes))
             source = outcome.report.images[0]
             name = layers.create_result_name(self.viewer, source, "failed blocks")
             grid = result.map.replace(data=result.reasons, name=name, look=look)
@@ -248,23 +235,24 @@ class ResolutionPanel(panel.MeasurePanel):
     def sentence(self, outcome: panel.Measurement) -> str:
         """Return the resolution, or why there is none, and how many blocks have one."""
         report, whole = outcome.report, outcome.more
-        reports = [one for one in (report, whole and whole.report) if one is not None]
-        results = (panel.describe_result(one, is_named=False) for one in reports)
-        result = next(filter(None, results), "")
+        result = panel.describe_result(report, is_named=False)
         if whole is None:
             return result or f"No cut-off: {report.result.why}"
         known = report.blocks - report.failed
-        sentence = f"{known or 'None'} of {report.blocks} blocks have a resolution"
         if result:
-            return f"{result}; {sentence[:1].lower()}{sentence[1:]}"
+            blocks = f"{known} of {report.blocks} blocks"
+            return f"{result}: the median of {blocks}{_describe_field(whole)}"
+        sentence = f"{known or 'None'} of {report.blocks} blocks have a resolution"
+        if field := _describe_field(whole):
+            return f"{sentence}{field}"
         # the halves of a mosaic have too little in common
         if whole.note and len(outcome.images) == 1:
             note = whole.note.removesuffix(".")
             return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
         if report.reason is not None:
             sentence += f" ({report.why})"
-        if report.reason == "beyond-nyquist" and len(outcome.images) == 1:
-            sentence += "; choose another exposure of the field as Second image"
+        if len(outcome.images) == 1:
+            sentence += "; choose another exposure as Second image, or another Method"
         return sentence
 
     def figures_of(self, outcome: panel.Measurement) -> base.Numbers:
@@ -276,13 +264,18 @@ class ResolutionPanel(panel.MeasurePanel):
         rows: dict[str, core.Figure | str] = {
             name: blocks.pop(name) for name in _STATISTICS if name in blocks
         }
+        if isinstance(median := rows.get("Median"), core.Figure):
+            known = outcome.report.blocks - outcome.report.failed
+            note = f"{median.note} of {known} blocks{_describe_field(field)}".strip()
+            # without a median, the sentence comes first
+            median = replace(median, note=note) if known else median
+            rows["Median"] = replace(median, large=known > 0)
         resolution = whole.pop("Resolution", None)
-        where = regions.format_measured_area_note(field.part) if field.part else ""
-        rows["Whole field"] = (
-            f"left out: {field.why}"
-            if resolution is None
-            else replace(resolution, note=f"{resolution.note} {where}".strip())
-        )
+        where = panel.format_measured_area_note(field.part) if field.part else ""
+        rows["Whole field"] = f"left out: {field.why}"
+        if resolution is not None:
+            note = f"{resolution.note} {where}".strip()
+            rows["Whole field"] = replace(resolution, note=note)
         # the reasons of failed blocks follow below
         for name, figure in (whole or blocks).items():
             if name != "Note" and not name.startswith(("Failed", "In all")):
@@ -302,10 +295,9 @@ class ResolutionPanel(panel.MeasurePanel):
             return plots
         low, high = np.percentile(values[known], (0.5, 99.5))
         edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-        parts = {"whole field": known} | {
-            area.name: known & _find_blocks(report.result.map, area)
-            for area in outcome.areas
-        }
+        parts = {"all blocks": known}
+        for area in outcome.areas:
+            parts[area.name] = known & _find_blocks(report.result.map, area)
         median = float(report.result.percentile(50))
         text = f"median {core.format_number(median, '.3g')} {report.unit}"
         lines = [
@@ -355,13 +347,22 @@ class ResolutionPanel(panel.MeasurePanel):
 _STATISTICS = "10th percentile", "Median", "90th percentile"
 
 
+def _describe_field(field: WholeField) -> str:
+    """Return the resolution of the whole field, which the plot shows, as a clause."""
+    figures = core.get_figures(field.report) if field.report else {}
+    figure = figures.get("Resolution")
+    if figure is None or figure.value is None:
+        return ""
+    return f"; whole field: {figure.value_text} {figure.unit}"
+
+
 def _get_block_centres(grid: core.Micrograph) -> core.FloatArray:
     """Return the centres ``(y, x)`` of the blocks of a map, (N, 2)."""
     places = np.indices(grid.shape).reshape(2, -1).T
     return np.asarray(places * grid.scale + grid.origin, dtype=float)
 
 
-def _find_blocks(grid: core.Micrograph, region: regions.Region) -> core.BoolArray:
+def _find_blocks(grid: core.Micrograph, region: panel.Region) -> core.BoolArray:
     """Return a mask (Y, X) of the blocks whose centres are in a region."""
     return region.contains(_get_block_centres(grid)).reshape(grid.shape)
 

@@ -58,26 +58,15 @@ class LandmarkControls(base.Form):
         self.points: tuple[Points, ...] = ()
         self._linking = False  # whether changes are ours, to be ignored
         self._alone = LayerIsolator(panel.viewer)
-        self.add_button = base.create_button(
-            "Add landmarks",
-            self._toggle_marking,
-            "Click a point in the moving image, then the same point in the fixed "
-            "image; the view switches between the two. Press again to finish. "
-            "Landmarks can be moved and deleted like other points.",
-        )
+        tip = "Click a point in the moving image, then in the fixed one. Press to end."
+        self.add_button = base.create_button("Add landmarks", self._toggle_marking, tip)
         self.add_button.setCheckable(True)
-        self.undo_button = base.create_button(
-            "Undo", self.undo, "Delete the most recent landmark."
-        )
-        self.load_button = base.create_button(
-            "Load…", self.load, "Load landmark pairs from a CSV table."
-        )
-        self.save_button = base.create_button(
-            "Save pairs…",
-            self.save,
-            "Save the landmark pairs as a CSV table, in nm, or in pixels for an "
-            "image without a pixel size.",
-        )
+        tip = "Delete the most recent landmark."
+        self.undo_button = base.create_button("Undo", self.undo, tip)
+        tip = "Load landmark pairs from a CSV table."
+        self.load_button = base.create_button("Load…", self.load, tip)
+        tip = "Save the landmark pairs as a CSV table, in nm, or in pixels if unknown."
+        self.save_button = base.create_button("Save pairs…", self.save, tip)
         self.note = base.RichTextLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
         self.add_row(base.WrappingRow(*buttons, self.save_button))
@@ -102,32 +91,20 @@ class LandmarkControls(base.Form):
         pairs = min(self.counts)
         if pairs < _MIN_PAIRS:
             return None
-        moving, fixed_places = (
-            _get_positions_nm(layer)[:pairs] for layer in self.points
-        )
-        return Landmarks(moving, fixed_places)
-
-    def left_aside(self) -> str:
-        """Return a note if landmarks exist, but too few for a transform."""
-        pairs = min(self.counts)
-        if not 0 < pairs < _MIN_PAIRS:
-            return ""
-        return f" The landmarks were ignored: at least {_MIN_PAIRS} pairs are needed."
+        return Landmarks(*(_get_positions_nm(layer)[:pairs] for layer in self.points))
 
     def show_fit(self, _: object = None) -> None:
         """Show how well the landmark pairs fit, and number the landmarks."""
         images = self._images()
         there = [image for image in images if image in self._viewer.layers]
-        identities = [
-            layers.get_identity(image) for image in there if image is not None
-        ]
+        identities = [layers.get_identity(image) for image in there if image]
         # existing landmarks of the two images, such as those from a project
+        keys = layers.MARK_KEY, _PARTNER_KEY
         marks = [
             layer
             for pair in zip(identities, reversed(identities), strict=True)
             for layer in layers.list_user_layers(self._viewer, Points)
-            if pair
-            == (layer.metadata.get(layers.MARK_KEY), layer.metadata.get(_PARTNER_KEY))
+            if pair == tuple(map(layer.metadata.get, keys))
         ]
         if len(marks) == 2 and not self.points:
             self._watch_points_layers(images, tuple(marks))
@@ -137,11 +114,10 @@ class LandmarkControls(base.Form):
         try:
             landmarks = self.landmarks()
             if landmarks is not None:
-                few = len(landmarks) < _PAIRS_FOR_ERROR
-                fit = fit_landmarks(
-                    landmarks,
-                    "similarity" if few or self._model() == "similarity" else "affine",
+                is_similar = (
+                    len(landmarks) < _PAIRS_FOR_ERROR or self._model() == "similarity"
                 )
+                fit = fit_landmarks(landmarks, "similarity" if is_similar else "affine")
                 rms = float(np.sqrt((fit.distances**2).mean()))
                 # each residual is from the fit to the other landmarks: a fit that
                 # includes the landmark itself looks too good
@@ -154,19 +130,15 @@ class LandmarkControls(base.Form):
                     f"{core.format_rounded(off[worst])} {unit} from the position "
                     "predicted by the others."
                 )
-            elif pairs:
-                sentence += f"; registration starts from {_MIN_PAIRS} or more."
             else:
-                sentence = ""
+                need = f"; registration starts from {_MIN_PAIRS} or more."
+                sentence = f"{sentence}{need}" if pairs else ""
         except core.SemsrError as error:
             sentence = str(error)
         if first != second:
             alone = 0 if first > second else 1
             names = [image.name for image in self._of if image is not None]
-            sentence += (
-                f" Landmark {pairs + 1} in {names[alone]} has no partner yet: click "
-                f"the same point in {names[1 - alone]}."
-            )
+            sentence += f" Landmark {pairs + 1} in {names[alone]} has no partner yet."
         self.note.setText(self._panel.translate(sentence.strip()))
         for layer in self.points:
             labels = [str(n + 1) for n in range(len(layer.data))]
@@ -248,10 +220,8 @@ class LandmarkControls(base.Form):
         """Add an empty points layer over an image."""
         side = max(image.level_shapes[0][-2:])
         fit = layers.create_display_fit_keywords(image)
-        marks = {
-            layers.MARK_KEY: layers.get_identity(image),
-            _PARTNER_KEY: layers.get_identity(other),
-        }
+        own, its = layers.get_identity(image), layers.get_identity(other)
+        marks = {layers.MARK_KEY: own, _PARTNER_KEY: its}
         return self._viewer.add_points(
             np.empty((0, 2)),
             ndim=2,
@@ -362,9 +332,8 @@ class LandmarkControls(base.Form):
                 there = [layer.world_to_data(place) for place in world]
                 self._replace_points(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
-            self._panel.messages.show_status(
-                f"Loaded {count} landmark pair{'s'[: count != 1]} from {path}."
-            )
+            text = f"Loaded {count} landmark pair{'s'[: count != 1]} from {path}."
+            self._panel.messages.show_status(text)
 
     def save(self) -> None:
         """Ask for a file name, and save the landmark pairs."""
@@ -372,14 +341,13 @@ class LandmarkControls(base.Form):
         if pairs and images is not None:
             units = [_get_position_unit(layer) for layer in self.points]
             moving, fixed_places = (
-                _get_positions_nm(layer) if unit == "nm" else _places_px(layer, image)
+                (_get_positions_nm(layer) if unit == "nm" else _places_px(layer, image))
                 for layer, image, unit in zip(self.points, images, units, strict=True)
             )
-            moving, fixed_places = moving[:pairs], fixed_places[:pairs]
 
             def write(path: Path) -> None:
-                places = {"moving": moving, "fixed_places": fixed_places}
-                io.write_landmarks(path, **places, units=units)
+                places = moving[:pairs], fixed_places[:pairs]
+                io.write_landmarks(path, *places, units=units)
                 self._panel.session.mark_saved_to_file(self.points)
 
             sentence = f"Saved {pairs} landmark pair{'s'[: pairs != 1]} as {{}}."
@@ -402,8 +370,7 @@ def _get_positions_nm(layer: Points) -> core.FloatArray:
     """Return positions in nm, or in the layer's own unit if it is not a length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
     own = layers.world_to_layer(layer, np.array(world, dtype=float).reshape(-1, 2))
-    places: core.FloatArray = own * layers.get_nm_scale(layer)
-    return places
+    return np.asarray(own * layers.get_nm_scale(layer), dtype=float)
 
 
 def _places_px(layer: Points, image: Image) -> core.FloatArray:
@@ -451,9 +418,8 @@ def _check_common_grey_scale(
     if finite.any() and np.mean((new - old) ** 2) > min(old.var(), new.var()):
         msg = (
             f"The grey levels of {first.name} and {second.name} have no common scale, "
-            "as in images from two instruments, so their difference would show only "
-            "this mismatch. Use Overlay in two colours, Flicker or Before | after "
-            "instead."
+            "so their difference would show only this mismatch. Use Overlay in two "
+            "colours, Flicker or Before | after instead."
         )
         raise core.OptionError(msg, code="grey-scales-differ")
 
@@ -464,18 +430,12 @@ class OverlayControls(CompareControls):
     def __init__(self, panel: base.VerbPanel) -> None:
         super().__init__(panel)
         self._looks: dict[Image, dict[str, object]] = {}
+        tip = "Left is magenta, right is green: matching areas are white or grey."
         self.overlay = CheckBox(
-            name="overlay",
-            text="Overlay in two colours",
-            tooltip="Show the left layer in magenta and the right layer in green: "
-            "matching areas are white or grey, and coloured fringes indicate a shift.",
+            name="overlay", text="Overlay in two colours", tooltip=tip
         )
-        self.flicker = CheckBox(
-            name="flicker",
-            text="Flicker",
-            tooltip="Show the left and right layers alternately, each for half a "
-            "second: structures that jump are misaligned.",
-        )
+        tip = "Show left and right in turns: structures that jump are misaligned."
+        self.flicker = CheckBox(name="flicker", text="Flicker", tooltip=tip)
         for control in (self.overlay, self.flicker):
             self.add_row(control)
             self._ticks.append(control)
@@ -590,17 +550,11 @@ class RegisterPanel(base.VerbPanel):
             lambda: self.form.values()["model"],
             self._update_form_rows,
         )
-        self.apply_button = base.create_button(
-            "Apply a transform…",
-            self.apply,
-            "Apply a saved transform to these layers, or to others of the same area, "
-            "such as an enhanced mosaic, without registering them again.",
-        )
+        tip = "Apply a saved transform to these layers without registering them again."
+        self.apply_button = base.create_button("Apply a transform…", self.apply, tip)
+        tip = "Resample the moving layer, as displayed, onto the fixed one's pixels."
         self.shown_button = base.create_button(
-            "Use the transform shown",
-            self.take_shown,
-            "Resample the moving layer, as currently displayed, onto the pixel grid "
-            "of the fixed layer, without registering it.",
+            "Use the transform shown", self.take_shown, tip
         )
         tooltip = "Corresponding points marked in both images; rarely needed."
         self.marking = base.CollapsibleSection("Landmarks", tooltip, self.marks)
@@ -621,40 +575,29 @@ class RegisterPanel(base.VerbPanel):
             box.changed.connect(self.marks.show_fit)
         self.form.on_change("model", self.marks.show_fit)
         self.marks.add_button.pressed.connect(self.look.end_comparison)
-        for tick in (self.look.overlay, self.look.flicker, self.look.beside):
+        for tick in (self.look.overlay, self.look.flicker, self.look.side_by_side):
             tick.native.pressed.connect(self.marks.stop)
         self._propose_layers()
         self._watch_moving_transform()
         self._update_form_rows()
 
     def _build_results(self) -> None:
+        tip = "Save the transform from moving to fixed, with its error, as JSON."
         self.transform_button = base.create_button(
-            "Save transform…",
-            self.save_transform,
-            "Save the transform from moving to fixed, with its error, as JSON.",
+            "Save transform…", self.save_transform, tip
         )
+        tip = "Save patches of the area shown in both layers, for training."
         self.pairs_button = base.create_button(
-            "Cut pairs from here…",
-            self.cut_pairs,
-            "Save patches of the area shown in both layers, for training.",
+            "Cut pairs from here…", self.cut_pairs, tip
         )
-        self.train_button = base.create_button(
-            "Train on these",
-            self.train,
-            "Open Train with both layers and this transform, to train a model on one "
-            "part of the area and evaluate it on another.",
-        )
+        tip = "Open Train with both layers and this transform."
+        self.train_button = base.create_button("Train on these", self.train, tip)
+        tip = "Apply the measured pixel size to the layer that had none."
         self.take_size_button = base.create_button(
-            "Set this pixel size",
-            self.take_size,
-            "Apply the measured pixel size to the layer that had none.",
+            "Set this pixel size", self.take_size, tip
         )
-        self.further = (
-            self.take_size_button,
-            self.transform_button,
-            self.pairs_button,
-            self.train_button,
-        )
+        saving = self.transform_button, self.pairs_button
+        self.further = self.take_size_button, *saving, self.train_button
         below = [base.WrappingRow(*self.further)]
         self.add_results("Result", helpers="Show residuals", below=below)
 
@@ -742,10 +685,8 @@ class RegisterPanel(base.VerbPanel):
         read = self.input_layers.read
         images = read(moving, is_unturned=is_unturned), read(fixed_layer)
         if moving is fixed_layer:
-            msg = (
-                f"Layer {images[0].name!r} cannot be registered to itself: open the "
-                "image to register it to, and choose it under Fixed."
-            )
+            msg = f"Layer {images[0].name!r} cannot be registered to itself: open "
+            msg += "another image, and choose it under Fixed."
             raise core.ShapeError(msg, code="same-image")
         base.check_cache_space(images[1].shape, 1)
         return images
@@ -755,10 +696,9 @@ class RegisterPanel(base.VerbPanel):
         images = self._read_images()
         self.marks.stop()
         marks, options = self.marks.landmarks(), self.form.create_options()
-        return base.JobRequest(
-            partial(_register_images, *images, landmarks=marks, options=options),
-            partial(self.show_registration, *self._get_image_layers()),
-        )
+        make = partial(_register_images, *images, landmarks=marks, options=options)
+        show = partial(self.show_registration, *self._get_image_layers())
+        return base.JobRequest(make, show)
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
@@ -792,10 +732,9 @@ class RegisterPanel(base.VerbPanel):
         images: tuple[core.Micrograph, core.Micrograph],
         transform: io.StoredTransform,
     ) -> None:
-        self.controls.start(
-            partial(_register_images, *images, transform=transform),
-            partial(self.show_registration, *self._get_image_layers()),
-        )
+        make = partial(_register_images, *images, transform=transform)
+        show = partial(self.show_registration, *self._get_image_layers())
+        self.controls.start(make, show)
 
     def show_registration(
         self, moving: Image, fixed_layer: Image, result: _Result
@@ -822,17 +761,17 @@ class RegisterPanel(base.VerbPanel):
             gamma=moving.gamma,
         )
         yield
-        with self.result_layers.replace_earlier(
-            moving, fixed_layer, leader=layer
-        ) as earlier:
+        about = registration.registration
+        with self.result_layers.replace_earlier(*both, leader=layer) as earlier:
             yield from self.result_layers.remove_earlier(earlier)
-            about = registration.registration
             more = about, layer, outcome.opened[0], moving.name
             for helper in self._add_helper_layers(*more):
                 helpers.append(helper)
                 yield
         moving.visible = False
-        aside = self.marks.left_aside()
+        aside = ""
+        if 0 < min(self.marks.counts) < _MIN_PAIRS:
+            aside = f" The landmarks were ignored: {_MIN_PAIRS} pairs are needed."
         self.marks.put_away()
         if layers.get_visible_box(self.viewer, fixed_layer) is None:
             layers.fill_view(self.viewer, fixed_layer)
@@ -840,14 +779,9 @@ class RegisterPanel(base.VerbPanel):
         self.viewer.layers.selection.active = layer
         self.look.select_layers(fixed_layer, layer)
         held_out = about.residuals
-        (y, x), (down, right) = held_out.places_nm.T, held_out.off_nm.T
-        residuals: base.Columns = {
-            "y (nm)": y,
-            "x (nm)": x,
-            "off y (nm)": down,
-            "off x (nm)": right,
-            "reliable": held_out.reliable,
-        }
+        heads = "y (nm)", "x (nm)", "off y (nm)", "off x (nm)", "reliable"
+        columns = (*held_out.places_nm.T, *held_out.off_nm.T, held_out.reliable)
+        residuals: base.Columns = dict(zip(heads, columns, strict=True))
         figures: base.Numbers = core.get_figures(registration)
         if helpers:
             arrows_note = f"enlarged {_compute_arrow_factor(about):g} {base.TIMES}"
@@ -864,9 +798,10 @@ class RegisterPanel(base.VerbPanel):
         size = registration.found_pixel_size_nm
         self.take_size_button.setVisible(size is not None)
         if size is not None:
-            sentence = f"the measured pixel size of {registration.found_size_of}"
-            spelt = core.format_pixel_size((size, size))
-            self.take_size_button.setText(f"Set {sentence}, {spelt}")
+            what, nm = registration.found_size_of, core.format_pixel_size((size, size))
+            self.take_size_button.setText(
+                f"Set the measured pixel size of {what}, {nm}"
+            )
 
     def _add_helper_layers(
         self,
@@ -953,20 +888,18 @@ class RegisterPanel(base.VerbPanel):
                 if _compute_sem_score(moving) <= _compute_sem_score(fixed_layer):
                     return stored_map, moving, fixed_layer
                 if isinstance(stored_map.transform, core.Affine):
-                    names, quality = ("model", "error_nm"), stored_map.quality
-                    facts = {name: quality.get(name) for name in names}
+                    quality = stored_map.quality
+                    facts = {name: quality.get(name) for name in ("model", "error_nm")}
                     back = stored_map.transform.inverse()
                     sides = stored_map.fixed, stored_map.moving
                     stored_map = io.StoredTransform(back, *sides, facts)
                     return stored_map, fixed_layer, moving
-                self.messages.show_status(
-                    "A non-linear transform cannot be inverted: choose "
-                    f"{fixed_layer.name} as Moving, and press Register again."
-                )
+                text = "A non-linear transform cannot be inverted: choose "
+                text += f"{fixed_layer.name} as Moving, and press Register again."
+                self.messages.show_status(text)
                 return None
-        self.messages.show_status(
-            "Register two layers first; training pairs are cut from them."
-        )
+        text = "Register two layers first; training pairs are cut from them."
+        self.messages.show_status(text)
         return None
 
     def train(self) -> None:
@@ -998,10 +931,10 @@ class RegisterPanel(base.VerbPanel):
                 self.controls.start(make, self._report_saved_pairs, "Cut pairs")
 
     def _report_saved_pairs(self, pairs_made: jobs.CreatedPairs) -> None:
+        made = pairs_made
         self.messages.show_status(
-            f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} for "
-            f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
-            "Choose this store in Train, under 'Pairs from: a store of pairs'."
+            f"Saved {made.train} pairs for training, {made.validation} for validation "
+            f"and {made.test} for testing in {made.output}, for Train."
         )
 
 
@@ -1013,28 +946,23 @@ def find_image_pair(
     `is_unsized`: if fewer than two have a pixel size, also consider layers without
     one.
     """
-    layers_opened = [
+    opened = [
         item
         for item in layers.list_grey_layers(viewer)
         if item not in layers_made and not layers.is_incomplete(item)
     ]
-    layers_with_size = [item for item in layers_opened if layers.is_calibrated(item)]
-    if is_unsized and len(layers_with_size) < 2:
-        layers_with_size = layers_opened
+    sized = [item for item in opened if layers.is_calibrated(item)]
+    sized = opened if is_unsized and len(sized) < 2 else sized
+    acquired = filter(layers.is_acquired, sized)
     exposures = [
-        item
-        for item in layers_with_size
-        if layers.is_acquired(item) and layers.get_last_job_name(item) != "register"
-    ] or layers_with_size
+        item for item in acquired if layers.get_last_job_name(item) != "register"
+    ] or sized
     if len(exposures) < 2:
         return None
     fixed_layer = max(reversed(exposures), key=_compute_sem_score)
     # an image of which the other is a result is no second image of the area
-    rest = [
-        item
-        for item in reversed(exposures)
-        if layers.fits_beside(item, fixed_layer, anywhere=True)
-    ]
+    fits = partial(layers.fits_beside, anywhere=True)
+    rest = [item for item in reversed(exposures) if fits(item, fixed_layer)]
     return (min(rest, key=_compute_sem_score), fixed_layer) if rest else None
 
 
@@ -1055,8 +983,7 @@ def _compute_arrow_factor(registration: Registration) -> float:
     """
     residuals = registration.residuals
     off = np.hypot(*residuals.off_nm.T)
-    reliable_off = off[residuals.reliable]
-    off = reliable_off if reliable_off.size else off
+    off = off[residuals.reliable] if residuals.reliable.any() else off
     off = off[np.isfinite(off)]
     long = float(np.percentile(off, _SHARE)) if off.size else 0.0
     if not long:

@@ -22,14 +22,7 @@ from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.io import HELPER_KEY, replace_atomically
 from napari_semsr.jobs import StitchedFile
 from napari_semsr.stitching import Corrections, PairReport
-from napari_semsr.widgets import host, layers
-from napari_semsr.widgets.base import (
-    RichTextLabel,
-    VerbPanel,
-    WrappingRow,
-    create_button,
-    stack_widgets,
-)
+from napari_semsr.widgets import base, host, layers
 
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
@@ -70,7 +63,7 @@ def shorten_file_names(names: Sequence[str]) -> list[str]:
 class CorrectionList(QWidget):
     """List of a mosaic's overlaps and their corrections."""
 
-    def __init__(self, panel: VerbPanel, solve: Callable[[], object]) -> None:
+    def __init__(self, panel: base.VerbPanel, solve: Callable[[], object]) -> None:
         super().__init__()
         self._panel = panel
         self._mosaic_file: StitchedFile | None = None
@@ -100,7 +93,7 @@ class CorrectionList(QWidget):
             self.table.setFixedHeight((_ROWS + 1) * row)
         self.table.installEventFilter(self)
         self.table.itemSelectionChanged.connect(self._show_selected_overlap)
-        self.about = RichTextLabel(_HELP)
+        self.about = base.RichTextLabel(_HELP)
         entries: dict[str, tuple[Callable[[], object], str]] = {
             "Accept": (self.accept, "Use this overlap, and show the next one."),
             "Reject": (self.strike, "Exclude this overlap, and show the next one."),
@@ -113,12 +106,12 @@ class CorrectionList(QWidget):
             "Solve again": (solve, "Recompute the positions with the corrections."),
         }
         self.buttons = {
-            text: create_button(text, call, tooltip)
+            text: base.create_button(text, call, tooltip)
             for text, (call, tooltip) in entries.items()
         }
         buttons = [*self.buttons.values()]
-        rows = (WrappingRow(*buttons[n : n + 3]) for n in (0, 3, 6))
-        stack_widgets(self, self.table, self.about, *rows)
+        rows = (base.WrappingRow(*buttons[n : n + 3]) for n in (0, 3, 6))
+        base.stack_widgets(self, self.table, self.about, *rows)
 
     # -- the list ----------------------------------------------------------------
 
@@ -141,7 +134,7 @@ class CorrectionList(QWidget):
             names = f"{labels[pair.first]} {_DASH} {labels[pair.second]}"
             misfit = pair.residual_px
             number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
-            full_names = f" {_DASH} ".join(self._get_names(pair))
+            full_names = f" {_DASH} ".join(self._get_names(pair.first, pair.second))
             for column, text in enumerate((names, number, "")):
                 item = QTableWidgetItem(text)
                 item.setToolTip(full_names)
@@ -149,24 +142,26 @@ class CorrectionList(QWidget):
         self.table.blockSignals(False)
         self._show_overlap_states()
 
-    def _get_frame_name(self, frame: int) -> str:
+    def _get_names(self, *frames: int) -> list[str]:
+        """Return the names of frames, or of the two displayed ones."""
+        if not frames and self._frames_shown is None:
+            msg = "Choose an overlap in the list first."
+            raise OptionError(msg, code="missing-value")
         file = self._mosaic_file
-        return "" if file is None else file.solution.names[frame]
-
-    def _get_names(self, pair: PairReport) -> list[str]:
-        return [*map(self._get_frame_name, (pair.first, pair.second))]
+        names = [] if file is None else file.solution.names
+        return [names[frame] for frame in frames or self._frames]
 
     def _show_overlap_states(self) -> None:
         """Show the correction of each overlap or, if none, whether it is used."""
         corrections = self.corrections
-        pairs_struck = {frozenset(pair) for pair in corrections.strike}
-        pairs_joined = {frozenset((one.first, one.second)) for one in corrections.join}
+        pairs_struck = [{*pair} for pair in corrections.strike]
+        pairs_joined = [{one.first, one.second} for one in corrections.join]
         for row, pair in enumerate(self._rows):
-            names = self._get_names(pair)
+            names = self._get_names(pair.first, pair.second)
             state = "used" if pair.used else pair.reason or "not used"
-            if frozenset(names) in pairs_struck:
+            if {*names} in pairs_struck:
                 state = "rejected"
-            elif frozenset(names) in pairs_joined:
+            elif {*names} in pairs_joined:
                 state = "set by hand"
             elif names_dropped := [name for name in names if name in corrections.drop]:
                 state = f"{names_dropped[0]} dropped"
@@ -185,7 +180,7 @@ class CorrectionList(QWidget):
             self.about.setText(f"{_HELP} Corrections: {count}." if count else _HELP)
             return
         y, x = self._nudge
-        fixed_name, moved_name = map(self._get_frame_name, self._frames)
+        fixed_name, moved_name = self._get_names()
         # the list has no room for a long state
         state = "".join(f"; {item.text()}" for item in self.table.selectedItems()[2:])
         self.about.setText(
@@ -211,9 +206,8 @@ class CorrectionList(QWidget):
         self._nudge = np.zeros(2)
 
     def _show_selected_overlap(self) -> None:
-        rows = {item.row() for item in self.table.selectedItems()}
-        if len(rows) == 1:
-            pair = self._rows[rows.pop()]
+        if items := self.table.selectedItems():  # of one row
+            pair = self._rows[items[0].row()]
             self._show_frames(pair.first, pair.second)
 
     def _show_frames(self, first: int, second: int) -> None:
@@ -239,13 +233,14 @@ class CorrectionList(QWidget):
         scale, layers_shown = np.array(mosaic.scale)[-2:], []
         identity = layers.get_identity(mosaic)
         marks = {HELPER_KEY: self._panel.title, layers.MARK_KEY: identity}
+        names, colours = self._get_names(*self._frames), ("green", "magenta")
         with self._panel.history.make_removals_final():
-            for index, plane, corner, colour in zip(
-                self._frames, planes, positions, ("green", "magenta"), strict=True
+            for name, plane, corner, colour in zip(
+                names, planes, positions, colours, strict=True
             ):
                 layer = viewer.add_image(
                     plane,
-                    name=f"{self._get_frame_name(index)} ({colour})",
+                    name=f"{name} ({colour})",
                     colormap=colour,
                     blending="additive",
                     contrast_limits=(limits[0], max(limits[1], limits[0] + 1e-6)),
@@ -284,7 +279,7 @@ class CorrectionList(QWidget):
             if not np.isfinite(shift).all() and {one.first, one.second} == {*pair}:
                 sign = 1 if one.first == pair[0] else -1
                 shift = sign * np.nan_to_num(one.shift_px)
-        names = [self._get_frame_name(frame) for frame in pair]
+        names = self._get_names(*pair)
         for item in self.corrections.join:
             if {item.first, item.second} == {*names}:
                 sign = 1 if item.first == names[0] else -1
@@ -332,12 +327,9 @@ class CorrectionList(QWidget):
         before = moved_layer.translate
         moved_layer.translate = np.array(before) + np.array((y, x)) * scale
         shift = (moved_layer.translate - fixed_layer.translate) / scale
-        names = [self._get_frame_name(frame) for frame in self._frames]
-        join = {
-            "first": names[0],
-            "second": names[1],
-            "shift_px": [round(float(value), 6) for value in shift],
-        }
+        first, second = names = self._get_names()
+        places = [round(float(value), 6) for value in shift]
+        join = {"first": first, "second": second, "shift_px": places}
         if self._update_correction(names, join=join):
             self._nudge = self._nudge + np.array((y, x))
         else:
@@ -380,13 +372,6 @@ class CorrectionList(QWidget):
         self._show_overlap_states()
         return True
 
-    def _get_frame_names(self) -> list[str]:
-        """Return the names of the two displayed frames."""
-        if self._frames_shown is None:
-            msg = "Choose an overlap in the list first."
-            raise OptionError(msg, code="missing-value")
-        return [self._get_frame_name(frame) for frame in self._frames]
-
     def _show_next_overlap(self) -> None:
         """Show the next overlap in the list."""
         row = self.table.currentRow() + 1
@@ -396,8 +381,7 @@ class CorrectionList(QWidget):
     def accept(self) -> None:
         """Use the displayed overlap, as found or as moved by hand."""
         with self._panel.messages.show_errors():
-            pair = self._get_frame_names()
-            joins = self.corrections.join
+            pair, joins = self._get_names(), self.corrections.join
             if not any({one.first, one.second} == {*pair} for one in joins):
                 self._update_correction(pair)
             self._show_next_overlap()
@@ -405,7 +389,7 @@ class CorrectionList(QWidget):
     def reset(self) -> None:
         """Discard the corrections of the displayed overlap."""
         with self._panel.messages.show_errors():
-            self._update_correction(self._get_frame_names())
+            self._update_correction(self._get_names())
             self._show_frames(*self._frames)
 
     def show_whole(self) -> None:
@@ -417,26 +401,26 @@ class CorrectionList(QWidget):
     def strike(self) -> None:
         """Exclude the displayed overlap when solving for positions."""
         with self._panel.messages.show_errors():
-            pair = self._get_frame_names()
+            pair = self._get_names()
             self._update_correction(pair, strike=pair)
             self._show_next_overlap()
 
     def swap(self) -> None:
         """Swap the frames, so that the arrow keys move the other one."""
         with self._panel.messages.show_errors():
-            self._get_frame_names()
+            self._get_names()
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
         """Exclude the magenta frame from the mosaic."""
         with self._panel.messages.show_errors():
-            pair = self._get_frame_names()
+            pair = self._get_names()
             self._update_correction(pair, drop=pair[1])
 
     def fix(self) -> None:
         """Fix the magenta frame at its displayed position."""
         with self._panel.messages.show_errors():
-            pair = self._get_frame_names()
+            pair = self._get_names()
             mosaic_file, mosaic = self._mosaic_file, self._mosaic
             if self._frames_shown is None or mosaic_file is None or mosaic is None:
                 return

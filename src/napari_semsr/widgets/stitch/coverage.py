@@ -31,11 +31,8 @@ class Coverage(QObject):
     ) -> None:
         super().__init__(panel)
         self._panel, self._mosaic = panel, mosaic
-        self.tick = CheckBox(
-            name=_NAME,
-            text="Show coverage",
-            tooltip="Overlay the mosaic with the number of frames at each pixel.",
-        )
+        tip = "Overlay the mosaic with the number of frames at each pixel."
+        self.tick = CheckBox(name=_NAME, text="Show coverage", tooltip=tip)
         self._of: Image | None = None
         self._runner = base.JobRunner(self)
         self._runner.returned.connect(self._add_coverage_layer)

@@ -47,6 +47,7 @@ _STAGES = {
     "Fusing": 0.97,
     "Building": 1.0,
 }
+_Settings = tuple[jobs.StitchFolderOptions, Path, dict[str, object]]
 _TIP = (
     "Place and fuse frames while the microscope writes them to the folder. Press Stop "
     "and finish to end this and recompute the positions of all frames."
@@ -95,9 +96,7 @@ class GrowingLevels:
                 rows = values[::2] + values[1::2]
                 values = np.asarray((rows[:, ::2] + rows[:, 1::2]) / np.float32(4))
                 y, x = (v >> number for v in part.corner)
-                level[
-                    Box.from_shape((values.shape[0], values.shape[1]), (y, x)).slices
-                ] = values
+                level[y : y + values.shape[0], x : x + values.shape[1]] = values
         self.changes += 1
 
     def _extend(self, mosaic: GrowingMosaic, whole: Box) -> None:
@@ -263,9 +262,7 @@ class FolderFollower(QWidget):
     def __init__(
         self,
         panel: base.VerbPanel,
-        read: Callable[
-            [Path], tuple[jobs.StitchFolderOptions, Path, dict[str, object]]
-        ],
+        read: Callable[[Path], _Settings],
         show: Callable[..., Iterator[None]],
     ) -> None:
         super().__init__()

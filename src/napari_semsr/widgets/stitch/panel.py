@@ -48,15 +48,11 @@ _LOOK_MS = 500  # between two checks for a missing folder; chosen
 _TITLE = "Stitch"
 # errors of a folder to which a microscope may still write frames or positions
 _RUNNING_SCAN_CODES = ("too-few-frames", "frames-missing", "grid-mismatch")
-_OVERLAP_COLUMNS = [
-    "used",
-    "quality",
-    "score",
-    "residual_px",
-    "sigma_px",
-    "ambiguous",
-    "reason",
-]
+_OVERLAP_COLUMNS = (
+    *("used", "quality", "score", "residual_px", "sigma_px", "ambiguous", "reason"),
+)
+FrameLayers = Sequence[tuple[object, dict[str, object], str]]
+"""Data, attributes and kind of each layer of a scan's frames."""
 
 
 def inspect_scan(
@@ -87,7 +83,7 @@ def _try_inspect_scan(
 
 def create_frame_layers(
     folder: Path, options: jobs.StitchFolderOptions | None = None
-) -> core.Job[Sequence[tuple[object, dict[str, object], str]]]:
+) -> core.Job[FrameLayers]:
     """Create layers of a scan's frames at nominal positions, for `add_frame_layers`."""
     acquisition = yield from jobs.open_scan(folder, options=options)
     yield core.Progress(0, 0, "reading the frames")
@@ -97,9 +93,7 @@ def create_frame_layers(
     return io.create_scan_layers(acquisition, folder, **options_stated)
 
 
-def add_frame_layers(
-    viewer: Viewer, frame_layers: Sequence[tuple[object, dict[str, object], str]]
-) -> str:
+def add_frame_layers(viewer: Viewer, frame_layers: FrameLayers) -> str:
     """Add frame layers to the viewer, and describe how the frames are placed."""
     for data, attributes, kind in frame_layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
@@ -118,16 +112,10 @@ def correct_mosaic_file(
 ) -> core.Job[base.JobResult]:
     """Correct a stored mosaic in place, and store the corrections with it."""
     target = Path(mosaic_file.output)
-    some = corrections if corrections.names else None
-    job = jobs.STITCH.job(
-        folder,
-        target,
-        positions=positions,
-        options=options.replace(corrections=some),
-        overwrite=True,
-        keep=False,
-        again=mosaic_file,
-    )
+    options = options.replace(corrections=corrections if corrections.names else None)
+    how: dict[str, Any] = {"overwrite": True, "keep": False, "again": mosaic_file}
+    how |= {"positions": positions, "options": options}
+    job = jobs.STITCH.job(folder, target, **how)
     outcome = yield from base.run_and_open(job, target, keep=lambda: True)
     by_hand.write_corrections(by_hand.get_corrections_path(target), corrections)
     return outcome
@@ -144,30 +132,27 @@ class StitchMosaicPanel(base.VerbPanel):
     def build_form(self) -> None:
         """Build the form."""
         self._size_stated: core.PixelSize | None = None
+        tip = "Folder with the frames of one scan, and its positions if known."
         self.folder = FileEdit(
             name="folder",
             label="Folder",
-            tooltip="Folder with the frames of one scan, and its positions if known.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
+            tooltip=tip,
         )
+        tip = "Add the raw frames at the positions stated by the scan."
         self.show_button = base.create_button(
-            "Show frames at nominal positions",
-            self.show_frames,
-            "Add the raw frames at the positions stated by the scan.",
+            "Show frames at nominal positions", self.show_frames, tip
         )
         self.about = base.RichTextLabel(_NOTHING)
-        self._missing_timer = base.create_timer(
-            self, self._check_missing_folder, _LOOK_MS
-        )
-        self.follower = FolderFollower(
-            self, self._read_settings, self._show_stitched_mosaic
-        )
+        check = self._check_missing_folder
+        self._missing_timer = base.create_timer(self, check, _LOOK_MS)
+        show = self._show_stitched_mosaic
+        self.follower = FolderFollower(self, self._read_settings, show)
         form = base.Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
         self._build_settings()
         self._build_results()
-        choices = (self.focus, self.flat, self.distortion, self.position_source)
-        for control in choices:
+        for control in (self.focus, self.flat, self.distortion, self.position_source):
             control.changed.connect(self._update_form_rows)
         self._update_form_rows()
         self.folder.changed.connect(self.look)
@@ -179,25 +164,14 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def _build_settings(self) -> None:
         self.focus = base.create_option_widget(jobs.StitchFolderOptions, "focus")
-        self.grid = LineEdit(
-            name="grid",
-            label="Grid",
-            tooltip="Rows x columns, such as 4x5; the folder's positions are then "
-            "ignored.",
-        )
+        tip = "Rows x columns, such as 4x5; the folder's positions are then ignored."
+        self.grid = LineEdit(name="grid", label="Grid", tooltip=tip)
         self.grid.native.setPlaceholderText("from the folder, or 4x5")
-        self.pixel_size = PixelSizeEdit(
-            "Pixel size stated by the scan; correct it here if it is wrong. It "
-            "is stored in nm with the mosaic."
-        )
+        tip = "Pixel size stated by the scan; correct it here if it is wrong."
+        self.pixel_size = PixelSizeEdit(tip)
+        tip = "File of Calibrate from a grating in Open; by default, the scan's size."
         self.calibration = FileEdit(
-            name="calibration",
-            label="Calibration",
-            tooltip="File with pixel size and distortion, saved by Calibrate from a "
-            "grating in Open; leave empty to use the scan's pixel "
-            "size.",
-            mode=FileDialogMode.EXISTING_FILE,
-            filter="*.json",
+            name="calibration", label="Calibration", filter="*.json", tooltip=tip
         )
         self.calibration_label = base.RichTextLabel()
         self.flat = ComboBox(
@@ -210,36 +184,17 @@ class StitchMosaicPanel(base.VerbPanel):
                 ("a file", _FLAT_FILE),
             ],
         )
-        self.flat_file = FileEdit(
-            name="flat_file",
-            label="File",
-            tooltip="Image of the bare illumination field.",
-            mode=FileDialogMode.EXISTING_FILE,
-        )
-        self.dark = FileEdit(
-            name="dark",
-            label="Dark level",
-            tooltip="Grey level without light, or an image recorded without light; "
-            "leave empty to estimate it from the frames.",
-            mode=FileDialogMode.EXISTING_FILE,
-        )
-        self.how = base.Form(
-            self.focus,
-            self.grid,
-            self.pixel_size,
-            self.calibration,
-            self.calibration_label,
-            self.flat,
-            self.flat_file,
-            self.dark,
-        )
+        tip = "Image of the bare illumination field."
+        self.flat_file = FileEdit(name="flat_file", label="File", tooltip=tip)
+        tip = "Grey level or image without light; by default, from the frames."
+        self.dark = FileEdit(name="dark", label="Dark level", tooltip=tip)
+        sizes = self.pixel_size, self.calibration, self.calibration_label
+        light = self.flat, self.flat_file, self.dark
+        self.how = base.Form(self.focus, self.grid, *sizes, *light)
         self.how.show_row("focus", False)
+        tip = "CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm."
         self.positions = FileEdit(
-            name="position_table",
-            label="Table",
-            tooltip="CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm.",
-            mode=FileDialogMode.EXISTING_FILE,
-            filter="*.csv",
+            name="position_table", label="Table", filter="*.csv", tooltip=tip
         )
         self.position_source = ComboBox(
             name="positions",
@@ -250,11 +205,9 @@ class StitchMosaicPanel(base.VerbPanel):
                 ("none: not used", str(io.NO_POSITIONS)),
             ],
         )
+        tip = "How the distortion of the field is measured and corrected."
         self.distortion = ComboBox(
-            name="distortion",
-            label="Distortion",
-            tooltip="How the distortion of the field is measured and corrected.",
-            choices=_DISTORTIONS,
+            name="distortion", label="Distortion", choices=_DISTORTIONS, tooltip=tip
         )
         self.distortion_amount = FloatSpinBox(
             name="distortion_amount",
@@ -265,15 +218,10 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         self.form = base.OptionsForm(jobs.StitchFolderOptions)
         tooltip = "Frame order, overlaps and blending; rarely needed."
-        self.advanced_form = base.Form(
-            self.position_source,
-            self.positions,
-            self.distortion,
-            self.distortion_amount.native,
-        )
-        self.advanced_section = base.CollapsibleSection(
-            "Advanced", tooltip, self.advanced_form, self.form
-        )
+        rows = self.position_source, self.positions, self.distortion
+        self.advanced_form = base.Form(*rows, self.distortion_amount.native)
+        forms = self.advanced_form, self.form
+        self.advanced_section = base.CollapsibleSection("Advanced", tooltip, *forms)
         self.add_group("Settings", self.how, self.advanced_section)
 
     def _build_results(self) -> None:
@@ -290,10 +238,8 @@ class StitchMosaicPanel(base.VerbPanel):
         self.add_group("Mosaic", self.target)
         self._mosaic: Image | None = None
         self.trouble, self.question = base.RichTextLabel(), QWidget()
-        question = base.RichTextLabel(
-            "In which grid were the frames recorded? Stitch as"
-        )
-        base.stack_widgets(self.question, question)
+        text = "In which grid were the frames recorded? Stitch as"
+        base.stack_widgets(self.question, base.RichTextLabel(text))
         # above the footer, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
@@ -302,12 +248,8 @@ class StitchMosaicPanel(base.VerbPanel):
         self._answers.idClicked.connect(self._stitch_with_grid)
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
-        self.register_button = base.create_button(
-            "Register",
-            self.open_electrons,
-            "Open the SEM image from the sem subfolder of the frame folder, and "
-            "register the mosaic to it.",
-        )
+        tip = "Open the SEM image of the subfolder sem, and register the mosaic to it."
+        self.register_button = base.create_button("Register", self.open_electrons, tip)
         self.by_hand = by_hand.CorrectionList(self, self.solve_again)
         tip = "Inspect overlaps one by one, and correct wrong ones."
         self.correcting = base.CollapsibleSection("Correct by hand", tip, self.by_hand)
@@ -420,10 +362,8 @@ class StitchMosaicPanel(base.VerbPanel):
         self, scan: tuple[core.Acquisition, int] | core.SemsrError
     ) -> None:
         if isinstance(scan, core.SemsrError):
-            self.about.setText(
-                f"{self.translate(str(scan))} If the scan is still running, use Follow "
-                "this folder."
-            )
+            follow = "If the scan is still running, use Follow this folder."
+            self.about.setText(f"{self.translate(str(scan))} {follow}")
             self.messages.show_status("")
             return
         acquisition, heights = scan
@@ -443,14 +383,11 @@ class StitchMosaicPanel(base.VerbPanel):
     def show_frames(self) -> None:
         """Add the raw frames at their nominal positions."""
         with self.messages.show_errors():
-            folder, options = self.typed_folder(), self.options()
-            self.controls.start(
-                lambda: create_frame_layers(folder, options),
-                lambda layers: self.messages.show_status(
-                    add_frame_layers(self.viewer, layers)
-                ),
-                "Show frames",
-            )
+            make = partial(create_frame_layers, self.typed_folder(), self.options())
+            self.controls.start(make, self._add_frames, "Show frames")
+
+    def _add_frames(self, frame_layers: FrameLayers) -> None:
+        self.messages.show_status(add_frame_layers(self.viewer, frame_layers))
 
     # -- stitching --------------------------------------------------------------
 
@@ -600,18 +537,16 @@ class StitchMosaicPanel(base.VerbPanel):
         yield
         trouble = "".join(f"<p>{text}</p>" for text in mosaic_file.warnings)
         self.trouble.setText(self.translate(trouble))
-        placed_count = mosaic_file.frames - len(mosaic_file.left_out)
-        sentence = (
-            f"Stitched {placed_count} of {mosaic_file.frames} frames in "
-            f"{mosaic_file.seconds:.1f} s."
-        )
+        count, seconds = mosaic_file.frames, mosaic_file.seconds
+        placed = f"{count - len(mosaic_file.left_out)} of {count}"
+        curves = {
+            "joints": _joints_table(mosaic_file),
+            "frames": _frames_table(mosaic_file),
+        }
         self.results.show_result(
             {"Mosaic": mosaic_file.output, **core.get_figures(mosaic_file)},
-            sentence,
-            curves={
-                "joints": _joints_table(mosaic_file),
-                "frames": _frames_table(mosaic_file),
-            },
+            f"Stitched {placed} frames in {seconds:.1f} s.",
+            curves=curves,
             more=_legend(mosaic_file),
         )
 
@@ -630,10 +565,8 @@ class StitchMosaicPanel(base.VerbPanel):
             former.deleteLater()
         for number, item in enumerate(grids):
             button = QPushButton(str(item))
-            button.setToolTip(
-                f"{item.neighbours} of the {item.of} pairs of neighbouring frames in "
-                "this grid match at their grid positions."
-            )
+            count = f"{item.neighbours} of the {item.of}"
+            button.setToolTip(f"{count} pairs of neighbours match in this grid.")
             self._answers.addButton(button, number)
             cast("QVBoxLayout", self.question.layout()).addWidget(button)
         self.asks_question = bool(grids)
@@ -669,11 +602,8 @@ class StitchMosaicPanel(base.VerbPanel):
 def _find_sem_image(folder: Path) -> Path | None:
     """Find the SEM image of a scan, preferring a recorded one to a simulated one."""
     place = folder / "sem"
-    if not place.is_dir():
-        return None
-    images = (
-        item for item in sorted(core.list_folder(place)) if io.get_reader(str(item))
-    )
+    files = sorted(core.list_folder(place)) if place.is_dir() else []
+    images = (item for item in files if io.get_reader(str(item)))
     return min(images, key=lambda item: item.stem != "view", default=None)
 
 
@@ -762,18 +692,16 @@ def _add_shapes_layers(
         return
     pairs.sort(key=lambda pair: pair.used)  # those that are used are on top
     centres = corners + (np.array(frame) - 1) / 2
-    ends = {
-        "first": [solution.names[pair.first] for pair in pairs],
-        "second": [solution.names[pair.second] for pair in pairs],
-    }
     features = {key: [getattr(pair, key) for pair in pairs] for key in _OVERLAP_COLUMNS}
+    for key in ("first", "second"):
+        features[key] = [solution.names[getattr(pair, key)] for pair in pairs]
     keywords["edge_width"] *= 2
     viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
         name=layers.create_result_name(viewer, name, "overlaps"),
         edge_color=np.array([get_overlap_colour(pair) for pair in pairs]),
-        features=ends | features,
+        features=features,
         **keywords,
     )
 
@@ -806,8 +734,9 @@ def _draw_residuals(axes: "Axes", mosaic_file: jobs.StitchedFile) -> None:
             look: Any = {"ls": "", "marker": mark, "ms": 4, "color": colour}
             here, rest = those & is_refined, residual[those & ~is_refined]
             axes.plot(sigma[here], residual[here], label=text, **look)
-            look |= {"transform": edge, "clip_on": False}
-            axes.plot(np.ones(len(rest)), rest, **look)
+            if rest.size:  # without data, it would take up the layout
+                look |= {"transform": edge, "clip_on": False}
+                axes.plot(np.ones(len(rest)), rest, **look)
     known = sigma[is_refined]
     ends = np.array([known.min() / 1.5, known.max() * 1.5])
     axes.plot(ends, 2 * ends, "--", lw=1, color=_LINE, label=f"2 {core.SIGMA} of noise")
@@ -851,10 +780,8 @@ def describe_scan(acquisition: core.Acquisition) -> str:
     elif acquisition.nominal_nm is not None:
         place = "Nominal positions are known in nm, but the pixel size is unknown."
     elif grid is not None:
-        place = (
-            f"Grid of {grid[0]} {base.TIMES} {grid[1]}, order {acquisition.order}, "
-            f"first frame {acquisition.first}."
-        )
+        order = f"order {acquisition.order}, first frame {acquisition.first}"
+        place = f"Grid of {grid[0]} {base.TIMES} {grid[1]}, {order}."
     lines.append(place)
     lines += [f"{fault.frame}: {fault.reason}" for fault in acquisition.faults]
     return "\n".join(lines)

@@ -7,7 +7,6 @@ its state.
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,17 +86,13 @@ class ImagesForm(base.Form):
 
     def __init__(self, inputs: Any) -> None:
         super().__init__()
+        tip = "Images that the model is trained on."
         self.have = ComboBox(
-            name="have",
-            label="What do you have?",
-            tooltip="Images that the model is trained on.",
-            choices=_ANSWERS,
+            name="have", label="What do you have?", choices=_ANSWERS, tooltip=tip
         )
+        tip = "Source of training pairs."
         self.source = ComboBox(
-            name="source",
-            label="Pairs from",
-            tooltip="Source of training pairs.",
-            choices=_SOURCES,
+            name="source", label="Pairs from", choices=_SOURCES, tooltip=tip
         )
         low, high = _IMAGES[_SEM]
         self.low = inputs.create_box("low", *low)
@@ -110,47 +105,40 @@ class ImagesForm(base.Form):
             accepts=self._fits_as_further_image,
         )
         self._map_given: StoredTransform | None = None
+        tip = "Transform from the first to the second image, as from Register."
         self.placed = ComboBox(
-            name="placed",
-            label="Alignment",
-            tooltip="Transform from the first to the second image. In Register, the "
-            "button 'Train on these' selects the registration result here, including "
-            "landmarks.",
-            choices=[_NONE],
+            name="placed", label="Alignment", choices=[_NONE], tooltip=tip
         )
         self.transform = FileEdit(
             name="transform",
             label="Transform",
-            tooltip=".json file saved by Register, with the first as the moving "
-            "and the second as the fixed image.",
-            mode=FileDialogMode.EXISTING_FILE,
+            tooltip=".json file saved by Register: first image moving, second fixed.",
             filter="*.json",
             nullable=True,
         )
+        tip = "A .zarr store of previously cut training pairs (see the manual)."
         self.store = FileEdit(
             name="store",
             label="Store",
-            tooltip="A .zarr store of previously cut training pairs (see the manual).",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
+            tooltip=tip,
         )
         rows = self.have, self.source, self.low, self.high, self.more, self.placed
         for control in (*rows, self.transform, self.store):
             self.add_row(control)
         for box in (self.low, self.high):
             box.changed.connect(lambda _: inputs.refresh())
-        choices = self.have, self.source, self.placed, self.low, self.high
-        for choice in choices:
+        for choice in (self.have, self.source, self.placed, self.low, self.high):
             choice.changed.connect(self.update_rows)
         self.update_rows()
 
     def _fits_as_further_image(self, layer: Layer) -> bool:
         """Return whether a layer may be another SEM image, not yet registered."""
         low, high = self.low.value, self.high.value
-        return layer is not high and all(
-            one is None or layers.fits_beside(one, layer, anywhere=True)
-            for one in (low, high)
-        )
+        chosen = [one for one in (low, high) if one is not None]
+        fits = [layers.fits_beside(one, layer, anywhere=True) for one in chosen]
+        return layer is not high and all(fits)
 
     @property
     def cuts(self) -> bool:
@@ -198,10 +186,8 @@ class ImagesForm(base.Form):
             return self._map_given if self.has_transform else None
         path_typed = base.get_entered_path(self.transform)
         if path_typed is None:
-            msg = (
-                "Choose a transform file (.json, saved by Register), or "
-                f"'{_UNPLACED[self.have.value]}'."
-            )
+            other = _UNPLACED[self.have.value]
+            msg = f"Choose a transform file (.json, saved by Register), or '{other}'."
             raise core.OptionError(msg, code="missing-value")
         return path_typed
 
@@ -231,19 +217,12 @@ class RecipeForm(base.Form):
             choices=[*jobs.list_bundled_recipes(), _FILE],
             value=_FIRST,
         )
+        tip = "Your own recipe file."
         self.file = FileEdit(
-            name="file",
-            label="File",
-            tooltip="Your own recipe file.",
-            mode=FileDialogMode.EXISTING_FILE,
-            filter="*.yaml *.yml",
+            name="file", label="File", filter="*.yaml *.yml", tooltip=tip
         )
-        self.start = ComboBox(
-            name="start",
-            label="Start from",
-            tooltip="Fine-tune a model, or start with random weights.",
-            choices=[],
-        )
+        tip = "Fine-tune a model, or start with random weights."
+        self.start = ComboBox(name="start", label="Start from", choices=[], tooltip=tip)
         self.text = base.RichTextLabel()
         for row in (self.box, self.file, self.text, self.start):
             self.add_row(row)
@@ -277,23 +256,20 @@ class RecipeForm(base.Form):
         """Read the selected recipe, and show its description."""
         self.show_row("file", self.box.value == _FILE)
         self.facts, self.fault = None, ""
-        if self.box.value != _FILE or Path(self.value).is_file():
-            try:
-                self.facts = jobs.read_recipe_info(self.value)
-            except core.SemsrError as error:
-                self.fault = core.Message(str(error), core.get_error_code(error))
-        else:
-            fault = "Choose a recipe file (YAML)."
-            self.fault = core.Message(fault, "missing-value")
+        try:
+            if self.box.value == _FILE and not Path(self.value).is_file():
+                msg = "Choose a recipe file (YAML)."
+                raise core.OptionError(msg, code="missing-value")
+            self.facts = jobs.read_recipe_info(self.value)
+        except core.SemsrError as error:
+            self.fault = core.Message(str(error), core.get_error_code(error))
         text = self.fault
         if self.facts is not None:
             own = self.facts.architecture == "same"
             network = "the model's architecture" if own else self.facts.architecture
-            text = (
-                f"<p>{self.facts.description or 'No description.'}</p>"
-                f"<p>{self.facts.kind}, {network}, {self.facts.steps} steps, patches "
-                f"of {self.facts.patch_px} px</p>"
-            )
+            facts, patch = self.facts, f"patches of {self.facts.patch_px} px"
+            numbers = f"{facts.kind}, {network}, {facts.steps} steps, {patch}"
+            text = f"<p>{facts.description or 'No description.'}</p><p>{numbers}</p>"
         self.text.setText(text)
         self._list_initial_models(_AS_IT_SAYS)
         self.changed.emit()
@@ -311,28 +287,12 @@ class RecipeForm(base.Form):
         return model, start_chosen == _FRESH
 
     def propose_start(self, model: str | None) -> None:
-        """Propose a model to fine-tune; None for the one named in the recipe.
-
-        The user's choice is kept.
-        """
+        """Propose a model to fine-tune, or the recipe's; keep the user's choice."""
         tunes = self.facts is not None and self.facts.start_from is not None
-        if self.start.value != self._start_proposed or not tunes:
-            return
-        is_listed = model is not None and model in self.start.choices
-        self._start_proposed = str(model) if is_listed else _AS_IT_SAYS
-        self.start.value = self._start_proposed
-
-    def begin_with(self, model: str) -> None:
-        """Select a model to fine-tune, if it is listed."""
-        self.box.value = _FIRST
-        if model in self.start.choices:
-            self.start.value = model
-
-
-@dataclass(frozen=True, slots=True)
-class _AdaptOutcome:
-    result: jobs.Adapted
-    mosaic: base.OpenedImage
+        if self.start.value == self._start_proposed and tunes:
+            is_listed = model is not None and model in self.start.choices
+            self._start_proposed = str(model) if is_listed else _AS_IT_SAYS
+            self.start.value = self._start_proposed
 
 
 def _is_training(step: core.Progress) -> bool:
@@ -349,8 +309,8 @@ def _train(
 
 def _run_adaptation(
     stopped: Path | None, folder: Path, **how: Any
-) -> core.Job[_AdaptOutcome]:
-    """Train, add the model to the library, and open the enhanced mosaic.
+) -> core.Job[tuple[jobs.Adapted, dict[str, base.OpenedImage]]]:
+    """Train, add the model to the library, and open the images by their titles.
 
     `stopped`: folder of a run whose training is resumed, and whose results are kept.
     """
@@ -359,10 +319,7 @@ def _run_adaptation(
     job = jobs.ADAPT.job(output=folder, **how)
     adaptation = yield from core.count_stages(job, {"training,": 1.0})
     yield from jobs.MODELS_IMPORT.rerun(Path(adaptation.model))
-    return _AdaptOutcome(
-        adaptation,
-        (yield from base.open_store(adaptation.applied[0].output)),
-    )
+    return adaptation, (yield from base.open_store(adaptation.applied[0].output))
 
 
 class TrainPanel(base.VerbPanel):
@@ -376,18 +333,15 @@ class TrainPanel(base.VerbPanel):
 
     def build_form(self) -> None:
         """Build the form."""
-        self.images = ImagesForm(self.input_layers)
-        self.have, self.low, self.high = (
-            *(self.images.have, self.images.low, self.images.high),
-        )
+        self.images = images = ImagesForm(self.input_layers)
+        self.have, self.low, self.high = images.have, images.low, images.high
         self.form = base.OptionsForm(jobs.AdaptOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.degradation = base.OptionsForm(jobs.DEGRADE.options)
         tooltip = "Make a pair: add a degraded copy of the reference image."
         degrade_button = base.create_button("Degrade", self.degrade, tooltip)
-        self.degrading = base.CollapsibleSection(
-            "Degrade", tooltip, self.degradation, degrade_button
-        )
+        parts = self.degradation, degrade_button
+        self.degrading = base.CollapsibleSection("Degrade", tooltip, *parts)
         self.add_group("Images", self.images, self.degrading)
         self._of_place = [self.add_group("Settings", self.form)]
         self._of_recipe = self._build_recipe_groups()
@@ -425,66 +379,44 @@ class TrainPanel(base.VerbPanel):
         self.name = base.create_option_widget(jobs.TrainOptions, "name")
         self.steps = _create_count_box("steps", most=_LONGEST, step=100)
         self.patch = _create_count_box("patch", most=_LARGEST_PATCH, step=16)
+        tip = "State, curve and model; by default, a folder with the run's name."
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
-            tooltip=(
-                "Folder for the state, curve and model; if empty, a folder with the "
-                "run's name among your runs."
-            ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
+            tooltip=tip,
         )
+        tip = "If unticked, an existing run or model of this name is kept."
         self.replace = CheckBox(
-            name="replace",
-            text="Replace an earlier one",
-            tooltip="If unticked, an existing run or model of this name is kept.",
+            name="replace", text="Replace an earlier one", tooltip=tip
         )
         tooltip = "Patch size and run folder; rarely needed."
         more = base.Form(self.patch, self.folder)
         self.advanced_section = base.CollapsibleSection("Advanced", tooltip, more)
         where = base.Form(self.name, self.steps, self.replace)
-        return [
-            self.add_group("Recipe", self.recipe),
-            self.add_group("Run", where, self.advanced_section),
-        ]
+        recipe = self.add_group("Recipe", self.recipe)
+        return [recipe, self.add_group("Run", where, self.advanced_section)]
 
     def _build_buttons(self) -> None:
-        self.stop_button = base.create_button(
-            "Stop here",
-            self.stop_here,
-            "End the training now, then evaluate and use the current model. "
-            "Available while the network is training.",
-        )
-        self.resume_button = base.create_button(
-            "Resume",
-            self.resume,
-            "Resume a stopped run, either of this panel or from a folder.",
-        )
+        tip = "End the training now, then evaluate and use the current model."
+        self.stop_button = base.create_button("Stop here", self.stop_here, tip)
+        tip = "Resume a stopped run, either of this panel or from a folder."
+        self.resume_button = base.create_button("Resume", self.resume, tip)
         for button in (self.resume_button, self.stop_button):
             self.buttons.insert_widget(1, button)
         self.report: Path | None = None
-        self.report_row = base.WrappingRow(
-            base.create_button(
-                "Open the report",
-                self.open_report,
-                "Open the report in the web browser.",
-            ),
-            base.create_button(
-                "Save report…",
-                self.save_report,
-                "Save the report, and a .json file with all its numbers next to it.",
-            ),
-        )
+        tip = "Open the report in the web browser."
+        open_button = base.create_button("Open the report", self.open_report, tip)
+        tip = "Save the report, and a .json file with its numbers next to it."
+        save_button = base.create_button("Save report…", self.save_report, tip)
+        self.report_row = base.WrappingRow(open_button, save_button)
         self.runner.busy_changed.connect(self._update_run_buttons)
         self.messages.translate = self._name_landmarks
         self.runner.stepped.connect(self._show_training_step)
         self.runner.cancelled.connect(self._report_stopped)
         self.runner.failed.connect(self._show_last_state)
         self.closed.connect(self._on_closed)
-
-    def _show_last_state(self, _error: object) -> None:
-        self.view.poll()
 
     # -- what the user has ----------------------------------------------------------
 
@@ -501,15 +433,11 @@ class TrainPanel(base.VerbPanel):
         elif have == _PAIRS and self.recipe.box.value == _BY_ITSELF:
             self.recipe.box.value = _FIRST
         self.verb = jobs.ADAPT if self._has_place else jobs.TRAIN
-        controls = self.controls
-        controls.cancel_label, controls.stop_message = (
-            ("Cancel", "Cancelling after this step …")
-            if self._has_place
-            else (
-                "Stop and keep",
-                "Stopping after the current step and saving the state …",
-            )
-        )
+        controls, keeps = self.controls, not self._has_place
+        controls.cancel_label = "Stop and keep" if keeps else "Cancel"
+        controls.stop_message = "Cancelling after this step …"
+        if keeps:
+            controls.stop_message = "Stopping after this step and saving the state …"
         controls.update_buttons()
         self._update_run_buttons(self.runner.is_busy)
         if self._has_place:
@@ -581,7 +509,9 @@ class TrainPanel(base.VerbPanel):
         if self.have.value == _ALONE:
             self.have.value = _SEM
         self.images.take(low, high, transform_file)
-        self.recipe.begin_with(MOSAIC_MODEL)
+        self.recipe.box.value = _FIRST
+        if MOSAIC_MODEL in self.recipe.start.choices:
+            self.recipe.start.value = MOSAIC_MODEL
 
     def take_noisy(self, layer: Layer | None) -> None:
         """Prepare training of a denoiser on a single noisy layer."""
@@ -669,12 +599,9 @@ class TrainPanel(base.VerbPanel):
         values |= {key: one for key, one in images.items() if one is not None}
         existing = jobs.OverwritePolicy(overwrite=bool(self.replace.value), keep=True)
         make = partial(_train, values, existing)
+        begin = partial(self._watch_run, run_dir)
         return base.JobRequest(
-            make,
-            self.show_training,
-            partial(self._watch_run, run_dir),
-            writes=run_dir,
-            saves_state=True,
+            make, self.show_training, begin, writes=run_dir, saves_state=True
         )
 
     def _create_place_request(self) -> base.JobRequest:
@@ -701,19 +628,19 @@ class TrainPanel(base.VerbPanel):
         if folder is None or not resume or stopped is not None:
             folder = base.find_free_store_path(f"{images[0].name} adapted", "")
         labels = self.get_labels()  # read now: the job runs in a thread
-        how: dict[str, Any] = {
-            "mosaic": images[0],
-            "sem": images[1:],
-            "options": options,
-            "transform": transform,
-            "resume": resume,
-            "translate": partial(
-                base.convert_names_to_panel_labels, read=lambda: labels
-            ),
-        }
+        make = partial(
+            _run_adaptation,
+            stopped,
+            folder,
+            mosaic=images[0],
+            sem=images[1:],
+            options=options,
+            transform=transform,
+            resume=resume,
+            translate=partial(base.convert_names_to_panel_labels, read=lambda: labels),
+        )
         size = images[0].pixel_size_nm
         begin = partial(self._watch_run, folder, size, request, is_resumed=resume)
-        make = partial(_run_adaptation, stopped, folder, **how)
         show = partial(self.show_adaptation, low)
         return base.JobRequest(make, show, begin, saves_state=True)
 
@@ -722,10 +649,7 @@ class TrainPanel(base.VerbPanel):
         low, high, alone = self.low.value, self.high.value, self.have.value == _ALONE
         if low is not None and low is high:
             first, second = (label for label, _ in _IMAGES[self.have.value])
-            msg = (
-                f"{first} and {second} must be different layers, got {low.name} for "
-                f"both: choose another one under {second}."
-            )
+            msg = f"{first} and {second} must be different layers, got {low.name}."
             raise core.OptionError(msg, code="same-image")
         is_unturned = self.images.has_transform and not alone
         image = self.input_layers.read(low, is_unturned=is_unturned)
@@ -738,26 +662,18 @@ class TrainPanel(base.VerbPanel):
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace, run_dir = bool(self.replace.value), self._get_run_folder()
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-            msg = (
-                "Enter a model name of letters, digits, '_', '-', '+' and '.', got "
-                f"{name!r}."
-            )
+            msg = f"A name has letters, digits, '_', '-', '+' or '.', got {name!r}."
             raise core.OptionError(msg, code="name-invalid")
         name_is_taken = jobs.get_model_origin(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
-            msg = f"The model {name} already exists; choose another name" + (
-                "." if name_is_taken == "bundled" else ", or set `overwrite`."
-            )
+            end = "." if name_is_taken == "bundled" else ", or set `overwrite`."
+            msg = f"The model {name} already exists; choose another name{end}"
             raise core.OptionError(msg, code="name-taken")
         # before pairs are cut
         if not replace and run_dir.is_dir() and core.list_folder(run_dir):
-            contents = (
-                "a run; resume it," if (run_dir / _RECIPE).is_file() else "other files;"
-            )
-            msg = (
-                f"The folder {run_dir} already contains {contents} choose another "
-                "name, or set `overwrite`."
-            )
+            is_run = (run_dir / _RECIPE).is_file()
+            contents = "a run; resume it, or" if is_run else "other files;"
+            msg = f"{run_dir} already contains {contents} choose another name."
             raise core.WriteError(msg, code="output-exists")
         try:
             run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -815,9 +731,8 @@ class TrainPanel(base.VerbPanel):
         run_dir = self._get_run_folder()
         is_entered = base.get_entered_path(self.folder) is not None
         if not ((run_dir / _STATE).is_file() or is_entered):
-            path_chosen = QFileDialog.getExistingDirectory(
-                self, "Folder of the run to resume", str(jobs.get_runs_folder())
-            )
+            title, folder = "Folder of the run to resume", str(jobs.get_runs_folder())
+            path_chosen = QFileDialog.getExistingDirectory(self, title, folder)
             if not path_chosen:
                 return
             run_dir = Path(path_chosen)
@@ -856,35 +771,30 @@ class TrainPanel(base.VerbPanel):
         gain, hidden_gain = figures.get("gain_db"), figures.get("hidden_db")
         held_out = ""
         if over is not None and linear is not None:
-            held_out = (
-                f": {over:+.2f} {core.DB} over {first} and {linear:+.2f} {core.DB} "
-                f"over the best linear filter, on {comparison['pairs']} held-out pairs"
-            )
+            gained = f"{over:+.2f} {core.DB} over {first} and {linear:+.2f} {core.DB}"
+            pairs = f"on {comparison['pairs']} held-out pairs"
+            held_out = f": {gained} over the best linear filter, {pairs}"
         elif hidden_gain is not None:
             more = "" if hidden_gain > 0 else "; more steps may help"
-            held_out = (
-                f" ({hidden_gain:+.2f} {core.DB} on hidden pixels over a local mean"
-                f"{more})"
-            )
+            gained = f"{hidden_gain:+.2f} {core.DB} on hidden pixels"
+            held_out = f" ({gained} over a local mean{more})"
         elif gain is not None:
             held_out = f" ({gain:+.2f} {core.DB} on held-out pairs)"
-        sentence = (
-            f"Trained {Path(outcome.model).stem} in {outcome.steps} steps{held_out}; "
-            "it is now listed in Enhance."
-        )
+        model = Path(outcome.model).stem
+        sentence = f"Trained {model} in {outcome.steps} steps{held_out}; "
+        sentence += "it is now listed in Enhance."
         if not outcome.kept:
-            sentence = (
-                f"Training produced no model better than {first} on held-out pairs, so "
-                "no model was added to Enhance."
-            )
+            sentence = f"Training produced no model better than {first}."
         NEWS.changed.emit()
         numbers: dict[str, core.Figure | str] = {**outcome.figures()}
         numbers["Folder of the run"] = str(self._run_dir)
         self.results.show_result(numbers, sentence, curves=self.view.curves)
 
-    def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
+    def show_adaptation(
+        self, mosaic: Image, outcome: tuple[jobs.Adapted, base.OpenedImage]
+    ) -> Iterator[None]:
         """Add the enhanced mosaic, and show the gain."""
-        adaptation = outcome.result
+        adaptation, opened = outcome
         was_stopped = (Path(adaptation.output) / jobs.STOP).is_file()
         if not was_stopped:
             self._request = None  # it is finished
@@ -894,19 +804,19 @@ class TrainPanel(base.VerbPanel):
         name = Path(adaptation.model).stem
         # next to those of earlier trainings, which took minutes
         title = layers.create_result_name(self.viewer, mosaic.name, name)
-        base.add_opened_image(self.viewer, outcome.mosaic, name=title)
+        base.add_opened_image(self.viewer, opened, name=title)
         yield
         NEWS.changed.emit()
         own = adaptation.held_out
         key, gain = choose_gain(own)
         warnings = adaptation.warnings
+        linear = f"best linear filter {own[f'linear_{key}']:+.1f} {core.DB}"
+        resumed = " Train resumes the training." if was_stopped else ""
         self.results.show_result(
             core.get_figures(adaptation),
             f"{name} brings the held-out part {own[key]:.1f} {core.DB} nearer to the "
-            f"SEM image ({gain}; best linear filter {own[f'linear_{key}']:+.1f} "
-            f"{core.DB}); it is now listed in Enhance."
-            f"{' Train resumes the training.' if was_stopped else ''} The report is "
-            "deleted when napari is closed; use Save report… to keep it.",
+            f"SEM image ({gain}; {linear}); it is now listed in Enhance.{resumed} The "
+            "report is deleted when napari is closed; use Save report… to keep it.",
             curves=self.view.curves,
             more="".join(f'<p class="warning">{text}</p>' for text in warnings),
             network=name,
@@ -933,6 +843,9 @@ class TrainPanel(base.VerbPanel):
 
     # -- stopping ----------------------------------------------------------------
 
+    def _show_last_state(self, _error: object) -> None:
+        self.view.poll()
+
     def _on_closed(self) -> None:
         """Record that the panel is closed, to avoid importing the model."""
         self._left = True
@@ -948,28 +861,21 @@ class TrainPanel(base.VerbPanel):
             return
         self.view.poll()
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
-            self.messages.show_status(
-                "Stopped before the first step; nothing has changed."
-            )
+            text = "Stopped before the first step; nothing has changed."
+            self.messages.show_status(text)
             return
         name = jobs.read_recipe_info(run_dir / _RECIPE).name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
-            self.messages.show_status(
-                f"Stopped after step {self.steps_done}, before the first validation; "
-                "Resume continues from there."
-            )
+            where = f"after step {self.steps_done}, before the first validation"
+            self.messages.show_status(f"Stopped {where}; Resume continues from there.")
             return
-        self.controls.start(
-            lambda: jobs.MODELS_IMPORT.rerun(model), self._report_stopped_run, "Keep"
-        )
+        make = partial(jobs.MODELS_IMPORT.rerun, model)
+        self.controls.start(make, self._report_stopped_run, "Keep")
 
     def _report_stopped_run(self, model: jobs.ModelFile) -> None:
         """Report that the run was stopped, and that its best model is listed."""
         NEWS.changed.emit()
-        self.results.show_result(
-            {},
-            f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
-            "far is now listed in Enhance; Resume continues from here.",
-            curves=self.view.curves,
-        )
+        best = f"The best {model.card['name']} so far is now listed in Enhance"
+        text = f"Stopped after step {self.steps_done}. {best}; Resume continues it."
+        self.results.show_result({}, text, curves=self.view.curves)
