@@ -167,7 +167,7 @@ class StitchMosaicPanel(base.VerbPanel):
         tip = "Rows x columns, such as 4x5; the folder's positions are then ignored."
         self.grid = LineEdit(name="grid", label="Grid", tooltip=tip)
         self.grid.native.setPlaceholderText("from the folder, or 4x5")
-        tip = "Pixel size stated by the scan; correct it here if it is wrong."
+        tip = "Pixel size in nm, as stated by the scan; correct it if it is wrong."
         self.pixel_size = PixelSizeEdit(tip)
         tip = "File of Calibrate from a grating in Open; by default, the scan's size."
         self.calibration = FileEdit(
