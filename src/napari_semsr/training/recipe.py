@@ -334,7 +334,7 @@ class Recipe(core.Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_former_option(cls, values: Any) -> Any:
+    def _drop_former_option(cls, values: object) -> object:
         """Accept recipes of earlier versions that did not use `data_weight`."""
         if isinstance(values, dict) and values.get("data_weight") == 0:
             return {name: values[name] for name in values if name != "data_weight"}

@@ -237,11 +237,11 @@ class Validator:
         """Align the ground truth with an image, and crop the margins of both."""
         truth, margin = pair.high, self.margin
         if self.shift_px:
-            planes = (
+            there, here = (
                 torch.from_numpy(np.asarray(one, np.float32))[None, None]
                 for one in (truth, image)
             )
-            truth = align_ground_truth(*planes, self.shift_px)[0, 0].numpy()
+            truth = align_ground_truth(there, here, self.shift_px)[0, 0].numpy()
         if margin is None:
             margin = min(_MARGIN_PX, min(image.shape) // 8)
         inner = np.s_[margin : -margin or None, margin : -margin or None]
