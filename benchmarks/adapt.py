@@ -4,9 +4,9 @@ Run: ``python benchmarks/adapt.py --part PART [--rows ROWS] [--only NAME;...]``,
 PART is one of ``samples`` (the command's own run on each sample), ``focus``,
 ``elsewhere`` (each model on the places of all other samples, and what is proposed
 there), ``rivals``, ``useless`` (what must be refused), ``removals`` (what a model draws
-of removed objects), ``copies`` (the same on three kinds of samples), ``place`` (the
-sample of the File menu, drawn by other seeds), ``table``, which prints what ROWS holds,
-and ``picture``, which draws a detail of the first sample for README.
+of removed objects), ``copies`` (the same on three kinds of samples), ``instrument``
+(place B scanned otherwise), ``place`` (the sample of the File menu, by other seeds),
+``table``, which prints what ROWS holds, and ``picture``, a detail for README.
 What has its row is not run again. `adapt_goals.yaml` names samples and goals.
 
 Two places A and B of each sample are scanned by the simulated superlens microscope (5 x
@@ -81,7 +81,7 @@ from napari_semsr.jobs import (
     create_shared_area,
 )
 from napari_semsr.jobs.adapt import train as training_call
-from napari_semsr.jobs.enhance import compare_with_training_area
+from napari_semsr.jobs.enhance import compare_detail, compare_with_training_area
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.simulation import (
@@ -116,6 +116,7 @@ class Sample:
 
 SAMPLES = tuple(Sample(**one) for one in PLAN["samples"])
 COPIES = tuple(Sample(**one) for one in PLAN["copies"]["samples"])
+INSTRUMENT = tuple(Sample(**one) for one in PLAN["instrument"]["samples"])
 CLOSELY = tuple(one for one in SAMPLES if one.name in PLAN["closely"])
 
 
@@ -327,6 +328,21 @@ def run_focus(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         yield {"case": higher, **judged(place, model, linear)}
 
 
+def run_instrument(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Run the command, and judge on 3 x 3 frames of B as others would scan it."""
+    yield from run_sample(sample, known)
+    model, linear = own_model(sample), linear_filter(sample)
+    path = next((WORK / sample.name).glob("*.safetensors"))
+    for case, change in PLAN["instrument"]["changes"].items():
+        if case not in known:
+            options = {**sample.options, "frames_grid": (3, 3), **change}
+            other = Sample(f"{sample.name}, {case}", sample.seed + 1, options)
+            place = look(other, other.seed)
+            compared = compare_detail(place.mosaic, model, path, EnhanceOptions())
+            row = {"case": case, "explained_percent": run(compared)}
+            yield {**row, **judged(place, model, linear)}
+
+
 def run_elsewhere(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     """Judge on the places B of the other samples."""
     model, linear = own_model(sample), linear_filter(sample)
@@ -382,7 +398,7 @@ def run_useless(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     neighbour = SAMPLES[(number + 3) % len(SAMPLES)]
     rng = np.random.default_rng(sample.seed)
     sem = one.sem.array()
-    tiles = [part for rows in np.array_split(sem, 8) for part in _columns(rows, 8)]
+    tiles = [t for rows in np.array_split(sem, 8) for t in np.array_split(rows, 8, 1)]
     order = rng.permutation(len(tiles))
     least = [min(t.shape[axis] for t in tiles) for axis in (0, 1)]
     tiles = [tiles[i][: least[0], : least[1]] for i in order]
@@ -416,10 +432,6 @@ def run_useless(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         except SemsrError as error:
             reason = getattr(error, "reason", type(error).__name__)
             yield {"case": name, "stated": stated, "refused": reason}
-
-
-def _columns(rows: Image, count: int) -> list[Image]:
-    return np.array_split(rows, count, axis=1)
 
 
 def _centred(mosaic: Micrograph, sem: Micrograph) -> StoredTransform:
@@ -534,6 +546,7 @@ PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
     "useless": (SAMPLES, run_useless),
     "removals": (SAMPLES[:1], run_removals),
     "copies": (COPIES, run_copies),
+    "instrument": (INSTRUMENT, run_instrument),
     "place": ((Sample("place", 0),), run_place),
 }
 

@@ -1,7 +1,10 @@
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
-from napari_semsr.analysis import Falloff
+from napari_semsr.analysis import EXPLAINED, ExplainedDetail, Falloff
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
 from napari_semsr.simulation import MicroscopeOptions
 from napari_semsr.simulation.microscope import (
@@ -40,20 +43,16 @@ def scan(depths: float, *, steepness: float = 2.0, seed: int = 0, side: int = 51
 
 @pytest.mark.parametrize("steepness", [2.0, 3.0])
 def test_nothing_within_half_the_depth_is_out_of_focus(steepness):
-    place = Falloff.from_image(scan(0.0, steepness=steepness, seed=9), CUT_OFF)
     for depths in (0.0, 0.5):
         found = Falloff.from_image(scan(depths, steepness=steepness), CUT_OFF)
         assert found is not None
         assert not found.is_out_of_focus()
-        assert not found.is_out_of_focus(place)
 
 
-@pytest.mark.parametrize("depths", [1.5, 2.0])
-def test_a_scan_beyond_the_depth_is_out_of_focus(depths):
-    found = Falloff.from_image(scan(depths), CUT_OFF)
+def test_a_scan_beyond_the_depth_is_out_of_focus():
+    found = Falloff.from_image(scan(2.0), CUT_OFF)
     assert found is not None
-    assert found.is_out_of_focus(Falloff.from_image(scan(0.0, seed=9), CUT_OFF))
-    assert found.is_out_of_focus() or depths < 2  # less is seen without a place
+    assert found.is_out_of_focus()
 
 
 def test_what_cannot_be_determined_is_not():
@@ -68,9 +67,26 @@ def test_what_cannot_be_determined_is_not():
     assert Falloff.from_image(image.replace(data=noise), CUT_OFF) is None
 
 
+def test_less_of_the_finest_detail_is_explained_of_a_scan_out_of_focus():
+    near, far = scan(0.0, seed=3).array(), scan(0.5, seed=3).array()
+
+    def explain(seen):
+        return ExplainedDetail.from_planes([(seen, near)], CUT_OFF / 20, (0.0, 1.0))
+
+    place = explain(near + 0.001)
+    assert place.share == pytest.approx(1)
+    assert explain(far).is_below(place)
+    assert not place.is_below(explain(far))
+    noise = np.random.default_rng(1).normal(0, 1e-3, near.shape)
+    assert 0.9 < explain(near + noise).share < 1
+    assert ExplainedDetail.from_planes([(near[:128, :128],) * 2], 8.0, (0, 1)) is None
+
+
 def test_a_card_keeps_it():
-    found = Falloff(12.3456, 0.5)
-    assert Falloff.from_model_card({"focus": found.to_json()}) == Falloff(12.346, 0.5)
-    assert Falloff.from_model_card({}) is None
-    with refused(CheckpointError, "model-damaged"):
-        Falloff.from_model_card({"focus": {"falloff_db": "?"}})
+    found = ExplainedDetail(0.8, 0.01, 7.6, (0.1, 0.9))
+    record = json.loads(json.dumps({EXPLAINED: asdict(found)}))
+    assert ExplainedDetail.from_model_card(record) == found
+    assert ExplainedDetail.from_model_card({}) is None
+    for damage in ({"share": "?"}, {"cut_off_px": 0.0}, {"light_range": [1]}):
+        with refused(CheckpointError, "model-damaged"):
+            ExplainedDetail.from_model_card({EXPLAINED: record[EXPLAINED] | damage})

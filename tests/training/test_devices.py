@@ -89,7 +89,7 @@ def test_scenes_lie_on_the_card_that_learns_where_they_fit(monkeypatch):
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     images = np.zeros((4, 64, 64), np.float16)
-    cache = SceneCache(images, images, None, None, None, None, None)
+    cache = SceneCache(images, images, None, None, None, None)
     size, batches = 2 * images.nbytes, "napari_semsr.training.batches.get_free_memory"
     monkeypatch.setattr(batches, lambda _: 4 * size)
     held = CachedBatches(cache, RECIPE, 0, 0, card)

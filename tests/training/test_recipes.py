@@ -23,7 +23,8 @@ def test_bundled_recipes_are_valid_and_keep_held_out_images_apart(path: Path) ->
 def test_own_options_hold_over_included_ones(tmp_path: Path) -> None:
     (tmp_path / "shared.yaml").write_text("steps: 7\ndata: {root: a, phantoms: 0.5}\n")
     path = tmp_path / "r.yaml"
-    path.write_text("name: a\ninclude: shared.yaml\ndata: {phantoms: 1}\n")
+    former = "data_weight: 0.0\n"  # of a recipe that an earlier version wrote
+    path.write_text(f"name: a\n{former}include: shared.yaml\ndata: {{phantoms: 1}}\n")
     recipe = load_recipe(path)
     assert (recipe.steps, recipe.data.phantoms) == (7, 1)
     assert recipe.data.root == str(tmp_path / "a")
@@ -33,6 +34,7 @@ def test_own_options_hold_over_included_ones(tmp_path: Path) -> None:
     ("text", "code", "values"),
     [
         ("step: 3\n", "unknown-option", "'step'"),
+        ("data_weight: 0.1\n", "unknown-option", "'data_weight'"),
         ("steps: 0\n", "out-of-range", "`steps` .* 0"),
         ("data: {bank: 1000000000}\n", "out-of-range", r"data\.bank .* 100000"),
         ("devices: 2\n", "unsafe-content", " devices, "),

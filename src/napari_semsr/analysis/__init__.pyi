@@ -12,12 +12,15 @@ from .error_map import (
 )
 from .familiarity import (
     BLOCK_PX as BLOCK_PX,
+    EXPLAINED as EXPLAINED,
     FAMILIARITY as FAMILIARITY,
-    FOCUS as FOCUS,
     UNLIKE_PERCENT as UNLIKE_PERCENT,
     BlockFeatures as BlockFeatures,
+    ExplainedDetail as ExplainedDetail,
     Falloff as Falloff,
     compute_unfamiliar_percentage as compute_unfamiliar_percentage,
+    create_damaged_card_error as create_damaged_card_error,
+    get_detail_side as get_detail_side,
 )
 from .frc.blocks import has_shared_noise as has_shared_noise
 from .frc.correlation import (

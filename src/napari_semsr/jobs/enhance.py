@@ -11,6 +11,7 @@ the output; an existing store is kept until the hidden one is complete. A stoppe
 keeps both and can be resumed.
 """
 
+import itertools
 import math
 import os
 import threading
@@ -21,9 +22,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import psutil
 
-from napari_semsr import analysis, core, inference, io, models
+from napari_semsr import analysis, core, inference, io, models, training
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.leakage import TRAINED_ON
@@ -44,6 +46,8 @@ class EnhancedFile(images.ImageResult):
     instrument, or if its map was requested. `unfamiliar_percent` is the share of the
     blocks of the image that are unlike the area that the model was trained on; None for
     models that do not state it, and for images smaller than a block.
+    `explained_percent` is the share of the finest optical detail that the result
+    predicts, for the same models.
     """
 
     report: EnhanceReport = field(metadata=core.FLAT)
@@ -56,6 +60,9 @@ class EnhancedFile(images.ImageResult):
     unfamiliar_map: Annotated[
         str | None, core.Quantity("Map of distance from the training area")
     ] = None  # its path
+    explained_percent: Annotated[
+        float | None, core.Quantity("Finest optical detail explained", "%", ".0f")
+    ] = None
 
     @property
     def misfit_percent(
@@ -99,6 +106,9 @@ def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
     clipped_count = sum(item.clipped for item in reports)
     mismatches = [i.tile_mismatch for i in reports if not math.isnan(i.tile_mismatch)]
     misfits = [item.misfit for item in results if item.misfit is not None]
+    explained = [
+        item.explained_percent for item in results if item.explained_percent is not None
+    ]
     gains = [gain for item in reports for gain in item.haze_gain or ()]
     report = replace(
         reports[0],
@@ -123,6 +133,7 @@ def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
         "unfamiliar_percent": _get_largest_value(
             item.unfamiliar_percent for item in results
         ),
+        "explained_percent": min(explained, default=None),
     }
 
 
@@ -192,9 +203,10 @@ def enhance(
     if output is None and (residual_map, unfamiliar_map) != (None, None):
         msg = f"{run.verb} requires an output."
         raise core.OptionError(msg, code="missing-value")
-    network, notes, provenance, (unlike, distances) = yield from _load_model(
+    network, notes, provenance, comparison = yield from _load_model(
         run, image, source, model, wants_map=unfamiliar_map is not None
     )
+    unlike, distances, explained_percent = comparison
     if output is None:
         result = yield from inference.enhance_in_memory(
             source, network, options, provenance=provenance
@@ -249,6 +261,7 @@ def enhance(
         misfit=misfit,
         misfit_map=_write_map(misfit_map, provenance, MISFIT, residual_map),
         unfamiliar_percent=unlike,
+        explained_percent=explained_percent,
         unfamiliar_map=_write_map(distances, provenance, UNFAMILIAR, unfamiliar_map),
     )
 
@@ -265,7 +278,7 @@ def _load_model(
         "models.LoadedModel",
         tuple[core.Message, ...],
         core.Provenance,
-        tuple[float | None, core.Micrograph | None],
+        tuple[float | None, core.Micrograph | None, float | None],
     ]
 ]:
     """Load the model, compare the image with its training area, and record both.
@@ -276,12 +289,13 @@ def _load_model(
     path = models.find_model(name)
     yield core.Progress(0, 0, f"loading the model {path.stem}")
     network = models.load_model(path)
-    comparison = yield from compare_with_training_area(
+    unlike, distances = yield from compare_with_training_area(
         source, network, run.options, wants_map=wants_map
     )
+    explained_percent = yield from compare_detail(source, network, path, run.options)
     yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
     provenance = yield from _create_provenance(run, network, path)
-    return network, notes, provenance, comparison
+    return network, notes, provenance, (unlike, distances, explained_percent)
 
 
 def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]:
@@ -312,10 +326,9 @@ def compare_with_training_area(
     requesting a map is then an error.
     """
     card = model.card
-    focus = analysis.Falloff.from_model_card(card.training)
     place = analysis.BlockFeatures.from_model_card(card.training)
-    if focus is not None or is_instrument_model(card.model_dump()):
-        sentence = images.create_focus_warning(source, focus, card.name)
+    if is_instrument_model(card.model_dump()):
+        sentence = images.create_focus_warning(source)
         if sentence is not None:
             core.warn(sentence)
     if place is None and not wants_map:
@@ -332,6 +345,52 @@ def compare_with_training_area(
             "image-unfamiliar",
         )
     return percent, _create_distance_map(far, source, shape) if wants_map else None
+
+
+_WINDOWS = 6  # along an axis; chosen: seconds, and a standard error of 1 %
+_EDGE_PX = 48  # of a window, where a network lacks context
+
+
+def compare_detail(
+    source: core.Micrograph,
+    model: "models.LoadedModel",
+    path: Path,
+    options: EnhanceOptions,
+) -> core.Job[float | None]:
+    """Measure how much of the finest detail of an image its enhanced version explains.
+
+    In percent; None for models that do not record it, and for images that are too
+    small. Warns if it is less than on the part of the training area that was held out.
+    """
+    place = analysis.ExplainedDetail.from_model_card(model.card.training)
+    if place is None:
+        return None
+    field, scaling = inference.prepare_model_input(source, model, options)
+    block = analysis.get_detail_side(place.cut_off_px)
+    side, starts = block + 2 * _EDGE_PX, []
+    for length in field.input.shape:
+        count = min(_WINDOWS, max(0, 2 * (length - side) // block + 1))
+        starts.append(np.linspace(0, length - side, count).round().astype(int).tolist())
+    windows, corners = [], list(itertools.product(*starts))
+    for number, corner in enumerate(corners):
+        yield core.Progress(number, len(corners), "comparing with the training field")
+        box = core.Box.from_shape((side, side), corner)
+        window = np.asarray(core.read_box(field.input, box), np.float32)
+        if np.isfinite(window).all():
+            windows.append((window - scaling.low) / (scaling.high - scaling.low or 1.0))
+    light_weights = models.load_training_networks(path)
+    found = training.explain_detail(model, light_weights, windows)
+    if found is None:
+        return None
+    if found.is_below(place):
+        core.warn(
+            f"{model.card.name} explains only {100 * found.share:.0f} % of the finest "
+            f"detail of {source.name}, {100 * place.share:.0f} % on the area that it "
+            "was trained on: focus or instrument differ, which may cost several "
+            "decibels. Scan at that focus, or train a model on an area of the image.",
+            "image-unfamiliar",
+        )
+    return 100 * found.share
 
 
 def _measure_distances(

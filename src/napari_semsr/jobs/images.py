@@ -835,24 +835,14 @@ def write_map(
     return None
 
 
-def create_focus_warning(
-    image: core.Micrograph, place: Falloff | None = None, model: str = ""
-) -> core.Message | None:
-    """Return a warning if a scan is out of focus by more than the depth of focus.
-
-    `place`: falloff of fine detail in the area that `model` was trained on, if known.
-    """
+def create_focus_warning(image: core.Micrograph) -> core.Message | None:
+    """Return a warning if a scan is out of focus by more than the depth of focus."""
     falloff = Falloff.from_image(image)
-    if falloff is None or not falloff.is_out_of_focus(place):
+    if falloff is None or not falloff.is_out_of_focus():
         return None
-    less = (
-        "than light shows at sharp edges"
-        if place is None
-        else f"than the area that {model} was trained on"
-    )
     return core.Message(
-        f"{image.name} has less fine detail {less}, as if out of focus by more than "
-        "the depth of focus: scan the sample in focus, or at several heights (a "
-        "focal series), which Stitch combines into one mosaic.",
+        f"{image.name} has less fine detail than light shows at sharp edges, as if out "
+        "of focus by more than the depth of focus: scan the sample in focus, or at "
+        "several heights (a focal series), which Stitch combines into one mosaic.",
         "out-of-focus",
     )

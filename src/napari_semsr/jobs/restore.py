@@ -88,7 +88,7 @@ METHOD_CALLED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoredFile(verb.ImageResult):
+class RestoredFile(images.ImageResult):
     """Result of a restoration.
 
     `parameters` are those of the method: the blur, the noise, iterations, the halo,

@@ -162,7 +162,7 @@ class MicroscopeOptions(core.Options):
         if self.optics == "gaussian":
             return None
         na = self.numerical_aperture
-        return core.compute_optical_cut_off_nm(self.wavelength_nm, na)
+        return self.wavelength_nm / (2 * na)
 
     @property
     def fwhm_nm(self) -> float:

@@ -4,6 +4,7 @@ from .place import (
     AreaImages as AreaImages,
     AreaOptions as AreaOptions,
     AreaProgress as AreaProgress,
+    explain_detail as explain_detail,
     fit_area as fit_area,
     load_area_state as load_area_state,
     save_area_state as save_area_state,

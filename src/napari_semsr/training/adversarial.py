@@ -46,10 +46,8 @@ def generator_loss(
     if real is None:
         msg = "the relativistic loss needs the scores of real images, got none"
         raise ValueError(msg)
-    both = _compute_cross_entropy(fake - real.mean(), 1.0) + _compute_cross_entropy(
-        real - fake.mean(), 0.0
-    )
-    return factor * both / 2
+    above = _compute_cross_entropy(fake - real.mean(), 1.0)
+    return factor * (above + _compute_cross_entropy(real - fake.mean(), 0.0)) / 2
 
 
 def discriminator_loss(
@@ -59,12 +57,10 @@ def discriminator_loss(
     if kind == "least-squares":
         return factor * ((real - 1).square().mean() + fake.square().mean())
     if kind == "cross-entropy":
-        return factor * (
-            _compute_cross_entropy(real, 1.0) + _compute_cross_entropy(fake, 0.0)
-        )
-    both = _compute_cross_entropy(real - fake.mean(), 1.0) + _compute_cross_entropy(
-        fake - real.mean(), 0.0
-    )
+        above, below = real, fake
+    else:
+        above, below = real - fake.mean(), fake - real.mean()
+    both = _compute_cross_entropy(above, 1.0) + _compute_cross_entropy(below, 0.0)
     return factor * both
 
 
@@ -153,11 +149,8 @@ class AdversarialLearner(Learner, ABC):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return two Adam optimisers, one for generators, one for discriminators."""
-        share = self.gan.discriminator_rate
-        return [
-            self.create_adam(self.generators()),
-            self.create_adam(self.discriminators(), share),
-        ]
+        judges = self.create_adam(self.discriminators(), self.gan.discriminator_rate)
+        return [self.create_adam(self.generators()), judges]
 
 
 class ImageBuffer(nn.Module):
@@ -185,21 +178,19 @@ class ImageBuffer(nn.Module):
         if not size:
             return fresh
         rng = np.random.default_rng([self.seed, step])
-        exchanged_images = []
+        exchanged_images = list(fresh)
         stored_count = int(self.count) if self._count is None else self._count
-        for image in fresh:
+        for number, image in enumerate(fresh):
             if stored_count < size:
                 self.images[stored_count] = image
                 self.count += 1
                 stored_count += 1
-                exchanged_images.append(image)
                 continue
             place = int(rng.integers(size))
             if rng.random() < 0.5:
-                exchanged_images.append(self.images[place].to(image.dtype).clone())
+                stored_image = self.images[place].to(image.dtype).clone()
+                exchanged_images[number] = stored_image
                 self.images[place] = image
-            else:
-                exchanged_images.append(image)
         self._count = stored_count
         return torch.stack(exchanged_images)
 
@@ -230,8 +221,8 @@ class PairedGan(AdversarialLearner):
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
         self.history = ImageBuffer(gan.history, (channels, side, side), recipe.seed)
-        loss_weights = [gan.adversarial_weight, gan.content_weight, 0.0]
-        self.register_buffer("weights", torch.tensor(loss_weights))
+        weights = [gan.adversarial_weight, gan.content_weight, 0.0]
+        self.register_buffer("weights", torch.tensor(weights))
         self.register_buffer("term_sums", torch.zeros(3))
         self.register_buffer("recent", torch.zeros(3))
         self._output: Tensor | None = None
@@ -252,22 +243,16 @@ class PairedGan(AdversarialLearner):
             return content
         kind, factor = self.gan.adversarial, self.gan.generator_factor
         with freeze_weights(self.judge_of_high):
-            fake = self.judge_of_high(
-                self._get_discriminator_input(low, output)
-            ).float()
-            real: Tensor | None = None
+            fake, real = self._compute_score(low, output), None
             if kind == "relativistic":
-                real = self.judge_of_high(
-                    self._get_discriminator_input(low, high)
-                ).float()
+                real = self._compute_score(low, high)
         with self.full_precision():
             adversarial = generator_loss(kind, fake, real, factor=factor)
-        shares, gan_steps = self.gan.shares, step - self.gan.content_only_steps
-        rough = content.new_zeros(())
-        if shares is not None:  # otherwise it has no weight
-            with self.full_precision():
+            shares, rough = self.gan.shares, content.new_zeros(())
+            if shares is not None:  # otherwise it has no weight
                 rough = total_variation(output.float())
         parts = torch.stack((adversarial, content, rough))
+        gan_steps = step - self.gan.content_only_steps
         if shares is not None and gan_steps < self.gan.calibration_steps:  # then fixed
             self.term_sums += parts.detach()
             means = (self.term_sums / (gan_steps + 1)).clamp_min(_LEAST)
@@ -289,10 +274,12 @@ class PairedGan(AdversarialLearner):
         output = high if self._output is None else self._output
         real = self._get_discriminator_input(low, high)
         fake = self._get_discriminator_input(low, output)
-        old_and_new = self.history.swap_images(fake.float(), step)
-        return compute_discriminator_step_loss(
-            self.judge_of_high, real, old_and_new, self.gan
-        )
+        fake = self.history.swap_images(fake.float(), step)
+        return compute_discriminator_step_loss(self.judge_of_high, real, fake, self.gan)
+
+    def _compute_score(self, low: Tensor, image: Tensor) -> Tensor:
+        score: Tensor = self.judge_of_high(self._get_discriminator_input(low, image))
+        return score.float()
 
     def _get_discriminator_input(self, low: Tensor, image: Tensor) -> Tensor:
         if not self.gan.conditional:

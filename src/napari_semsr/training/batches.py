@@ -70,7 +70,6 @@ class SceneCache(NamedTuple):
     log_gain: Float32Array | None  # (N, H / 16, W / 16)
     airlight: Float32Array | None  # (N,)
     faults: Float32Array | None  # (N, 9)
-    spread: Float32Array | None  # (N, 49, 49)
 
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
@@ -106,16 +105,10 @@ def _create_bank(recipe: Recipe, scale: int, folder: Path, report: Report) -> No
     partial_folder = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
     try:
         partial_folder.mkdir(parents=True, exist_ok=True)
-        _write_scenes(
-            partial_folder,
-            _create_scene_dataset(recipe, scale),
-            count,
-            recipe.workers,
-            report,
-        )
-        (partial_folder / _MARK).write_text(
-            json.dumps({"count": count}), encoding="utf-8"
-        )
+        source = _create_scene_dataset(recipe, scale)
+        _write_scenes(partial_folder, source, count, recipe.workers, report)
+        mark = json.dumps({"count": count})
+        (partial_folder / _MARK).write_text(mark, encoding="utf-8")
         if folder.exists():  # made by another run meanwhile
             return
         move(partial_folder, folder)
@@ -240,15 +233,6 @@ class BlockBatches(_RandomBatches[SurveyBatch]):
         return SurveyBatch(*(torch.from_numpy(a[numbers]) for a in self.arrays))
 
 
-class PatchSelection(NamedTuple):
-    """Scenes and patch corners of a batch: S scenes with P patches each."""
-
-    low: NDArray[np.int64]  # (S,) numbers of the degraded scenes
-    high: NDArray[np.int64]  # (S,) of the clear ones; other scenes if unpaired
-    corners: NDArray[np.int64]  # (S, P, 2) in the degraded scenes
-    high_corners: NDArray[np.int64]  # (S, P, 2) in the clear ones
-
-
 class CachedBatches(_RandomBatches[SceneBatch | Patches]):
     """Random batches of cached scenes, held on the training GPU if they fit."""
 
@@ -275,12 +259,21 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
 
     def sample_batch(self, step: int) -> SceneBatch | Patches:
         """Sample the batch of a step for the recipe's kind of training."""
-        numbers, others, corners, high_corners = self.select_patches(step)
+        data = self.recipe.data
+        rng, numbers = self.sample_scenes(step)
+        last = self.low.shape[-1] - data.patch_px
+        many = (self.per_step, data.patches_per_scene, 2)
+        corners = high_corners = rng.integers(0, last + 1, many)
+        others = numbers
+        if self.recipe.is_unpaired:  # clear patches of other scenes
+            others = numbers + rng.integers(1, max(self.count, 2), self.per_step)
+            others %= self.count
+            high_corners = rng.integers(0, last + 1, many)
         low = self._select_scenes(self.low, numbers)
         high = self._select_scenes(self.high, others)
         if self.rest:
             there = to_device(numbers, self.device)
-            noiseless, log_gain, airlight, faults, spread = (
+            noiseless, log_gain, airlight, faults = (
                 part[there].float() for part in self.rest
             )
             return SceneBatch(
@@ -290,28 +283,11 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
                 log_gain[:, None],
                 airlight.reshape(-1, 1),
                 faults,
-                spread,
                 torch.from_numpy(corners),
             )
         if self.recipe.is_unpaired:
             high = normalise_scenes(high)
-        side = self.recipe.data.patch_px
-        return Patches.cut_batch(low, high, corners, high_corners, side)
-
-    def select_patches(self, step: int) -> PatchSelection:
-        """Sample the scenes and the corners of the patches of a step."""
-        data = self.recipe.data
-        rng, numbers = self.sample_scenes(step)
-        last = self.low.shape[-1] - data.patch_px
-        many = (self.per_step, data.patches_per_scene, 2)
-        corners = rng.integers(0, last + 1, many)
-        if not self.recipe.is_unpaired:
-            return PatchSelection(numbers, numbers, corners, corners)
-        other_numbers = numbers + rng.integers(1, max(self.count, 2), self.per_step)
-        high_corners = rng.integers(0, last + 1, many)
-        return PatchSelection(
-            numbers, other_numbers % self.count, corners, high_corners
-        )
+        return Patches.cut_batch(low, high, corners, high_corners, data.patch_px)
 
     def _select_scenes(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         return scenes[to_device(numbers, self.device)].float()[:, None]
@@ -328,13 +304,12 @@ class MixedBatches(_RandomBatches[Patches]):
         process: int,
         of: int,
     ) -> None:
-        super().__init__(
-            recipe, simulated_batches.first_step, process, simulated_batches.count
-        )
-        self.scenes, self.items = simulated_batches, StoredPatchDataset(recipe, scale)
+        scenes = simulated_batches
+        super().__init__(recipe, scenes.first_step, process, scenes.count)
+        self.scenes, self.items = scenes, StoredPatchDataset(recipe, scale)
         self.process, self.of = process, of
-        simulated_count = simulated_batches.per_step * recipe.data.patches_per_scene
-        self.pairs_per_step = max(1, recipe.batch - simulated_count)
+        scene_patches = scenes.per_step * recipe.data.patches_per_scene
+        self.pairs_per_step = max(1, recipe.batch - scene_patches)
 
     def sample_batch(self, step: int) -> Patches:
         """Sample the batch of a step: patches of scenes, then patches of the store."""
@@ -388,12 +363,9 @@ class TrainingData(lightning.LightningDataModule):
             cache = SceneCache.open(recipe, self.scale, self.report)
             if not has_stores:
                 return CachedBatches(cache, recipe, self.first_step, number, device)
-            many = max(1, round(data.drawn * recipe.batch))
-            some = recipe.replace(batch=many)
-            simulated_batches = CachedBatches(
-                cache, some, self.first_step, number, device
-            )
-            return MixedBatches(simulated_batches, recipe, self.scale, number, of)
+            some = recipe.replace(batch=max(1, round(data.drawn * recipe.batch)))
+            scenes = CachedBatches(cache, some, self.first_step, number, device)
+            return MixedBatches(scenes, recipe, self.scale, number, of)
         per_step = max(1, recipe.batch // (1 if has_stores else data.patches_per_scene))
         first, end = (
             steps * per_step * of

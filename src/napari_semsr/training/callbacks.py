@@ -25,23 +25,15 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor, nn
 
-from napari_semsr import models
-from napari_semsr.core import (
-    DB,
-    Cancelled,
-    FloatPair,
-    Progress,
-    SemsrError,
-    digest_path,
-)
-from napari_semsr.io import read_text, write_csv
+from napari_semsr import core, models
+from napari_semsr.io import read_text, write, write_csv
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.cycle_gan import EXPECTED_GAIN
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.run_folder import NETWORKS, RunFolder
+from napari_semsr.training.run_folder import NETWORKS, PREVIEW, RunFolder
 from napari_semsr.training.scenes import INSTRUMENTS
-from napari_semsr.training.validation import PERCENTILES
+from napari_semsr.training.validation import PERCENTILES, create_preview
 
 _READ_EVERY_S = 0.2  # chosen: as fast as a person can read
 
@@ -89,16 +81,16 @@ def _get_step(columns: Sequence[str], row: Sequence[str]) -> float:
 
 
 _NAMES = {
-    "gain_db": f"gain {{:+.2f}} {DB}",
-    EXPECTED_GAIN: f"expected gain {{:+.2f}} {DB}",
+    "gain_db": f"gain {{:+.2f}} {core.DB}",
+    EXPECTED_GAIN: f"expected gain {{:+.2f}} {core.DB}",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
-    "hidden_db": f"{{:+.2f}} {DB} on masked pixels",
+    "hidden_db": f"{{:+.2f}} {core.DB} on masked pixels",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class StepReport(Progress):
+class StepReport(core.Progress):
     """Progress of a training run."""
 
     loss: float = field(kw_only=True)  # of the last step
@@ -129,7 +121,7 @@ class Recorder(Callback):
         with suppress(ModuleNotFoundError):  # without TensorBoard
             loggers = [TensorBoardLogger(folder.path, name="", version="board")]
         self.metrics = MetricsLogger(folder.path, loggers)
-        self.reports: queue.Queue[Progress] = queue.Queue()
+        self.reports: queue.Queue[core.Progress] = queue.Queue()
         self.stop = threading.Event()
         self.begin: Callable[[], None] = lambda: None
         self._has_started = False
@@ -139,8 +131,8 @@ class Recorder(Callback):
     def report_scenes(self, scene_count: int, count: int) -> None:
         """Report progress in simulating scenes; raise `Cancelled` if asked to stop."""
         if self.stop.is_set():
-            raise Cancelled
-        self.reports.put(Progress(scene_count, count, "simulating scenes"))
+            raise core.Cancelled
+        self.reports.put(core.Progress(scene_count, count, "simulating scenes"))
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Evaluate the initial model of a supervised run, as the baseline."""
@@ -178,11 +170,10 @@ class Recorder(Callback):
         ):
             module.check_weights()
             self._save_state(trainer)
-        patience, best = self.recipe.early_stop, self.best.get("step", step)
-        patience_steps = (
-            None if patience is None else patience * self.recipe.validate_every
-        )
-        stale = patience_steps is not None and step - best >= patience_steps
+        stale, patience = False, self.recipe.early_stop
+        if patience is not None:
+            since = step - self.best.get("step", step)
+            stale = since >= patience * self.recipe.validate_every
         if is_stopped or schedule_step >= last or _broadcast_value(trainer, stale):
             trainer.should_stop = True
         measure = EXPECTED_GAIN if EXPECTED_GAIN in self.best else self.recipe.measure
@@ -207,9 +198,7 @@ class Recorder(Callback):
             self._save_state(trainer)
             return
         step, figures = trainer.global_step, module.validate_pairs()
-        measure: str = (
-            EXPECTED_GAIN if EXPECTED_GAIN in figures else self.recipe.measure
-        )
+        measure = EXPECTED_GAIN if EXPECTED_GAIN in figures else self.recipe.measure
         terms = {name: float(value) for name, value in module.terms.items()}
         with self.folder.convert_save_errors():
             self.metrics.log({"step": step, "loss": loss, **figures, **terms})
@@ -219,7 +208,7 @@ class Recorder(Callback):
                 f"The {measure} of the held-out pairs is NaN at step {step}; check the "
                 "validation pairs for NaN pixels."
             )
-            raise SemsrError(msg, code="score-not-finite")
+            raise core.SemsrError(msg, code="score-not-finite")
         better = value == math.inf or value > self.best.get(measure, -math.inf)
         # pixel errors are lowest before the discriminators contribute, so that the best
         # model would otherwise never be one trained with them
@@ -234,7 +223,11 @@ class Recorder(Callback):
             )
         self._save_state(trainer)
         with self.folder.convert_save_errors():
-            self.folder.write_preview(module.best_network, module.validator.pairs)
+            preview = create_preview(
+                module.best_network, self.recipe, module.validator.pairs
+            )
+            if preview is not None:
+                write(preview, self.folder.path / PREVIEW, overwrite=True)
 
     def _save_best_model(
         self,
@@ -272,9 +265,8 @@ def create_model_card(
 ) -> models.ModelCard:
     """Create the model card of a trained network, without local folder names."""
     stride = int(getattr(network, "stride", 1))
-    probe_result = probe_architecture(
-        recipe.architecture, yaml.safe_dump(recipe.architecture_options)
-    )
+    options = yaml.safe_dump(recipe.architecture_options)
+    probe_result = probe_architecture(recipe.architecture, options)
     return models.ModelCard(
         name=recipe.name,
         architecture=recipe.architecture,
@@ -299,7 +291,7 @@ def create_model_card(
     )
 
 
-_digest = functools.lru_cache(maxsize=1024)(digest_path)
+_digest = functools.lru_cache(maxsize=1024)(core.digest_path)
 """Cached file digest, computed once for all models that a run saves."""
 
 
@@ -307,10 +299,8 @@ def _list_training_data(recipe: Recipe) -> list[object]:
     """List the images and areas that a model and its starting model were trained on."""
     sources: list[Any] = []
     if recipe.start_from is not None:
-        training = models.read_card(
-            models.resolve_model_path(recipe.start_from)
-        ).training
-        sources += training.get("learnt_from", [])
+        start = models.read_card(models.resolve_model_path(recipe.start_from))
+        sources += start.training.get("learnt_from", [])
     if recipe.data.pairs is not None and not recipe.is_blind_spot:
         pairs = open_pairs(Path(recipe.data.pairs)).list_training_images()
         sources += [entry for entry in pairs if entry not in sources]
@@ -331,7 +321,7 @@ def _list_training_data(recipe: Recipe) -> list[object]:
     return sources
 
 
-def _get_training_pixel_size(recipe: Recipe) -> FloatPair | None:
+def _get_training_pixel_size(recipe: Recipe) -> core.FloatPair | None:
     """Return the pixel size of the training data, or None if it is not unique."""
     if recipe.data.pairs is None:
         instruments = (INSTRUMENTS.get(name) for name in recipe.data.sources)
@@ -339,16 +329,13 @@ def _get_training_pixel_size(recipe: Recipe) -> FloatPair | None:
         pixel = pixels.pop() if len(pixels) == 1 else None
         return None if pixel is None else (pixel, pixel)
     # that of LOW, if the model it started from states a pixel size
-    start = recipe.start_from
-    before = (
-        None
-        if start is None
-        else models.read_card(models.resolve_model_path(start)).pixel_size_nm
-    )
+    if recipe.start_from is None:
+        return None
+    start = models.read_card(models.resolve_model_path(recipe.start_from))
     record = open_pairs(Path(recipe.data.pairs)).record
     fine = record.get("pixel_size_nm")
-    if before is None or fine is None:
-        return before
+    if start.pixel_size_nm is None or fine is None:
+        return start.pixel_size_nm
     pixel = float(fine) * int(record["scale"])
     return pixel, pixel
 

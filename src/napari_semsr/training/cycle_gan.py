@@ -8,7 +8,7 @@ of degraded images, since nothing would be trained by it.
 
 import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -29,7 +29,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import read
 from napari_semsr.models import build_discriminator, build_network
-from napari_semsr.pairing import PairStore
 from napari_semsr.simulation import create_gaussian_kernel
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
@@ -40,13 +39,13 @@ from napari_semsr.training.adversarial import (
 from napari_semsr.training.learner import PIXEL_LOSSES, freeze_weights
 from napari_semsr.training.patches import (
     open_pair_store,
-    scale_to_unit_range,
     stretch_contrast,
 )
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
 from napari_semsr.training.validation import (
     WHITE,
     ValidationPair,
+    read_stored_patches,
     restore_field,
 )
 
@@ -74,7 +73,6 @@ EXPECTED_GAIN = "expected_gain_db"
 _BLOCK_PX = 128
 _RINGS = 24  # over half a cycle per pixel: 2.7 frequencies of a block wide
 _PATCH_PX, _PATCHES, _VIEWS = 7, 400, 64
-_MOST = 64  # fields of each kind
 _TINY = 1e-12  # added to the power of a constant field
 _SEED = 3
 
@@ -99,21 +97,11 @@ def collect_unpaired_fields(
     if store.is_paired:
         return []
     name = "validation" if store.counts["validation"] else "train"
-    return [(_read_patches(store, name, 0), _read_patches(store, name, 1))]
-
-
-def _read_patches(store: PairStore, name: str, side: int) -> list[FloatArray]:
-    """Read up to 64 patches of one kind, evenly spaced."""
-    array = store.get_arrays(name)[side]
-    count = int(array.shape[0])
-    numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST)).round())
-    return [
-        WHITE
-        * scale_to_unit_range(
-            np.asarray(array[n]), store.get_ranges(name, n)[side]
-        ).astype(float)
-        for n in numbers.astype(int).tolist()
-    ]
+    low, high = (
+        [WHITE * patch.astype(float) for patch in read_stored_patches(store, name, n)]
+        for n in (0, 1)
+    )
+    return [(low, high)]
 
 
 def create_unpaired_fields(pairs: Sequence[ValidationPair]) -> list[Fields]:
@@ -252,12 +240,8 @@ def create_kernel(options: KernelOptions) -> Float32Array:
     """Create or read a kernel (N, M) with odd sides, normalised to a sum of 1."""
     if options.file is None:
         kernel = create_gaussian_kernel(options.sigma_px, options.size_px)
-    else:
-        kernel = _read_kernel(Path(options.file))
-    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
-
-
-def _read_kernel(path: Path) -> FloatArray:
+        return np.asarray(kernel / kernel.sum(), dtype=np.float32)
+    path = Path(options.file)
     try:
         if path.suffix == ".npy":
             contents = io.BytesIO(read_bytes(path, _LARGEST_FILE))
@@ -277,7 +261,7 @@ def _read_kernel(path: Path) -> FloatArray:
             f"{path.name}."
         )
         raise ReadError(msg, code="kernel-invalid")
-    return np.asarray(kernel)
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 class Blur(nn.Module):
@@ -364,11 +348,12 @@ def _apply_blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
     padded_image = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
     with torch.autocast(x.device.type, enabled=False):
         blurred_image: Tensor = functional.conv2d(padded_image.float(), kernel)
-    return (
-        blurred_image + noise * torch.randn_like(blurred_image)
-        if noise
-        else blurred_image
-    )
+    return _add_noise(blurred_image, noise)
+
+
+def _add_noise(image: Tensor, noise: float) -> Tensor:
+    """Add Gaussian noise of a standard deviation; 0 draws no random numbers."""
+    return image + noise * torch.randn_like(image) if noise else image
 
 
 Way = tuple[Tensor, Tensor, Tensor | None]
@@ -389,6 +374,10 @@ def freeze_running_statistics(network: nn.Module) -> Iterator[None]:
             norm.momentum = rate
 
 
+def _sum(losses: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(losses)).sum()
+
+
 class CycleGan(AdversarialLearner):
     """Adversarial, cycle, identity and edge losses of two generators of scale 1."""
 
@@ -404,28 +393,22 @@ class CycleGan(AdversarialLearner):
             )
             raise OptionError(msg, code="model-unsuitable")
         gan, side = self.gan, recipe.data.patch_px
+        self.back: nn.Module
+        if gan.kernel:
+            self.back = create_blur(gan.kernel, side)
+        else:
+            architecture = gan.back_architecture or recipe.architecture
+            options = gan.back_options or recipe.architecture_options
+            self.back = build_network(architecture, options)
         has_kernel = gan.kernel is not None and not gan.kernel.learnt
-        names = ["high"] if has_kernel else ["high", "low"]
-        self.back: nn.Module = (
-            create_blur(gan.kernel, side)
-            if gan.kernel
-            else build_network(
-                gan.back_architecture or recipe.architecture,
-                gan.back_options or recipe.architecture_options,
+        self.judges, self.histories = nn.ModuleDict(), nn.ModuleDict()
+        for stream, name in enumerate(["high"] if has_kernel else ["high", "low"]):
+            self.judges[name] = build_discriminator(
+                gan.discriminator, gan.discriminator_options
             )
-        )
-        discriminator = gan.discriminator, gan.discriminator_options
-        self.judges = nn.ModuleDict(
-            {n: build_discriminator(*discriminator) for n in names}
-        )
-        self.histories = nn.ModuleDict(
-            {
-                name: ImageBuffer(
-                    gan.history, (1, side, side), 2 * recipe.seed + stream
-                )
-                for stream, name in enumerate(names)
-            }
-        )
+            self.histories[name] = ImageBuffer(
+                gan.history, (1, side, side), 2 * recipe.seed + stream
+            )
         self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
         self._outputs: dict[str, Tensor] = {}
         self.start: Blur | None = None
@@ -467,18 +450,17 @@ class CycleGan(AdversarialLearner):
         self._outputs = {"high": clear.detach(), "low": coarse.detach()}
         partly_detached = torch.lerp(coarse.detach(), coarse, self.gan.back_share)
         with freeze_running_statistics(self.generators()):
-            back_low = self.back(self._add_noise(clear))
-            back_high = self.network(self._add_noise(partly_detached))
+            back_low = self.back(_add_noise(clear, self.gan.cycle_noise))
+            back_high = self.network(_add_noise(partly_detached, self.gan.cycle_noise))
         outputs = {"high": clear, "low": coarse}
         with freeze_weights(self.judges):
-            scores = [
-                judge(outputs[name]).float() for name, judge in self.judges.items()
-            ]
+            scores = [judge(outputs[name]) for name, judge in self.judges.items()]
         with self.full_precision():
             kind = self.gan.adversarial
             factor = self.gan.generator_factor * self.gan.adversarial_weight
-            parts = [generator_loss(kind, score, factor=factor) for score in scores]
-        adversarial = torch.stack(parts).sum()
+            adversarial = _sum(
+                generator_loss(kind, score.float(), factor=factor) for score in scores
+            )
         ways = (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
         return self._sum_losses(low, high, *ways, adversarial=adversarial)
 
@@ -486,39 +468,26 @@ class CycleGan(AdversarialLearner):
         self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor
     ) -> Tensor:
         """Sum and record the loss terms, including that of a trainable blur."""
-        gan = self.gan
-        kept_ways = [
-            (back, original, image)
-            for back, original, image in ways
-            if image is not None
-        ]
+        gan, terms = self.gan, dict[str, Tensor]()
         same = PIXEL_LOSSES[gan.identity]
         round_trip = cycle_ssim_loss if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
+        kept = [(b, s, image.float()) for b, s, image in ways if image is not None]
         with self.full_precision():
-            parts = {
-                "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
-                "identity": (
-                    gan.identity_weight,
-                    [same(image.float(), original) for _, original, image in kept_ways],
-                ),
-                "edge": (
-                    gan.edge_weight,
-                    [
-                        edge_loss(back, image.float(), gan.edge_operator)
-                        for back, _, image in kept_ways
-                    ],
-                ),
-            }
-            terms = {
-                name: weight * torch.stack(term).sum()
-                for name, (weight, term) in parts.items()
-                if weight and term
-            }
+            if gan.cycle_weight:
+                losses = (round_trip(back, original) for back, original, _ in ways)
+                terms["cycle"] = gan.cycle_weight * _sum(losses)
+            if gan.identity_weight and kept:
+                losses = (same(image, original) for _, original, image in kept)
+                terms["identity"] = gan.identity_weight * _sum(losses)
+            if gan.edge_weight and kept:
+                operator = gan.edge_operator
+                losses = (edge_loss(back, image, operator) for back, _, image in kept)
+                terms["edge"] = gan.edge_weight * _sum(losses)
             if isinstance(self.back, TrainableBlur):
                 terms["spectrum"] = self.back.spectrum_loss(low, high)
         terms |= more
         self.terms = {name: value.detach() for name, value in terms.items()}
-        return torch.stack(list(terms.values())).sum()
+        return _sum(terms.values())
 
     def compute_discriminator_loss(
         self, low: Tensor, high: Tensor, step: int
@@ -528,13 +497,11 @@ class CycleGan(AdversarialLearner):
         losses = []
         for name, judge in self.judges.items():
             history = cast("ImageBuffer", self.histories[name])
-            old_and_new = history.swap_images(self._outputs[name].float(), step)
+            fake = history.swap_images(self._outputs[name].float(), step)
             losses.append(
-                compute_discriminator_step_loss(
-                    judge, true[name], old_and_new, self.gan
-                )
+                compute_discriminator_step_loss(judge, true[name], fake, self.gan)
             )
-        return torch.stack(losses).sum()
+        return _sum(losses)
 
     def validate_pairs(self) -> dict[str, float]:
         """Evaluate on pairs, if available, and on unpaired images, if requested."""
@@ -562,10 +529,6 @@ class CycleGan(AdversarialLearner):
         output = generator(image)
         with freeze_running_statistics(generator):
             return output, generator(other)
-
-    def _add_noise(self, image: Tensor) -> Tensor:
-        noise = self.gan.cycle_noise
-        return image + noise * torch.randn_like(image) if noise else image
 
 
 # Loss terms on (B, C, H, W), grey values of 0 to 1. Where a paper's formula is

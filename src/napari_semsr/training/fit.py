@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr import core, models
+from napari_semsr.io import StoreLock
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.restoration import LinearFit, fit_linear_filter
 from napari_semsr.training.adversarial import PairedGan
@@ -54,6 +55,7 @@ _LEARNERS: dict[str, type[Learner]] = {
 }
 _LARGEST_PX = 2048  # of the patches that a recipe may ask for
 _BLOCK = 16  # channels
+_WORKERS_END_S = 15.0  # chosen: torch's workers check every 5 s if their parent lives
 _CPU = torch.device("cpu")
 _COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 _CHATTER = ("pytorch_lightning", "lightning_fabric")
@@ -98,7 +100,10 @@ def train(
     folder = RunFolder(run_dir, recipe)
     with _restore_environment(), folder.remove_empty_folders(), ExitStack() as stack:
         if first:
-            stack.enter_context(folder.lock(resume=resume))
+            # when resuming, workers of a killed run may still have to exit
+            patience_s = _WORKERS_END_S if resume else 0
+            lock = StoreLock(run_dir.resolve(), patience_s=patience_s)
+            stack.callback(lock.release)
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
         benchmarks = bool(torch.backends.cudnn.benchmark)  # Lightning does not reset it
@@ -114,8 +119,9 @@ def train(
                 recorder.begin = partial(folder.begin, inputs, resume=resume)
             state = folder.state_file if resume else None
             first_step = folder.read_step_count() if resume else 0
-            scale = _get_scale(network)
-            data = TrainingData(recipe, scale, first_step, recorder.report_scenes)
+            data = TrainingData(
+                recipe, _get_scale(network), first_step, recorder.report_scenes
+            )
             if recorder.stop.is_set():
                 raise core.Cancelled
             with _silence_lightning():
@@ -186,10 +192,9 @@ def _get_scale(network: nn.Module) -> int:
 
 def _check_patches(network: nn.Module, recipe: Recipe) -> None:
     """Raise an error if network, discriminator or store cannot use the patch size."""
-    scale, side = _get_scale(network), recipe.data.patch_px
+    side, stride = recipe.data.patch_px, int(getattr(network, "stride", 1))
     if recipe.data.pairs is not None:
-        open_pair_store(recipe, scale)
-    stride = int(getattr(network, "stride", 1))
+        open_pair_store(recipe, _get_scale(network))
     if side % stride:
         near = max(side // stride, 1) * stride
         msg = (
@@ -197,7 +202,7 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"{side}; use {near}."
         )
         raise core.OptionError(msg, code="patch-size-unsuitable")
-    check_discriminator_patches(recipe, scale, stride)
+    check_discriminator_patches(recipe, _get_scale(network), stride)
 
 
 def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None:
@@ -210,15 +215,16 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
     side, whole = recipe.data.patch_px, recipe.data.pairs is not None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
     shape = count, int(options.get("channels", 1))
-    if _can_process_patches(judge, shape, side * scale):
-        return
-    for larger in range(side + stride, _LARGEST_PX + 1, stride):
-        if _can_process_patches(judge, shape, larger * scale):
-            msg = (
-                f"The discriminator {name} is too deep for patch_px = {side}: use at "
-                f"least {larger}."
-            )
-            raise core.OptionError(msg, code="patch-size-unsuitable")
+    for larger in range(side, _LARGEST_PX + 1, stride):
+        if not _can_process_patches(judge, shape, larger * scale):
+            continue
+        if larger == side:
+            return
+        msg = (
+            f"The discriminator {name} is too deep for patch_px = {side}: use at "
+            f"least {larger}."
+        )
+        raise core.OptionError(msg, code="patch-size-unsuitable")
 
 
 def _can_process_patches(judge: nn.Module, shape: core.IntPair, side: int) -> bool:
@@ -496,11 +502,14 @@ def compare_models(
 ) -> Comparison | None:
     """Evaluate a trained model; save `network` instead if the model is worse."""
     # None without ground truth: no pairs, unpaired ones, or noisy images only
-    if recipe.data.pairs is None or recipe.is_blind_spot:
+    path = recipe.data.pairs
+    if path is None or recipe.is_blind_spot or not open_pairs(Path(path)).is_paired:
         return None
-    if not open_pairs(Path(recipe.data.pairs)).is_paired:
-        return None
-    scale = int(getattr(network, "scale", 1))
+    trained_model = models.load_model(str(model))
+    before = trained_model.card.training.get("comparison")
+    if before is not None:  # from a resumed run that brought no improvement
+        return Comparison(**before)
+    scale = _get_scale(network)
     store = open_pair_store(recipe, scale)
     name = "test" if store.counts["test"] else "validation"
     pairs = read_stored_pairs(store, name)
@@ -510,10 +519,6 @@ def compare_models(
     validator = Validator(
         pairs, cross_frc=True, margin=margin, shift_px=recipe.shift_px
     )
-    trained_model = models.load_model(str(model))
-    before = trained_model.card.training.get("comparison")
-    if before is not None:  # from a resumed run that brought no improvement
-        return Comparison(**before)
     networks: dict[str, nn.Module] = {
         "input": _BicubicUpsampling(scale),
         "linear filter": linear,
@@ -526,14 +531,16 @@ def compare_models(
     # with a discriminator the output should look like ground truth, not be close to it
     if recipe.start_from is not None and not recipe.is_adversarial:
         is_better = figures["trained"][measure] > figures["untouched"][measure]
-    rows = {
-        which: {figure: row[figure] for figure in _FIGURES if figure in row}
-        for which, row in figures.items()
-    }
-    start_name = None if recipe.start_from is None else Path(recipe.start_from).stem
-    off_nm, off_px = store.transform_error or (None, None)
     comparison = Comparison(
-        name, len(pairs), start_name, rows, is_better, off_nm, off_px
+        name,
+        len(pairs),
+        None if recipe.start_from is None else Path(recipe.start_from).stem,
+        {
+            which: {figure: row[figure] for figure in _FIGURES if figure in row}
+            for which, row in figures.items()
+        },
+        is_better,
+        *(store.transform_error or (None, None)),
     )
     card = trained_model.card
     if not is_better:
@@ -548,8 +555,8 @@ def compare_models(
                 "training": {**card.training, "learnt_from": learnt_from},
             }
         )
-    training_record = {**card.training, "comparison": asdict(comparison)}
-    card = card.model_copy(update={"training": training_record})
+    record = {**card.training, "comparison": asdict(comparison)}
+    card = card.model_copy(update={"training": record})
     models.save_model(model, trained_model.module if is_better else network, card)
     return comparison
 

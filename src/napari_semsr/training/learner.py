@@ -20,26 +20,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import (
-    NO_BLUR,
-    CheckpointError,
-    FloatArray,
-    IntPair,
-    OptionError,
-    RealArray,
-    SemsrError,
-    reshape_into_blocks,
-)
-from napari_semsr.models import (
-    SPREAD,
-    Gate,
-    Haze,
-    InformedRestorer,
-    dehaze,
-    get_memory_layout,
-    replace_blur,
-    to_device,
-)
+from napari_semsr import core, models
+from napari_semsr.training import validation
 from napari_semsr.training.patches import (
     Patches,
     crop_patches,
@@ -48,13 +30,6 @@ from napari_semsr.training.patches import (
 )
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import SceneBatch, SurveyBatch
-from napari_semsr.training.validation import (
-    WHITE,
-    ValidationPair,
-    Validator,
-    align_ground_truth,
-    read_stored_pairs,
-)
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -95,7 +70,7 @@ def _find_largest_grey_value(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.detach().abs().amax().float() for part in values]).amax()
 
 
-def _create_divergence_error(what: str, step: int, furthest: Tensor) -> SemsrError:
+def _create_divergence_error(what: str, step: int, furthest: Tensor) -> core.SemsrError:
     far = float(furthest)
     if math.isfinite(far) and far <= _USUAL_RANGES:
         why = "lower learning_rate and resume"
@@ -105,7 +80,7 @@ def _create_divergence_error(what: str, step: int, furthest: Tensor) -> SemsrErr
             "probably a hot pixel or a fill value. Remove it from the image, and cut "
             "the pairs again (`pairs()`)"
         )
-    return SemsrError(
+    return core.SemsrError(
         f"The {what} not finite at step {step}: {why}.", code="training-diverged"
     )
 
@@ -141,13 +116,13 @@ class Learner(lightning.LightningModule):
     spent: Tensor
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
     ) -> None:
         super().__init__()
         self._construction_time = time.monotonic()
         self.network = network
         self.recipe = recipe
-        self.validator = Validator(
+        self.validator = validation.Validator(
             pairs, cross_frc=recipe.cross_frc, shift_px=recipe.shift_px
         )
         self.terms: dict[str, Tensor] = {}
@@ -182,7 +157,7 @@ class Learner(lightning.LightningModule):
                 "The auxiliary networks of the model in start_from do not fit this "
                 f"recipe: {first}"
             )
-            raise CheckpointError(msg, code="weights-mismatch") from error
+            raise core.CheckpointError(msg, code="weights-mismatch") from error
 
     def on_train_start(self) -> None:
         """Start the clock, and set the learning rate and the weight memory layout."""
@@ -200,7 +175,7 @@ class Learner(lightning.LightningModule):
                 group["lr"] = rate * factor(scheduler.last_epoch)
         is_mixed = self._trainer is not None and self.trainer.precision == "bf16-mixed"
         if is_mixed or self.device.type != "cpu":
-            self.to(memory_format=get_memory_layout(self.device))
+            self.to(memory_format=models.get_memory_layout(self.device))
         if self.recipe.minutes is not None:
             self._start_s = self._construction_time - float(self.spent)
 
@@ -263,7 +238,7 @@ class Learner(lightning.LightningModule):
 
     def set_memory_layout(self, images: Tensor) -> Tensor:
         """Convert images (B, C, H, W) to the preferred memory layout of the device."""
-        return images.contiguous(memory_format=get_memory_layout(images.device))
+        return images.contiguous(memory_format=models.get_memory_layout(images.device))
 
     def check_weights(self) -> None:
         """Raise a `SemsrError` if weights are not finite, before they are saved."""
@@ -321,7 +296,7 @@ class SupervisedLearner(Learner):
     """Learner for supervised training of any network on pairs of patches."""
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
     ) -> None:
         module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(module, recipe, pairs)
@@ -337,7 +312,8 @@ class SupervisedLearner(Learner):
         with self.full_precision():
             output = prediction.float()
             loss = compare(
-                output, align_ground_truth(high, output, self.recipe.shift_px)
+                output,
+                validation.align_ground_truth(high, output, self.recipe.shift_px),
             )
         self.check_finite("loss is", loss, low, high)
         return loss
@@ -373,7 +349,7 @@ class MaskedImages(NamedTuple):
 
 
 def mask_pixels(
-    images: Tensor, every: int, reach: IntPair, rng: torch.Generator | None = None
+    images: Tensor, every: int, reach: core.IntPair, rng: torch.Generator | None = None
 ) -> MaskedImages:
     """Mask a random pixel in each cell of images (B, 1, H, W)."""
     rows, columns = (every + 2 * px for px in reach)
@@ -409,11 +385,11 @@ def mask_pixels(
     return MaskedImages(visible, there, around)
 
 
-def measure_correlation_range(fields: list[RealArray]) -> IntPair:
+def measure_correlation_range(fields: list[core.RealArray]) -> core.IntPair:
     """Measure the noise correlation range of a scan along rows and columns."""
     blocks = np.concatenate(
         [
-            reshape_into_blocks(field.astype(float), _BLOCK)
+            core.reshape_into_blocks(field.astype(float), _BLOCK)
             .swapaxes(1, 2)
             .reshape(-1, _BLOCK, _BLOCK)
             for field in fields
@@ -429,7 +405,7 @@ def measure_correlation_range(fields: list[RealArray]) -> IntPair:
     )
 
 
-def _compute_noise_correlation(blocks: FloatArray) -> FloatArray:
+def _compute_noise_correlation(blocks: core.FloatArray) -> core.FloatArray:
     """Return the median noise correlation along lines (N, Y, X) at each distance."""
     noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
     power = np.maximum((noise**2).mean((1, 2)), 1e-12)
@@ -441,7 +417,7 @@ def _compute_noise_correlation(blocks: FloatArray) -> FloatArray:
     )
 
 
-def _find_correlation_limit(excess: FloatArray) -> int:
+def _find_correlation_limit(excess: core.FloatArray) -> int:
     """Return the largest distance before the noise becomes uncorrelated."""
     return int(np.argmin(np.append(excess >= _NOISE_CORRELATION, False)))
 
@@ -450,11 +426,11 @@ class BlindSpotLearner(SupervisedLearner):
     """Learner that trains a network to predict masked pixels of noisy patches."""
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
     ) -> None:
         super().__init__(network, recipe, pairs)
         if recipe.hidden.reach is None and recipe.data.pairs is not None:
-            pairs = read_stored_pairs(open_pair_store(recipe, 1), "train")
+            pairs = validation.read_stored_pairs(open_pair_store(recipe, 1), "train")
         self.reach = recipe.hidden.reach or measure_correlation_range(
             [one.low for one in pairs]
         )
@@ -479,7 +455,9 @@ class BlindSpotLearner(SupervisedLearner):
         network.eval()
         for pair in self.validator.pairs:
             rows, columns = (n // stride * stride for n in pair.low.shape)
-            image = torch.from_numpy(pair.low[:rows, :columns] / WHITE).float()
+            image = torch.from_numpy(
+                pair.low[:rows, :columns] / validation.WHITE
+            ).float()
             masked_images = mask_pixels(
                 image.expand(_DRAWS, 1, -1, -1),
                 self.recipe.hidden.every_px,
@@ -520,7 +498,7 @@ _MIN_HAZE = 0.05  # haze that varies by less has little weight
 _HAZE_FLOOR = 0.02  # weight of a block without contrast
 
 
-def haze_loss(haze: Haze, scenes: SurveyBatch) -> Tensor:
+def haze_loss(haze: models.Haze, scenes: SurveyBatch) -> Tensor:
     """Return the error after haze correction relative to the error without it."""
     level = scenes.airlight[:, :, None, None]
     weight = scenes.contrast
@@ -545,7 +523,7 @@ def fault_loss(estimates: Tensor, faults: Tensor) -> Tensor:
     """Return the error of estimated faults (S, 9), in units of their usual spread."""
     is_known = torch.isfinite(faults)
     true = torch.where(is_known, faults, estimates.detach())
-    spread = to_device(torch.tensor(SPREAD), true.device)
+    spread = models.to_device(torch.tensor(models.SPREAD), true.device)
     error = functional.smooth_l1_loss(
         estimates / spread, true / spread, reduction="none"
     )
@@ -557,14 +535,14 @@ def fault_loss(estimates: Tensor, faults: Tensor) -> Tensor:
 class RestorerLearner(Learner):
     """Learner that randomly conditions the local part on true or estimated faults."""
 
-    network: InformedRestorer
+    network: models.InformedRestorer
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
     ) -> None:
-        if not isinstance(network, InformedRestorer):
+        if not isinstance(network, models.InformedRestorer):
             msg = "Training kind restorer requires the architecture informed."
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(module, recipe, pairs)
         self.sharpens = recipe.learns == "sharpener"
@@ -573,7 +551,7 @@ class RestorerLearner(Learner):
                 "learns: sharpener needs a network with a sharpener; set its widths in "
                 "the option sharpener of architecture informed."
             )
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         network.survey.requires_grad_(recipe.learns in ("all", "survey"))
         for part in (network.local, network.embed, network.tell):
             part.requires_grad_(recipe.learns in ("all", "local"))
@@ -628,15 +606,19 @@ class RestorerLearner(Learner):
             loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
             scenes = SceneBatch(*batch)
-            clear = dehaze(scenes.low, haze.drop_uncertain() if self.sharpens else haze)
+            clear = models.dehaze(
+                scenes.low, haze.drop_uncertain() if self.sharpens else haze
+            )
             if self.sharpens:
-                condition = replace_blur(estimated_faults, scenes.faults).clone()
+                condition = models.replace_blur(estimated_faults, scenes.faults).clone()
                 # widths as exact as a user may know them
-                wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
+                wide = (condition[:, _WIDTHS].exp() - core.NO_BLUR).clamp_min(0)
                 away = 1 + _WIDTH_ERROR * torch.randn(
                     len(condition), 1, device=condition.device
                 )
-                condition[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
+                condition[:, _WIDTHS] = (
+                    wide * away.clamp_min(0.5) + core.NO_BLUR
+                ).log()
                 planes, gate = self.network.stack_sharpening_planes(clear, condition)
             else:
                 # of each scene true, estimated or locally estimated faults, at random
@@ -652,7 +634,11 @@ class RestorerLearner(Learner):
         return loss
 
     def _compute_patch_loss(
-        self, scenes: SceneBatch, planes: Tensor, condition: Tensor, gate: Gate | None
+        self,
+        scenes: SceneBatch,
+        planes: Tensor,
+        condition: Tensor,
+        gate: models.Gate | None,
     ) -> Tensor:
         """Return the loss of the trained part on patches."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
@@ -667,7 +653,7 @@ class RestorerLearner(Learner):
         with self.full_precision():
             corrections = corrections.float()
             if gate is not None and self.network.sharpener is not None:
-                gates = Gate(*(part.repeat_interleave(many, 0) for part in gate))
+                gates = models.Gate(*(part.repeat_interleave(many, 0) for part in gate))
                 corrections = self.network.sharpener.limit_corrections(
                     corrections, planes, gates
                 )
@@ -679,28 +665,4 @@ class RestorerLearner(Learner):
             loss = loss + _LEVEL_WEIGHT * log_mse_loss(
                 level, torch.zeros_like(level), _LEVEL_FLOOR
             )
-            if self.recipe.data_weight > 0:
-                error = blur_error_image(quiet + blur - high, scenes.spread, many)
-                term = log_mse_loss(error, torch.zeros_like(error), _FINE_FLOOR)
-                loss = loss + self.recipe.data_weight * term
             return loss
-
-
-def blur_error_image(error: Tensor, spread: Tensor, many: int) -> Tensor:
-    """Blur an error image with the point-spread function of the microscope.
-
-    If output and ground truth agree after the blur, the output agrees with the optical
-    image. It is not compared with that image itself, which also shows what no SEM image
-    can explain: interference, the light lost at edges, a blur that depends on height.
-
-    `error` is (S many, 1, H, W), `spread` (S, K, K) for `many` patches each. Beyond the
-    patches the error is taken as zero.
-    """
-    sides = [n + spread.shape[-1] - 1 for n in error.shape[-2:]]
-    transfer = torch.fft.rfft2(spread, s=sides).repeat_interleave(many, 0)[:, None]
-    visible_error: Tensor = torch.fft.irfft2(
-        torch.fft.rfft2(error, s=sides) * transfer, s=sides
-    )
-    half = spread.shape[-1] // 2
-    rows, columns = (slice(half, half + n) for n in error.shape[-2:])
-    return visible_error[..., rows, columns]

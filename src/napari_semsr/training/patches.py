@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_semsr.core import (
-    Float32Array,
-    FloatPair,
-    ReadError,
-    RealArray,
-    ShapeError,
-    get_interpolation_dtype,
-    reshape_into_blocks,
-)
+from napari_semsr import core
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, SceneDataset
@@ -91,9 +83,9 @@ def flatten_scenes(batch: Patches) -> Patches:
     return Patches(low.flatten(0, 1), high.flatten(0, 1))
 
 
-def bin_pixels(image: NDArray[np.floating], scale: int) -> Float32Array:
+def bin_pixels(image: NDArray[np.floating], scale: int) -> core.Float32Array:
     """Average blocks of pixels, dropping incomplete blocks."""
-    blocks = reshape_into_blocks(image, scale)
+    blocks = core.reshape_into_blocks(image, scale)
     return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
 
 
@@ -126,7 +118,7 @@ class ScenePairDataset(Dataset[tuple[Tensor, Tensor]]):
         low, high = self.pair(place)
         return torch.from_numpy(low[None]), torch.from_numpy(high[None])
 
-    def pair(self, place: int) -> tuple[Float32Array, Float32Array]:
+    def pair(self, place: int) -> tuple[core.Float32Array, core.Float32Array]:
         """Return a degraded scene, and its ground truth with matching grey values."""
         source = self.choose_source(place)
         if source != _IMAGES:
@@ -141,7 +133,7 @@ class ScenePairDataset(Dataset[tuple[Tensor, Tensor]]):
         seed = [self.recipe.seed, place // _SCENES_PER_SAMPLE, _SOURCE]
         return str(np.random.default_rng(seed).choice(self.names, p=self.shares))
 
-    def unpaired_image(self, place: int) -> Float32Array:
+    def unpaired_image(self, place: int) -> core.Float32Array:
         """Return a clear image of another scene, with percentiles scaled to 0 and 1."""
         source = self.choose_source(place)
         if source != _IMAGES:
@@ -187,10 +179,12 @@ def _get_epoch_order(seed: int, epoch: int, stream: int, count: int) -> tuple[in
     return tuple(int(i) for i in rng.permutation(count))
 
 
-def scale_to_unit_range(patch: RealArray, grey: FloatPair) -> Float32Array:
+def scale_to_unit_range(
+    patch: core.RealArray, grey: core.FloatPair
+) -> core.Float32Array:
     """Scale a patch so that the percentiles of its image become 0 and 1."""
     low, high = grey
-    values = patch.astype(get_interpolation_dtype(patch.dtype)) - low
+    values = patch.astype(core.get_interpolation_dtype(patch.dtype)) - low
     return np.asarray(values / (high - low or 1.0), dtype=np.float32)
 
 
@@ -205,7 +199,7 @@ class StoredPatchDataset(Dataset[Patches]):
                 f"{self.store.path.name} contains unpaired patches, which require kind "
                 f"cycle-gan, got kind {recipe.kind}."
             )
-            raise ReadError(msg, code="pairs-not-matched")
+            raise core.ReadError(msg, code="pairs-not-matched")
         self.low, self.high = (
             array if array.size * array.dtype.itemsize > _IN_MEMORY else array[:]
             for array in self.store.get_arrays("train")
@@ -243,32 +237,27 @@ class StoredPatchDataset(Dataset[Patches]):
         return _get_epoch_order(self.recipe.seed, epoch, stream, count)[position]
 
     def _read_usable_patch(
-        self, side: Literal["low", "high"], number: int, grey: FloatPair
-    ) -> RealArray:
+        self, side: Literal["low", "high"], number: int, grey: core.FloatPair
+    ) -> core.RealArray:
         """Read a patch, or raise a `ReadError` naming its image if it is unusable."""
         patch = np.asarray((self.low if side == "low" else self.high)[number])
-        fault = code = None
-        if not np.isfinite(patch).all():
-            fault = "has NaN or infinite pixels"
-            code = "pixels-missing"
-        else:
-            away = np.abs(scale_to_unit_range(patch, grey))
-            if away.max() > _MAX_RANGES:
-                value = float(patch.ravel()[away.argmax()])
-                code = "values-too-large"
-                fault = (
-                    f"has a grey value of {value:g}, {away.max():.3g} times the range "
-                    "of its image, probably a fill value or a defect"
-                )
-        if fault is None:
+        away = np.abs(scale_to_unit_range(patch, grey))
+        if away.max() <= _MAX_RANGES:  # false if any is NaN
             return patch
+        code, fault = "pixels-missing", "has NaN or infinite pixels"
+        if np.isfinite(patch).all():
+            value, code = float(patch.ravel()[away.argmax()]), "values-too-large"
+            fault = (
+                f"has a grey value of {value:g}, {away.max():.3g} times the range "
+                "of its image, probably a fill value or a defect"
+            )
         image = self.store.get_image_name("train", side, number)
         made_of = f" (of {image})" if image else ""
         msg = (
             f"Pair {number} of {self.store.path.name}{made_of} {fault}. Correct the "
             "image and cut the pairs again (`pairs()`), which excludes fill values."
         )
-        raise ReadError(msg, code=code)
+        raise core.ReadError(msg, code=code)
 
 
 def open_pair_store(recipe: Recipe, scale: int) -> PairStore:
@@ -280,11 +269,11 @@ def open_pair_store(recipe: Recipe, scale: int) -> PairStore:
             f"A network of scale {scale} requires pairs of the same scale, got scale "
             f"{store_scale} in {store.path.name}; cut pairs with `scale={scale}`."
         )
-        raise ShapeError(msg, code="scale-mismatch")
+        raise core.ShapeError(msg, code="scale-mismatch")
     if side < recipe.data.patch_px:
         msg = (
             f"Patches in {store.path.name} must be at least patch_px = "
             f"{recipe.data.patch_px} px wide, got {side} px; lower data.patch_px."
         )
-        raise ShapeError(msg, code="patch-size-unsuitable")
+        raise core.ShapeError(msg, code="patch-size-unsuitable")
     return store

@@ -16,9 +16,9 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -30,16 +30,8 @@ from pydantic import Field
 from scipy import ndimage
 from torch import Tensor, nn
 
-from napari_semsr import core
-from napari_semsr.analysis import choose_gain, fit_gain_and_offset, split_frequencies
+from napari_semsr import analysis, core, models
 from napari_semsr.io import write_atomically
-from napari_semsr.models import (
-    ModelCard,
-    build_network,
-    get_memory_layout,
-    measure_effective_fields,
-    probe_network,
-)
 from napari_semsr.pairing import add_defects
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.learner import check_finite
@@ -159,7 +151,7 @@ class AreaProgress(core.Progress):
 # what a state, a result and a model card have of a training
 _RECORDED = (
     *("steps", "seconds", "curve"),
-    *("light_explained", "copies", "explained_percent"),
+    *("light_explained", "copies", analysis.EXPLAINED),
 )
 
 
@@ -186,9 +178,9 @@ class AreaFitResult:
     copies : int
         Copies with objects removed and added that it was trained on; 0 if too little of
         the optical image is explained.
-    explained_percent : float or None
-        The same in percent for the held-out optical image, predicted from the output of
-        the model.
+    explained : dict or None
+        `ExplainedDetail` of the held-out optical image, predicted from the output of
+        the model; None without a cut-off, or if nothing is held out.
     state : dict
         State that `fit_area` can resume.
     """
@@ -200,26 +192,26 @@ class AreaFitResult:
     curve: list[dict[str, object]]
     light_explained: float | None
     copies: int
-    explained_percent: float | None
-    state: dict[str, object] = field(repr=False)
+    explained: dict[str, Any] | None
+    state: dict[str, Any] = field(repr=False)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild the trained network from a saved state."""
-        network = build_network(ARCHITECTURE, {})
+        network = models.build_network(ARCHITECTURE, {})
         network.load_state_dict(state["averaged"])
         numbers = {name: state[name] for name in _RECORDED}
         levels = tuple(state["levels"])
         return cls(network=network.eval(), levels=levels, state=state, **numbers)
 
-    def create_card(self, name: str, **fields: Any) -> ModelCard:
+    def create_card(self, name: str, **fields: Any) -> models.ModelCard:
         """Create the model card; `fields` are additional fields of `ModelCard`."""
-        probe_result = probe_network(self.network, stride=2)
-        effective = measure_effective_fields(
+        probe_result = models.probe_network(self.network, stride=2)
+        effective = models.measure_effective_fields(
             self.network, stride=2, halo=probe_result.halo
         )
         training = {name: self.state[name] for name in (*_RECORDED, "options")}
-        return ModelCard(
+        return models.ModelCard(
             name=name,
             architecture=ARCHITECTURE,
             stride=2,
@@ -232,6 +224,54 @@ class AreaFitResult:
                 "training": {**training, **fields.get("training", {})},
             },
         )
+
+
+def explain_detail(
+    model: models.LoadedModel,
+    light_weights: Mapping[str, Tensor],
+    images: Iterable[core.RealArray],
+) -> analysis.ExplainedDetail | None:
+    """Measure how much of the finest detail of optical images a model explains.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Model trained by `fit_area`.
+    light_weights : mapping of str to torch.Tensor
+        Weights of the network from SEM to light that was trained with it.
+    images : iterable of (Y, X) numpy.ndarray
+        Optical images, in units of the range that the model receives; the block in the
+        middle of each is compared.
+
+    Returns
+    -------
+    ExplainedDetail or None
+        As in the training; None if the images are too small or the model states none.
+
+    Raises
+    ------
+    CheckpointError
+        If model card or weights are damaged.
+    """
+    place = analysis.ExplainedDetail.from_model_card(model.card.training)
+    if place is None:
+        return None
+    network = models.build_network(ARCHITECTURE, {}).eval()
+    try:
+        network.load_state_dict(dict(light_weights))
+    except RuntimeError as error:
+        raise analysis.create_damaged_card_error("its training area") from error
+    black, white = place.light_range
+    side = analysis.get_detail_side(place.cut_off_px)
+    pairs = []
+    for light in images:
+        predicted = _apply_network(network, _apply_network(model.module, light))
+        y, x = ((n - side) // 2 for n in light.shape)
+        inner = np.s_[y : y + side, x : x + side]
+        pairs.append((light[inner], predicted[inner] * (white - black) + black))
+    return analysis.ExplainedDetail.from_planes(
+        pairs, place.cut_off_px, place.light_range
+    )
 
 
 def save_area_state(path: Path, state: dict[str, object]) -> None:
@@ -333,48 +373,44 @@ def fit_area(
     if seconds is None and steps is None:
         steps = STEPS
     yield core.Progress(0, 0, "preparing the area")
-    trainer = _AreaTrainer(list(images), options, torch.device(device), levels)
+    trainer = _AreaTrainer(
+        list(images), options, torch.device(device), (seconds, steps), levels
+    )
+    if cut_off_nm is not None and pixel_size_nm is not None:
+        trainer.optics = cut_off_nm, pixel_size_nm
     if state is not None:
         trainer.load_state_dict(state)
     yield from trainer.prepare(
         partial(fit_area, threads=threads, device=device, should_stop=should_stop)
     )
-    watch = _EvaluationTimer(time.monotonic() - trainer.seconds, report_every_s)
     pace = _ThreadTuner(threads)
-    last_save = time.monotonic()
+    last_save = now = time.monotonic()
+    began, next_evaluation = now - trainer.seconds, now + report_every_s
     try:
-        while not (should_stop() or trainer.is_done(seconds, steps)):
-            with _set_thread_count(pace.choose_count()):
+        while not (should_stop() or trainer.is_done()):
+            evaluation: _Evaluation = {}, ()
+            with pace.use_fastest_count():
                 before = trainer.steps
-                trainer.run_burst(watch.began, seconds, steps)
+                trainer.run_burst(began)
                 pace.record_time(trainer.steps - before)
-                last = trainer.is_done(seconds, steps)
-                is_measured = watch.is_due(last=last)
-                optics = None
-                if cut_off_nm is not None and pixel_size_nm is not None:
-                    optics = cut_off_nm, pixel_size_nm
-                evaluation = trainer.evaluate(optics) if is_measured else ({}, ())
-            if is_measured:
-                watch.schedule_next()
-            if save is not None and time.monotonic() - last_save >= _SAVE_S:
+                now = time.monotonic()
+                if trainer.is_done() or now >= next_evaluation:
+                    evaluation = trainer.evaluate()
+                    took = time.monotonic() - now
+                    now += took
+                    next_evaluation = now + max(report_every_s, took / _EVALUATION)
+            if save is not None and now - last_save >= _SAVE_S:
                 save(trainer.state_dict())
-                last_save = time.monotonic()
-            yield trainer.create_report(seconds, steps, *evaluation)
+                last_save = now
+            yield trainer.create_report(*evaluation)
     finally:
         if save is not None:
             save(trainer.state_dict())
     return trainer.current_fit()
 
 
-@contextmanager
-def _set_thread_count(count: int) -> Iterator[None]:
-    """Set the number of PyTorch threads, and restore it afterwards."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
+_Evaluation = tuple[dict[str, float | None], tuple[core.Float32Array, ...]]
+"""Gains on held-out areas, and the outputs there."""
 
 
 class _ThreadTuner:
@@ -390,15 +426,21 @@ class _ThreadTuner:
         self._due = dict.fromkeys(self._step_s, 0.0)  # when each is tried again
         self._count, self._start_time = 1, 0.0
 
-    def choose_count(self) -> int:
-        """Return the number of threads for the next burst."""
+    @contextmanager
+    def use_fastest_count(self) -> Iterator[None]:
+        """Set the number of threads for the next burst, and restore it afterwards."""
         self._start_time = time.monotonic()
         fastest = min(self._step_s, key=lambda count: self._step_s[count])
         due = (
             n for n, at in self._due.items() if n != fastest and at <= self._start_time
         )
         self._count = next(due, fastest) if self._step_s[fastest] else fastest
-        return self._count
+        usual = torch.get_num_threads()
+        torch.set_num_threads(self._count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(usual)
 
     def record_time(self, steps: int) -> None:
         """Record the duration of the last burst."""
@@ -406,26 +448,6 @@ class _ThreadTuner:
         took = now - self._start_time
         self._step_s[self._count] = took / max(1, steps)
         self._due[self._count] = now + took / _TRIAL
-
-
-class _EvaluationTimer:
-    """Timer that schedules evaluations."""
-
-    def __init__(self, began: float, every_s: float) -> None:
-        self.began, self.every_s = began, every_s
-        self._next = time.monotonic() + every_s
-        self._start_time = 0.0
-
-    def is_due(self, *, last: bool) -> bool:
-        """Return whether to evaluate now."""
-        self._start_time = time.monotonic()
-        return last or self._start_time >= self._next
-
-    def schedule_next(self) -> None:
-        """Schedule the next evaluation, later if the last one was slow."""
-        now = time.monotonic()
-        took = now - self._start_time
-        self._next = now + max(self.every_s, took / _EVALUATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,9 +466,13 @@ class _AreaTrainer:
         images: list[AreaImages],
         options: AreaOptions,
         device: torch.device,
-        levels: core.FloatPair | None = None,
+        limits: tuple[float | None, int | None],
+        levels: core.FloatPair | None,
     ) -> None:
         self.images, self.options, self.device = images, options, device
+        self.most_seconds, self.most_steps = limits
+        # cut-off and pixel size in nm, if the gain below the cut-off is evaluated
+        self.optics: tuple[float, core.FloatPair] | None = None
         self.steps, self.seconds = 0, 0.0
         self.curve: list[dict[str, object]] = []
         self.levels = levels or _compute_common_range([i.low for i in images])
@@ -455,8 +481,8 @@ class _AreaTrainer:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            network = build_network(ARCHITECTURE, {})
-        layout = get_memory_layout(device)
+            network = models.build_network(ARCHITECTURE, {})
+        layout = models.get_memory_layout(device)
         self.network: nn.Module = network.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.averaged_network = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.Adam(
@@ -465,8 +491,12 @@ class _AreaTrainer:
         self.originals: list[_TrainingPlanes] = []
         self.copies: list[_TrainingPlanes] = []
         self.predict_light: Callable[[core.RealArray], core.RealArray] | None = None
+        # the network from SEM to light, its weights, and the range of its output
+        self.explain: Callable[[core.RealArray], core.RealArray] | None = None
+        self.light_weights: dict[str, Tensor] | None = None
+        self.light_range: core.FloatPair = (0.0, 1.0)
         self.light_explained: float | None = None
-        self.explained_percent: float | None = None
+        self.explained: dict[str, Any] | None = None
         self._losses: list[float] = []
 
     # Data.
@@ -483,9 +513,7 @@ class _AreaTrainer:
             )
             for i in self.images
         ]
-        self.originals = [
-            _create_training_planes(low, high, None, self) for low, high in units
-        ]
+        self.originals = [self._create_planes(low, high) for low, high in units]
         if not any(part.corners.size for part in self.originals):
             msg = (
                 f"No usable training patches: no square of {self.options.patch_px} px "
@@ -508,11 +536,8 @@ class _AreaTrainer:
                 box = tuple(slice(start, start + side) for start in starts)
                 how = {"share": self.options.defect_share}
                 defects = add_defects(low[box], high[box], predict, seed, **how)
-                self.copies.append(
-                    _create_training_planes(
-                        defects.low, defects.high, defects.change_mask, self
-                    )
-                )
+                planes = defects.low, defects.high, defects.change_mask
+                self.copies.append(self._create_planes(*planes))
 
     def _fit_light(
         self,
@@ -528,21 +553,25 @@ class _AreaTrainer:
             tested[rows[: len(rows) // _TESTED]] = True
             sem = np.where(known, high, np.float32(np.nanmean(high)))
             tests.append((sem, np.where(known, low, np.float32(np.nan)), tested))
-        job = fit(
-            [
-                AreaImages(ndimage.gaussian_filter(sem, blur), light, tested)
-                for sem, light, tested in tests
-                for blur in _BLURS_PX
-            ],
-            self.options.replace(copies=0),
-            steps=_LIGHT_STEPS,
-            report_every_s=math.inf,
-            levels=(0.0, 1.0),
-        )
-        found = yield from core.map_progress(
-            job, lambda one: core.Progress(one.done, one.total, "learning the optics")
-        )
-        network = found.network.to(self.device)
+        if self.light_weights is None:
+            job = fit(
+                [
+                    AreaImages(ndimage.gaussian_filter(sem, blur), light, tested)
+                    for sem, light, tested in tests
+                    for blur in _BLURS_PX
+                ],
+                self.options.replace(copies=0),
+                steps=_LIGHT_STEPS,
+                report_every_s=math.inf,
+                levels=(0.0, 1.0),
+            )
+            found = yield from core.map_progress(
+                job,
+                lambda one: core.Progress(one.done, one.total, "learning the optics"),
+            )
+            self.light_weights = found.network.state_dict()
+        network = models.build_network(ARCHITECTURE, {}).eval().to(self.device)
+        network.load_state_dict(self.light_weights)
         black, white = _compute_common_range(
             [np.where(tested, np.nan, light) for _, light, tested in tests]
         )
@@ -550,6 +579,7 @@ class _AreaTrainer:
         def predict(sem: core.RealArray) -> core.RealArray:
             return _apply_network(network, sem) * (white - black) + black
 
+        self.explain, self.light_range = predict, (black, white)
         linear = fit_linear_filter([(high, low) for low, high in units])
         self.light_explained = 0.0
         for call in (linear.apply, predict):
@@ -558,6 +588,29 @@ class _AreaTrainer:
             )
             if share > self.light_explained:
                 self.light_explained, self.predict_light = share, call
+
+    def _create_planes(
+        self,
+        low: core.Float32Array,
+        high: core.Float32Array,
+        changed_area: core.BoolArray | None = None,
+    ) -> _TrainingPlanes:
+        """Stack optical image, SEM image and weights, and find the usable patches."""
+        side, edge = self.options.patch_px, self.options.border_px
+        finite = np.isfinite(low)
+        weight = (finite & np.isfinite(high)).astype(np.float32)
+        if min(low.shape) < side:
+            return _TrainingPlanes(torch.empty(3, 0, 0), np.empty(0, np.intp))
+        full = _compute_window_sums(finite, side) == side**2
+        counts = _compute_window_sums(weight > 0, side - 2 * edge)
+        rows, columns = full.shape
+        counts = counts[edge : edge + rows, edge : edge + columns]
+        y, x = np.nonzero(full & (counts >= _MIN_KNOWN * (side - 2 * edge) ** 2))
+        if changed_area is not None:
+            weight *= np.where(changed_area, np.float32(self.options.defect_weight), 1)
+        planes = np.stack([np.nan_to_num(low), np.nan_to_num(high), weight])
+        tensor = torch.from_numpy(planes.astype(np.float32)).to(self.device)
+        return _TrainingPlanes(tensor, y * low.shape[1] + x)
 
     def sample_batch(self) -> Tensor:
         """Cut the patches of a step, (B, 3, side, side), with random orientations."""
@@ -580,10 +633,10 @@ class _AreaTrainer:
 
     # Steps.
 
-    def run_burst(self, began: float, seconds: float | None, steps: int | None) -> None:
+    def run_burst(self, began: float) -> None:
         """Train for half a second or until the end of training."""
         start = time.monotonic()
-        while not self.is_done(seconds, steps):
+        while not self.is_done():
             self.train_step()
             now = time.monotonic()
             self.seconds = now - began
@@ -593,7 +646,7 @@ class _AreaTrainer:
     def train_step(self) -> None:
         """Train on one batch."""
         low, high, weight = (part[:, None] for part in self.sample_batch().unbind(1))
-        layout = get_memory_layout(self.device)
+        layout = models.get_memory_layout(self.device)
         output = self.network(low.contiguous(memory_format=layout))
         edge = self.options.border_px
         part = np.s_[..., edge : -edge or None, edge : -edge or None]
@@ -614,21 +667,16 @@ class _AreaTrainer:
             ):
                 mean.lerp_(value, share)
 
-    def is_done(self, seconds: float | None, steps: int | None) -> bool:
+    def is_done(self) -> bool:
         """Return whether the time or step limit is reached."""
-        late = seconds is not None and self.seconds >= seconds
-        return late or (steps is not None and self.steps >= steps)
+        late = self.most_seconds is not None and self.seconds >= self.most_seconds
+        return late or (self.most_steps is not None and self.steps >= self.most_steps)
 
     # Results.
 
     @torch.no_grad()
-    def evaluate(
-        self, optics: tuple[float, core.FloatPair] | None = None
-    ) -> tuple[dict[str, float | None], tuple[core.Float32Array, ...]]:
-        """Return the gains on held-out areas (None without any) and the outputs.
-
-        `optics`: cut-off and pixel size in nm, for the gain below the cut-off.
-        """
+    def evaluate(self) -> _Evaluation:
+        """Return the gains on held-out areas (None without any) and the outputs."""
         before, after, previews = 0.0, 0.0, []
         lights: list[tuple[core.RealArray, core.RealArray]] = []
         below = np.zeros(2)  # squared errors before and after
@@ -645,17 +693,19 @@ class _AreaTrainer:
             image = _apply_network(self.averaged_network, low)
             truth = one.high[box].astype(float)
             usable = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
-            if self.predict_light is not None:
-                lights.append((low[usable], self.predict_light(image)[usable]))
+            if self.explain is not None:
+                known = np.where(usable, low, np.float32(np.nan))
+                lights.append((known[inner], self.explain(image)[inner]))
             before += _sum_squared_errors(low[usable], truth[usable])
             after += _sum_squared_errors(image[usable], truth[usable])
-            if optics is not None and usable[inner].all():
+            if self.optics is not None and usable[inner].all():
+                planes = (plane[inner].astype(float) for plane in (low, image, truth))
                 light, output, target = (
-                    split_frequencies(plane[inner].astype(float), *optics)[0]
-                    for plane in (low, image, truth)
+                    analysis.split_frequencies(plane, *self.optics)[0]
+                    for plane in planes
                 )
-                for number, plane in enumerate((light, output)):
-                    gain, _ = fit_gain_and_offset(plane, target)  # as `measure_metrics`
+                for number, plane in enumerate((light, output)):  # as `measure_metrics`
+                    gain, _ = analysis.fit_gain_and_offset(plane, target)
                     below[number] += np.square(gain * plane - target).sum()
             else:
                 below += np.nan
@@ -663,8 +713,12 @@ class _AreaTrainer:
             previews.append(
                 image[inner] * np.float32(white - black) + np.float32(black)
             )
-        if lights:
-            self.explained_percent = 100 * _measure_explained(lights)
+        if lights and self.optics is not None:
+            cut_off_px = self.optics[0] / math.sqrt(math.prod(self.optics[1]))
+            found = analysis.ExplainedDetail.from_planes(
+                lights, cut_off_px, self.light_range
+            )
+            self.explained = None if found is None else asdict(found)
         gains = {
             "gain_db": _compute_gain(before, after),
             "gain_below_cutoff_db": _compute_gain(*below.tolist()),
@@ -672,11 +726,7 @@ class _AreaTrainer:
         return gains, tuple(previews)
 
     def create_report(
-        self,
-        seconds: float | None,
-        steps: int | None,
-        gains: dict[str, float | None],
-        images: tuple[core.Float32Array, ...],
+        self, gains: dict[str, float | None], images: tuple[core.Float32Array, ...]
     ) -> AreaProgress:
         """Return the progress of the training."""
         loss = float(np.mean(self._losses)) if self._losses else math.nan
@@ -686,19 +736,16 @@ class _AreaTrainer:
             self._losses.clear()
         text = f"loss {loss:.3f}"
         if self.curve:
-            key, name = choose_gain(self.curve[-1])
+            key, name = analysis.choose_gain(self.curve[-1])
             text = f"{name} {self.curve[-1][key]:+.2f} {core.DB}"
-        progress_done, total, left = self.steps, steps or 0, None
-        if seconds is not None:
-            left = max(0.0, seconds - self.seconds)
-            if steps is None:
-                progress_done = int(min(self.seconds, seconds))
-                total = math.ceil(seconds)
+        done, total, left = self.steps, self.most_steps or 0, None
+        if self.most_seconds is not None:
+            left = max(0.0, self.most_seconds - self.seconds)
+            if self.most_steps is None:
+                done = int(min(self.seconds, self.most_seconds))
+                total = math.ceil(self.most_seconds)
         return AreaProgress(
-            progress_done,
-            total,
-            f"training, {text}",
-            left,
+            *(done, total, f"training, {text}", left),
             steps=self.steps,
             seconds=self.seconds,
             loss=loss,
@@ -726,11 +773,12 @@ class _AreaTrainer:
             "seconds": self.seconds,
             "curve": self.curve,
             "levels": list(self.levels),
+            "light": self.light_weights,
             "options": self.options.model_dump(mode="json"),
             "images": _digest_images(self.images),
             "light_explained": self.light_explained,
             "copies": self.options.copies if self.copies else 0,
-            "explained_percent": self.explained_percent,
+            analysis.EXPLAINED: self.explained,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -748,7 +796,8 @@ class _AreaTrainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self.curve = list(state["curve"])
-        self.explained_percent = state["explained_percent"]
+        self.explained = state.get(analysis.EXPLAINED)
+        self.light_weights = state.get("light")  # not of an earlier version
 
 
 @torch.no_grad()
@@ -757,7 +806,7 @@ def _apply_network(network: nn.Module, image: core.RealArray) -> core.Float32Arr
     (rows, columns), parameter = image.shape, next(network.parameters())
     even = np.pad(image, ((0, rows % 2), (0, columns % 2)), mode="edge")
     planes = torch.from_numpy(even)[None, None].to(parameter)
-    layout = get_memory_layout(parameter.device)
+    layout = models.get_memory_layout(parameter.device)
     output = network(planes.contiguous(memory_format=layout))
     return np.asarray(output[0, 0, :rows, :columns].float().cpu())
 
@@ -803,34 +852,6 @@ def _compute_common_range(images: Sequence[core.RealArray]) -> core.FloatPair:
     return low, high if high > low else low + 1.0
 
 
-def _create_training_planes(
-    low: core.Float32Array,
-    high: core.Float32Array,
-    changed_area: core.BoolArray | None,
-    of: _AreaTrainer,
-) -> _TrainingPlanes:
-    """Stack optical image, SEM image and weights, and find the usable patches."""
-    options = of.options
-    finite = np.isfinite(low)
-    weight = (finite & np.isfinite(high)).astype(np.float32)
-    side, edge = options.patch_px, options.border_px
-    if min(low.shape) < side:
-        return _TrainingPlanes(torch.empty(3, 0, 0), np.empty(0, np.intp))
-    full = _compute_window_sums(finite, side) == side**2
-    counts = _compute_window_sums(weight > 0, side - 2 * edge)
-    rows, columns = full.shape
-    counts = counts[edge : edge + rows, edge : edge + columns]
-    enough = counts >= _MIN_KNOWN * (side - 2 * edge) ** 2
-    y, x = np.nonzero(full & enough)
-    if changed_area is not None:
-        weight *= np.where(changed_area, np.float32(options.defect_weight), 1)
-    planes = np.stack([np.nan_to_num(low), np.nan_to_num(high), weight])
-    return _TrainingPlanes(
-        torch.from_numpy(planes.astype(np.float32)).to(of.device),
-        y * low.shape[1] + x,
-    )
-
-
 def _compute_window_sums(values: core.BoolArray, side: int) -> NDArray[np.int64]:
     """Count the true pixels in each square of the given side, indexed by its corner."""
     table = np.pad(values.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
@@ -843,5 +864,5 @@ _CONTEXT_PX = 96  # around a held-out part; chosen: more than the receptive fiel
 
 def _sum_squared_errors(image: core.RealArray, truth: NDArray[Any]) -> float:
     """Sum the squared errors of pixels after fitting gain and offset."""
-    gain, offset = fit_gain_and_offset(image[None].astype(float), truth[None])
+    gain, offset = analysis.fit_gain_and_offset(image[None].astype(float), truth[None])
     return float(((gain * image + offset - truth) ** 2).sum())

@@ -320,9 +320,6 @@ class Recipe(core.Options):
     # errors. For `supervised` and the content of `paired-gan`, and for held-out
     # figures.
     shift_px: float = Field(default=0.0, ge=0, le=1)
-    # weight of the data term of an `InformedRestorer`: output and ground truth must
-    # agree after the blur of the microscope
-    data_weight: float = Field(default=0.0, ge=0)
     gan: GanOptions = GanOptions()  # of the kinds with discriminators
     hidden: MaskingOptions = MaskingOptions()  # of kind `blind-spot`
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -334,6 +331,14 @@ class Recipe(core.Options):
     devices: int = core.option(1, user_only=True, ge=1, le=1024)
     nodes: int = core.option(1, user_only=True, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_former_option(cls, values: object) -> object:
+        """Accept recipes of earlier versions that did not use `data_weight`."""
+        if isinstance(values, dict) and values.get("data_weight") == 0:
+            return {name: values[name] for name in values if name != "data_weight"}
+        return values
 
     @property
     def is_adversarial(self) -> bool:

@@ -28,28 +28,10 @@ import torch
 import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import nn
 
-from napari_semsr.core import (
-    CheckpointError,
-    Message,
-    WriteError,
-    describe_access_error,
-    digest_path,
-    get_user_only_options,
-    list_folder,
-)
-from napari_semsr.io import (
-    StoreLock,
-    read_text,
-    remove_leftovers,
-    replace_atomically,
-    write,
-    write_atomically,
-)
+from napari_semsr import core, io
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
-from napari_semsr.training.validation import ValidationPair, create_preview
 
 PREVIEW = "preview.tif"
 STATE = "last.ckpt"
@@ -100,7 +82,6 @@ _WHOLE = {
     "gan.discriminator_options",
 }
 _MODEL = ".safetensors"
-_WORKERS_END_S = 15.0  # chosen: torch's workers check every 5 s if their parent lives
 _MAX_LISTED = 3  # differences that a refusal to resume lists; chosen
 _LONGEST = 30  # characters beyond which values are not repeated; chosen
 _KINDS = {
@@ -109,7 +90,6 @@ _KINDS = {
     "validation": "validation image",
     "kernel": "kernel",
 }
-_LISTS = ("train", "validation")
 _REMEDY = "Use the original one, or start again with `overwrite`"
 
 
@@ -139,13 +119,21 @@ class RunFolder:
             if is_link or (path.exists() and not (path.is_file() or path.is_dir())):
                 kind = "a link" if is_link else "a pipe or device"
                 msg = f"{path} must be a file of the run, but is {kind}: remove it."
-                raise WriteError(msg, code="unsafe-content")
+                raise core.WriteError(msg, code="unsafe-content")
         if resume and not state.exists():
             msg = f"There is no run to resume in {run_dir}; omit `resume` to start one."
-            raise CheckpointError(msg, code="run-missing")
-        if resume:
-            self._check_same_run()
-        there = list_folder(run_dir) if run_dir.is_dir() else []
+            raise core.CheckpointError(msg, code="run-missing")
+        before = self._read_table(_RECIPE) if resume else {}
+        if before:
+            name = before.get("name", self.recipe.name)
+            if name != self.recipe.name:
+                msg = (
+                    f"The run in {run_dir} is training {name}, not {self.recipe.name}; "
+                    f"to resume, pass `name={name}`."
+                )
+                raise core.CheckpointError(msg, code="other-run")
+            check_same_recipe(self.recipe, before, run_dir)
+        there = core.list_folder(run_dir) if run_dir.is_dir() else []
         there_already = {item.name for item in there}
         if not (resume or overwrite) and there_already - {_RECIPE, INPUTS, BANKS}:
             remedy = "`resume`, `overwrite`" if state.exists() else "`overwrite`"
@@ -153,34 +141,16 @@ class RunFolder:
                 f"The run directory {run_dir} is not empty; pass {remedy} or choose "
                 "another one."
             )
-            raise WriteError(msg, code="output-exists")
+            raise core.WriteError(msg, code="output-exists")
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             msg = f"Cannot create the run directory {run_dir}: {error.strerror}."
-            raise WriteError(msg) from error
+            raise core.WriteError(msg) from error
         if not os.access(run_dir, os.W_OK | os.X_OK):
             msg = f"No permission to write to the run directory {run_dir}."
-            raise WriteError(msg, code="no-permission")
-        best = run_dir / _BEST
-        if resume and best.exists():
-            return dict(yaml.safe_load(read_text(best)))
-        return {}
-
-    def _check_same_run(self) -> None:
-        """Check that a run is resumed with the same model and recipe."""
-        recipe, run_dir = self.recipe, self.path
-        before = self._read_table(_RECIPE)
-        if not before:
-            return
-        name = before.get("name", recipe.name)
-        if name != recipe.name:
-            msg = (
-                f"The run in {run_dir} is training {name}, not {recipe.name}; to "
-                f"resume, pass `name={name}`."
-            )
-            raise CheckpointError(msg, code="other-run")
-        check_same_recipe(recipe, before, run_dir)
+            raise core.WriteError(msg, code="no-permission")
+        return self._read_table(_BEST) if resume else {}
 
     def _read_table(self, name: str) -> dict[str, Any]:
         """Read a table of the run; empty if there is none: a run resumes without."""
@@ -188,13 +158,13 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            return dict(yaml.safe_load(read_text(path)))
+            return dict(yaml.safe_load(io.read_text(path)))
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             msg = (
                 f"{path} is damaged, so it cannot be checked that the run is the same: "
                 "remove it to resume without this check, or set `overwrite`."
             )
-            raise CheckpointError(msg, code="file-damaged") from error
+            raise core.CheckpointError(msg, code="file-damaged") from error
 
     def digest_inputs(self) -> Digests:
         """Compute digests of training files, and of a few patches of each store."""
@@ -204,7 +174,7 @@ class RunFolder:
             path = Path(data.pairs)
             digests["pairs"] = {path.name: _digest_pairs(path)}
         elif data.sources.get("images"):
-            for kind in _LISTS:
+            for kind in ("train", "validation"):
                 names = {entry.file for entry in getattr(data, kind)}
                 digests[kind] = _compute_file_digests(Path(data.root), names)
         if kernel is not None and kernel.file is not None:
@@ -214,7 +184,6 @@ class RunFolder:
 
     def check_inputs(self, now: Digests) -> None:
         """Raise an error if data contents changed; names and folders may differ."""
-        run_dir = self.path
         before = self._read_table(INPUTS)
         # earlier versions did not record all kinds
         pairs = ((k, dict(before[k]), now[k]) for k in now if before.get(k))
@@ -227,18 +196,17 @@ class RunFolder:
             ]
             if changed_names:
                 new, old = changed_names[0], next(iter(then), changed_names[0])
+                code = "content-changed" if new in then else "other-run"
                 msg = (
-                    f"The contents of the {_KINDS[kind]} {new} have changed since the "
-                    f"run in {run_dir} was started. {_REMEDY}."
-                    if new in then
-                    else (
-                        f"The run in {run_dir} was started with the {_KINDS[kind]} "
-                        f"{old}, but {new} has different contents. {_REMEDY}."
+                    f"The run in {self.path} was started with the {_KINDS[kind]} "
+                    f"{old}, but {new} has different contents. {_REMEDY}."
+                )
+                if new in then:
+                    msg = (
+                        f"The contents of the {_KINDS[kind]} {new} have changed since "
+                        f"the run in {self.path} was started. {_REMEDY}."
                     )
-                )
-                raise CheckpointError(
-                    msg, code="content-changed" if new in then else "other-run"
-                )
+                raise core.CheckpointError(msg, code=code)
 
     def begin(self, inputs: Digests, *, resume: bool) -> None:
         """Write recipe and digests, removing files of earlier runs unless resuming."""
@@ -246,30 +214,17 @@ class RunFolder:
             # another process may have removed the folder
             self.path.mkdir(parents=True, exist_ok=True)
             if not resume:
-                for file in (
-                    *(self.path / name for name in _RUN_FILES),
-                    self.model_file,
-                ):
-                    file.unlink(missing_ok=True)
-            remove_leftovers(self.path)
+                for name in (*_RUN_FILES, self.model_file.name):
+                    (self.path / name).unlink(missing_ok=True)
+            io.remove_leftovers(self.path)
             # without options that a recipe must not set, so that it can be loaded
             left_out: dict[str, bool | set[str]] = dict.fromkeys(
-                get_user_only_options(Recipe), True
+                core.get_user_only_options(Recipe), True
             )
             left_out["data"] = {"bank_folder"}
             plain = self.recipe.model_dump(mode="json", exclude=left_out)
             _write_table(self.path / _RECIPE, plain)
             _write_table(self.path / INPUTS, inputs)
-
-    @contextmanager
-    def lock(self, *, resume: bool) -> Iterator[None]:
-        """Lock the folder; when resuming, wait for workers of a killed run to exit."""
-        patience_s = _WORKERS_END_S if resume else 0
-        store_lock = StoreLock(self.path.resolve(), patience_s=patience_s)
-        try:
-            yield
-        finally:
-            store_lock.release()
 
     @contextmanager
     def remove_empty_folders(self) -> Iterator[None]:
@@ -294,7 +249,7 @@ class RunFolder:
                 f"Cannot save the run in {self.path}: {first}. The last saved state is "
                 "intact: free some disk space, then continue with `resume`."
             )
-            raise WriteError(msg) from error
+            raise core.WriteError(msg) from error
 
     def save_state(self, trainer: lightning.Trainer, best: dict[str, float]) -> None:
         """Save the state atomically, replacing the last one."""
@@ -303,21 +258,15 @@ class RunFolder:
             first = trainer.is_global_zero
             try:  # of several processes, the first one writes it
                 with (
-                    write_atomically(self.state_file, partial)
+                    io.write_atomically(self.state_file, partial)
                     if first
                     else nullcontext()
                 ):
                     trainer.save_checkpoint(partial)
                     if first:  # before the state, which is then never newer
                         _write_table(self.path / _BEST, dict(best))
-            except (OSError, RuntimeError) as error:
+            except RuntimeError as error:  # as torch raises if the disk is full
                 raise OSError(str(error)) from error
-
-    def write_preview(self, network: nn.Module, pairs: list[ValidationPair]) -> None:
-        """Write the preview image of a held-out patch, replacing the last one."""
-        picture = create_preview(network, self.recipe, pairs)
-        if picture is not None:
-            write(picture, self.path / PREVIEW, overwrite=True)
 
     def read_step_count(self) -> int:
         """Read the number of completed steps from the saved state."""
@@ -332,15 +281,15 @@ class RunFolder:
                 f"The saved state {self.state_file} is damaged; start again "
                 "with `overwrite`."
             )
-            raise CheckpointError(
-                describe_access_error(self.state_file, error)
-                or Message(msg, "file-damaged")
+            raise core.CheckpointError(
+                core.describe_access_error(self.state_file, error)
+                or core.Message(msg, "file-damaged")
             ) from error
 
 
 def _write_table(path: Path, plain: object) -> None:
     """Write a table atomically, so that a resumed run never reads an incomplete one."""
-    with replace_atomically(path) as beside:
+    with io.replace_atomically(path) as beside:
         beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
@@ -348,14 +297,11 @@ def check_same_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) 
     """Raise an error if a recipe differs from the recipe of the run to resume."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
-    if recipe.is_adversarial and (
-        recipe.gan.history or (kernel is not None and kernel.learnt)
-    ):
+    has_spectra = kernel is not None and kernel.learnt
+    if recipe.is_adversarial and (recipe.gan.history or has_spectra):
         free = free - {"data.patch_px"}  # stored images and spectra have this side
-    now, then = (
-        _flatten_table(t)
-        for t in (recipe.model_dump(mode="json"), _update_recipe(before))
-    )
+    now = _flatten_table(recipe.model_dump(mode="json"))
+    then = _flatten_table(_update_recipe(before))
 
     def comparable_value(key: str, value: Any) -> object:
         if key not in FILES or value is None:
@@ -371,16 +317,14 @@ def check_same_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) 
             differs = f"was {texts[0]}, is now {texts[1]}" if short else "differs"
             differences.append(f"{key} {differs}")
     if differences:
-        more = (
-            f" and {len(differences) - _MAX_LISTED} more"
-            if len(differences) > _MAX_LISTED
-            else ""
-        )
+        listed, more = "; ".join(differences[:_MAX_LISTED]), ""
+        if len(differences) > _MAX_LISTED:
+            more = f" and {len(differences) - _MAX_LISTED} more"
         msg = (
-            f"The run in {run_dir} was started with another recipe: "
-            f"{'; '.join(differences[:_MAX_LISTED])}{more}. {_REMEDY}."
+            f"The run in {run_dir} was started with another recipe: {listed}{more}. "
+            f"{_REMEDY}."
         )
-        raise CheckpointError(msg, code="other-run")
+        raise core.CheckpointError(msg, code="other-run")
 
 
 def _update_recipe(before: dict[str, object]) -> dict[str, object]:
@@ -416,7 +360,7 @@ def _flatten_table(table: dict[str, object], above: str = "") -> dict[str, objec
 
 def _compute_file_digests(root: Path, names: set[str]) -> dict[str, str]:
     return {
-        name: digest_path(root / name)
+        name: core.digest_path(root / name)
         for name in sorted(names)
         if (root / name).exists()
     }

@@ -51,27 +51,20 @@ class Superlens(_SimulatedInstrument):
     def scene(self, place: int) -> simulation.DegradedScene:
         """Return a pair as a scene, with the faults of its microscope."""
         image_pair = self._get_image_pair(place)
-        noise = image_pair.low - image_pair.noiseless
+        low, noiseless = image_pair.low, image_pair.noiseless
+        noise = low - noiseless
         noise = noise - ndimage.gaussian_filter(noise, _SHADING_PX)  # without shading
-        faults = np.full(len(core.FAULTS), np.nan, np.float32)
-        fault_values = {
+        blur = math.log(image_pair.blur_px + core.NO_BLUR)
+        known_faults = {
             "noise": math.log(float(noise.std()) + core.NO_NOISE),
-            "blur_rows": math.log(image_pair.blur_px + core.NO_BLUR),
-            "blur_columns": math.log(image_pair.blur_px + core.NO_BLUR),
+            "blur_rows": blur,
+            "blur_columns": blur,
             "slant": 0.0,
         }
-        for name, value in fault_values.items():
-            faults[core.FAULTS.index(name)] = value
-        still = np.zeros_like(image_pair.low)
-        grey = float(image_pair.low.mean())
+        values = [known_faults.get(name, np.nan) for name in core.FAULTS]
+        faults, still = np.array(values, np.float32), np.zeros_like(low)
         return simulation.DegradedScene(
-            image_pair.low,
-            image_pair.noiseless,
-            image_pair.high,
-            still,
-            grey,
-            faults,
-            image_pair.spread,
+            low, noiseless, image_pair.high, still, float(low.mean()), faults
         )
 
     def _get_image_pair(self, place: int) -> simulation.SsumPair:
@@ -80,12 +73,10 @@ class Superlens(_SimulatedInstrument):
         if sample != self._sample:
             rng = np.random.default_rng([self.seed, sample, _TRAINING])
             side, ranges = self.data.scene_px, self.data.superlens
-            self._pairs = list(
-                simulation.simulate_random_ssum_pairs(
-                    side, rng, ranges, self._LOOKS, scale=self.scale
-                )
+            pairs = simulation.simulate_random_ssum_pairs(
+                side, rng, ranges, self._LOOKS, scale=self.scale
             )
-            self._sample = sample
+            self._pairs, self._sample = list(pairs), sample
         return self._pairs[look]
 
     def validation_pairs(self, count: int) -> list[Pair]:
@@ -110,10 +101,8 @@ class Gold(_SimulatedInstrument):
 
     def validation_pairs(self, count: int) -> list[Pair]:
         """Return fixed pairs that are not used in training."""
-        return [
-            self._simulate_pair(simulation.create_gold_rng("validation", i))
-            for i in range(count)
-        ]
+        rngs = (simulation.create_gold_rng("validation", i) for i in range(count))
+        return [self._simulate_pair(rng) for rng in rngs]
 
     def _simulate_pair(
         self, rng: np.random.Generator, options: simulation.GoldOptions | None = None
@@ -186,10 +175,6 @@ def load_clear_image(root: Path, entry: ImageEntry) -> core.Float32Array:
     return np.asarray(unit_range, dtype=np.float32)
 
 
-_POINT = np.zeros((simulation.SPREAD_PX, simulation.SPREAD_PX), np.float32)
-_POINT[simulation.SPREAD_PX // 2, simulation.SPREAD_PX // 2] = 1
-
-
 class SceneBatch(NamedTuple):
     """Scene or batch of scenes with the grey-value scale of the degraded image."""
 
@@ -199,7 +184,6 @@ class SceneBatch(NamedTuple):
     log_gain: Tensor  # (1, H / 16, W / 16), of the gain that removes haze; block means
     airlight: Tensor  # (1,), grey level of dense haze
     faults: Tensor  # (9,), in the order of `FAULTS`; NaN if unknown
-    spread: Tensor  # (49, 49), point-spread function; a single pixel if unknown
     corners: Tensor  # (P, 2), rows and columns of the corners of patches
 
 
@@ -236,17 +220,14 @@ class SceneDataset(Dataset[SceneBatch]):
         root = Path(recipe.data.root)
         clear = [load_clear_image(root, entry) for entry in recipe.data.train]
         _warn_about_small_images(recipe.data, clear)
-        averaged = recipe.data.averaged is not None
-        self.images = (
-            clear
-            if averaged
-            else [
+        self.images = clear
+        if recipe.data.averaged is None:
+            self.images = [
                 ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
                 for image in clear
                 for zoom in _ZOOMS
                 if min(image.shape) * zoom >= recipe.data.scene_px * _MIN_SHARE
             ]
-        )
         self.scans = [
             read_scan_pair(Path(recipe.data.scans_root), entry)
             for entry in recipe.data.scans
@@ -273,11 +254,10 @@ class SceneDataset(Dataset[SceneBatch]):
         elif self.scans and rng.random() < data.scanned:
             scene = _crop_scans(self.scans, data.scene_px, rng)
         else:
-            image = self.sample_clear_image(rng)
-            for _ in range(_TRIES):  # until one is not empty
+            for _ in range(_TRIES + 1):  # until one is not empty
+                image = self.sample_clear_image(rng)
                 if image.std() >= _MIN_CONTRAST:
                     break
-                image = self.sample_clear_image(rng)
             scene = simulation.apply_random_faults(image, recipe.faults, rng)
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
@@ -290,7 +270,6 @@ class SceneDataset(Dataset[SceneBatch]):
             torch.from_numpy(log_gain[None]),
             torch.tensor([scene.airlight], dtype=torch.float32),
             torch.from_numpy(scene.faults),
-            torch.from_numpy(_POINT if scene.spread is None else scene.spread),
             torch.from_numpy(corners),
         )
 
@@ -299,9 +278,8 @@ class SceneDataset(Dataset[SceneBatch]):
         image = self._create_augmented_image(rng)
         share = self.recipe.data.patchwork
         if share > 0 and rng.random() < share:
-            image = blend_scenes(image, self._create_augmented_image(rng), rng).astype(
-                np.float32
-            )
+            other = self._create_augmented_image(rng)
+            image = blend_scenes(image, other, rng).astype(np.float32)
         return image
 
     def _create_augmented_image(self, rng: np.random.Generator) -> core.Float32Array:
@@ -309,9 +287,8 @@ class SceneDataset(Dataset[SceneBatch]):
         data = self.recipe.data
         side = data.scene_px
         if self.slow and rng.random() < data.slow:
-            image = _crop_square(
-                self.slow[int(rng.integers(len(self.slow)))], side, rng
-            )
+            slow = self.slow[int(rng.integers(len(self.slow)))]
+            image = _crop_square(slow, side, rng)
         elif not self.images or rng.random() < data.phantoms:
             kind = simulation.PHANTOMS[int(rng.integers(len(simulation.PHANTOMS)))]
             image = simulation.draw_phantom(
@@ -342,9 +319,8 @@ class SurveyDataset(Dataset[SurveyBatch]):
 
     def __getitem__(self, place: int) -> SurveyBatch:
         one = SceneBatch(*(part[None] for part in self.scenes[place]))
-        return SurveyBatch(
-            *(part[0] for part in SurveyBatch.from_scenes(one, self.survey))
-        )
+        blocks = SurveyBatch.from_scenes(one, self.survey)
+        return SurveyBatch(*(part[0] for part in blocks))
 
 
 def read_scan_pair(
@@ -369,10 +345,10 @@ def read_scan_pair(
     gain, offset = np.polyfit(high[finite], low[finite], 1)
     high = gain * high + offset
     bottom, top = np.percentile(low, (0.1, 99.9))
-    span = float(top - bottom) or 1.0
-    return ((low - bottom) / span).astype(np.float32), ((high - bottom) / span).astype(
-        np.float32
+    low, high = (
+        (image - bottom) / (float(top - bottom) or 1.0) for image in (low, high)
     )
+    return low.astype(np.float32), high.astype(np.float32)
 
 
 _TRIES = 50

@@ -12,28 +12,15 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_semsr import core, simulation
 from napari_semsr.analysis import (
     FrcOptions,
     fit_gain_and_offset,
     measure_frc,
     structural_similarity,
 )
-from napari_semsr.core import (
-    Float32Array,
-    FloatArray,
-    Micrograph,
-    RealArray,
-    parse_pixel_size,
-)
 from napari_semsr.models import upsample_bicubic
 from napari_semsr.pairing import PairStore, open_pairs
-from napari_semsr.simulation import (
-    KINDS,
-    PHANTOMS,
-    apply_random_faults,
-    degrade_plane,
-    draw_phantom,
-)
 from napari_semsr.training.patches import (
     bin_pixels,
     open_pair_store,
@@ -55,11 +42,11 @@ class ValidationPair:
 
     kind: str
     low: NDArray[Any]
-    high: RealArray
-    faults: Float32Array | None = None
+    high: core.RealArray
+    faults: core.Float32Array | None = None
 
 
-def _crop_centre(image: Float32Array, side: int) -> Float32Array:
+def _crop_centre(image: core.Float32Array, side: int) -> core.Float32Array:
     y, x = ((n - min(n, side)) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
 
@@ -89,26 +76,28 @@ def create_validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationP
     ]
     if recipe.data.phantoms > 0:
         small = (side // 2, side // 2)
-        clear += [draw_phantom(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
+        clear += [
+            simulation.draw_phantom(kind, small, seed=PHANTOM_SEED + 1)
+            for kind in simulation.PHANTOMS
+        ]
+    pairs: list[ValidationPair] = []
     if recipe.needs_whole_scenes:
-        pairs = []
         for index, plane in enumerate(clear):
             # each fault alone, all faults, and none
             for number, (kind, shares) in enumerate(_ALONE.items()):
                 rng = np.random.default_rng([PHANTOM_SEED, index, number])
                 faults = recipe.faults.replace(**shares)
-                faulty = apply_random_faults(plane, faults, rng)
+                faulty = simulation.apply_random_faults(plane, faults, rng)
                 images = faulty.low * WHITE, faulty.high * WHITE
                 known_faults = faulty.faults if recipe.learns == "sharpener" else None
                 pairs.append(ValidationPair(kind, *images, known_faults))
         return pairs
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
-    kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
-    pairs = [
-        ValidationPair(kind, degrade_plane(image, kind, seed=index).image, image)
-        for index, image in enumerate(eight)
-        for kind in kinds
-    ]
+    for index, image in enumerate(eight):
+        for kind in simulation.KINDS:
+            if getattr(recipe.degradations, kind) > 0:
+                low = simulation.degrade_plane(image, kind, seed=index).image
+                pairs.append(ValidationPair(kind, low, image))
     if recipe.degradations.sharp > 0:
         for image in eight:
             soft = ndimage.gaussian_filter(image.astype(np.float32), _SLIGHT_BLUR_PX)
@@ -139,20 +128,25 @@ def bin_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
 
 
 def read_stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
-    """Read up to 64 evenly spaced patches from a set of a store."""
-    low, high = store.get_arrays(name)
-    count = int(low.shape[0])
+    """Read up to 64 evenly spaced pairs from a set of a store."""
+    sides = (read_stored_patches(store, name, side) for side in (0, 1))
+    return [
+        ValidationPair("pairs", low * WHITE, high * WHITE)
+        for low, high in zip(*sides, strict=True)
+    ]
+
+
+def read_stored_patches(
+    store: PairStore, name: str, side: int
+) -> list[core.Float32Array]:
+    """Read up to 64 evenly spaced patches of one side, in units of their ranges."""
+    array = store.get_arrays(name)[side]
+    count = int(array.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MAX_STORED)).round())
-    pairs = []
-    for number in numbers.astype(int).tolist():
-        greys = store.get_ranges(name, number)
-        images = (np.asarray(a[number]) for a in (low, high))
-        pair = [
-            scale_to_unit_range(i, g) * WHITE
-            for i, g in zip(images, greys, strict=True)
-        ]
-        pairs.append(ValidationPair("pairs", *pair))
-    return pairs
+    return [
+        scale_to_unit_range(np.asarray(array[n]), store.get_ranges(name, n)[side])
+        for n in numbers.astype(int).tolist()
+    ]
 
 
 # Figures of a network on fields with ground truth.
@@ -163,22 +157,22 @@ _NYQUIST = 0.5
 _ONE_GREY_DB = 20 * math.log10(WHITE)  # errors below one grey value are invisible
 
 
-def compute_affine_psnr_db(image: RealArray, truth: RealArray) -> float:
+def compute_affine_psnr_db(image: core.RealArray, truth: core.RealArray) -> float:
     """Return the PSNR for grey values 0-255 after fitting gain and offset."""
     error = truth.astype(float) - _match_grey_levels(image, truth)
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
 
-def _match_grey_levels(image: RealArray, truth: RealArray) -> FloatArray:
+def _match_grey_levels(image: core.RealArray, truth: core.RealArray) -> core.FloatArray:
     """Match the grey values of an image to the ground truth by gain and offset."""
     x = image.astype(float)
     gain, offset = fit_gain_and_offset(x, truth.astype(float))
     return np.asarray(gain * x + offset)
 
 
-def compute_frc_cutoff_per_px(image: RealArray, truth: RealArray) -> float:
+def compute_frc_cutoff_per_px(image: core.RealArray, truth: core.RealArray) -> float:
     """Return the frequency, per pixel, up to which image and ground truth agree."""
-    a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
+    a, b = (core.Micrograph(part.astype(np.float64)) for part in (image, truth))
     # allow_self: the image may have been simulated from the ground truth
     result = measure_frc(a, b, FrcOptions(reference=True, allow_self=True))
     if result.resolution_px:
@@ -188,28 +182,23 @@ def compute_frc_cutoff_per_px(image: RealArray, truth: RealArray) -> float:
 
 @torch.inference_mode()
 def restore_field(
-    module: nn.Module, image: RealArray, faults: Float32Array | None = None
-) -> Float32Array:
+    module: nn.Module, image: core.RealArray, faults: core.Float32Array | None = None
+) -> core.Float32Array:
     """Run a network in fp32 without tiling on a small image with given faults."""
     low, high = np.percentile(image, PERCENTILES)
     span = max(float(high - low), 1e-6)
     stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
     lacking = [(0, -n % stride) for n in image.shape]
-    padded_image = np.pad(
-        (image.astype(np.float32) - low) / span, lacking, mode="reflect"
-    )
+    unit_range = (image.astype(np.float32) - low) / span
+    padded_image = np.pad(unit_range, lacking, mode="reflect").astype(np.float32)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    network_input = torch.from_numpy(padded_image.astype(np.float32)).to(device)
+    network_input = torch.from_numpy(padded_image).to(device)
     rows, columns = (n * scale for n in image.shape)
     learning = module.training
-    conditions = (
-        ()
-        if faults is None
-        else (torch.from_numpy(faults)[None].to(network_input.device),)
-    )
-    output = module.eval()(network_input[None, None], *conditions)[
-        0, 0, :rows, :columns
-    ]
+    inputs = [network_input[None, None]]
+    if faults is not None:
+        inputs.append(torch.from_numpy(faults)[None].to(device))
+    output = module.eval()(*inputs)[0, 0, :rows, :columns]
     module.train(learning)
     return np.asarray(output.float().cpu().numpy() * span + low, dtype=np.float32)
 
@@ -243,25 +232,20 @@ class Validator:
             )
 
     def align_and_crop(
-        self, image: RealArray, pair: ValidationPair
-    ) -> tuple[RealArray, RealArray]:
+        self, image: core.RealArray, pair: ValidationPair
+    ) -> tuple[core.RealArray, core.RealArray]:
         """Align the ground truth with an image, and crop the margins of both."""
-        truth, image_tensor = (
-            torch.from_numpy(np.asarray(one, np.float32))[None, None]
-            for one in (pair.high, image)
-        )
-        shifted_truth = align_ground_truth(truth, image_tensor, self.shift_px)[
-            0, 0
-        ].numpy()
-        return self._crop_margin(image), self._crop_margin(
-            shifted_truth if self.shift_px else pair.high
-        )
-
-    def _crop_margin(self, image: RealArray) -> RealArray:
-        margin = self.margin
+        truth, margin = pair.high, self.margin
+        if self.shift_px:
+            there, here = (
+                torch.from_numpy(np.asarray(one, np.float32))[None, None]
+                for one in (truth, image)
+            )
+            truth = align_ground_truth(there, here, self.shift_px)[0, 0].numpy()
         if margin is None:
             margin = min(_MARGIN_PX, min(image.shape) // 8)
-        return image[margin : -margin or None, margin : -margin or None]
+        inner = np.s_[margin : -margin or None, margin : -margin or None]
+        return image[inner], truth[inner]
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Evaluate a network by PSNR, its gain (also by degradation), SSIM and FRC."""
@@ -273,9 +257,8 @@ class Validator:
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
             truth = high.astype(float)
-            similar = structural_similarity(
-                _match_grey_levels(output_part, truth), truth, WHITE
-            )
+            matched = _match_grey_levels(output_part, truth)
+            similar = structural_similarity(matched, truth, WHITE)
             if similar is not None:
                 row["ssim"] = similar
             if self.cross_frc:
@@ -291,7 +274,7 @@ class Validator:
 
 def create_preview(
     network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
-) -> Micrograph | None:
+) -> core.Micrograph | None:
     """Create a preview image of a held-out patch, its output and its ground truth."""
     high = None
     if pairs:  # the same at every validation
@@ -317,7 +300,7 @@ def create_preview(
     if recipe.data.pairs is not None:  # of the clear images, if the store has it
         size = open_pairs(Path(recipe.data.pairs)).record.get("pixel_size_nm")
     picture = row.astype(np.float32)
-    return Micrograph(picture, parse_pixel_size(size), "low | output | truth")
+    return core.Micrograph(picture, core.parse_pixel_size(size), "low | output | truth")
 
 
 _LOBES = 3  # of Lanczos's kernel
@@ -342,9 +325,8 @@ def align_ground_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     shifted_image, reach = truth, _LOBES + 1
     taps_at = torch.arange(-reach, reach + 1, device=truth.device).to(truth)
     for _ in range(_STEPS):
-        difference = _crop_border(_smooth_images(shifted_image) - smooth_image).flatten(
-            2
-        )
+        difference = _smooth_images(shifted_image) - smooth_image
+        difference = _crop_border(difference).flatten(2)
         difference = difference - difference.mean(-1, keepdim=True)
         step = torch.linalg.solve(power, slopes @ difference.transpose(1, 2))[..., 0]
         shift = (shift + step).clamp(-most_px, most_px)
@@ -352,9 +334,8 @@ def align_ground_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
         at = taps_at + shift[..., None]
         taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
         taps = (taps / taps.sum(-1, keepdim=True))[:, :, None]
-        shifted_image = _convolve_images(
-            truth, taps[:, 0, :, :, None], taps[:, 1, :, None]
-        )
+        down_taps, across_taps = taps[:, 0, :, :, None], taps[:, 1, :, None]
+        shifted_image = _convolve_images(truth, down_taps, across_taps)
     return shifted_image
 
 

@@ -137,7 +137,7 @@ def test_no_single_part_decides_whether_a_model_is_kept(adapted):
 def test_a_training_without_copies_is_warned_of(place, tmp_path, monkeypatch):
     def fit_without(*images, **how):
         fit = yield from fit_by_steps(*images, **how)
-        return replace(fit, light_explained=0.2, explained_percent=70.0)
+        return replace(fit, light_explained=0.2, explained={"share": 0.7})
 
     monkeypatch.setattr(train, "fit_in_process", fit_without)
     with warned("no-copies", match="20 %"):

@@ -164,8 +164,8 @@ class Adapted(images.Result):
     next to those of the linear filter that was fitted on the training part and of the
     untouched `ssum-sem`.
     `areas` are the boxes of each area in the mosaic, and of its parts in that box.
-    `explained_percent` is the share of the held-out optical image that its enhanced
-    version predicts, None if nothing predicts light from SEM.
+    `explained_percent` is the share of the finest detail of the held-out optical image
+    that its enhanced version predicts, None without an optical cut-off.
     """
 
     output: str
@@ -182,7 +182,7 @@ class Adapted(images.Result):
     applied: list[EnhancedImage]
     cut_off_nm: float | None
     explained_percent: Annotated[
-        float | None, core.Quantity("Optical image explained", "%", ".0f")
+        float | None, core.Quantity("Finest optical detail explained", "%", ".0f")
     ]
     steps: Annotated[int, core.Quantity("Steps", form="d")]
     minutes: Annotated[float, core.Quantity("Trained", "minutes", ".3g")]

@@ -173,7 +173,7 @@ def train_on_sem(
     arrays[SEM_IMAGE] = truth.array()
     with write_atomically(planes) as place, place.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
-    models.save_model(output, fit.network, card)
+    models.save_model(output, fit.network, card, beside=fit.state["light"])
     return TrainedArea(
         output=str(output),
         registrations=registrations,
@@ -181,7 +181,7 @@ def train_on_sem(
         pixel_size_nm=truth.pixel_size_nm,
         evaluations=evaluations,
         cut_off_nm=cut_off,
-        explained_percent=fit.explained_percent,
+        explained_percent=100 * fit.explained["share"] if fit.explained else None,
         steps=fit.steps,
         minutes=fit.seconds / 60,
         curve=fit.curve,
@@ -292,7 +292,6 @@ def _create_card(
         for area in areas
     ]
     place = analysis.BlockFeatures.from_parts(unit_range)
-    focus = analysis.Falloff.from_image(mosaic, run.options.cut_off_nm)
     return fit.create_card(
         name,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
@@ -312,7 +311,6 @@ def _create_card(
                 for role in (LIGHT, f"sem {number}")
             ],
             **({} if place is None else {analysis.FAMILIARITY: place.to_json()}),
-            **({} if focus is None else {analysis.FOCUS: focus.to_json()}),
         },
     )
 

@@ -309,8 +309,8 @@ def _train(
 
 def _run_adaptation(
     stopped: Path | None, folder: Path, **how: Any
-) -> core.Job[tuple[jobs.Adapted, dict[str, base.OpenedImage]]]:
-    """Train, add the model to the library, and open the images by their titles.
+) -> core.Job[tuple[jobs.Adapted, base.OpenedImage]]:
+    """Train, add the model to the library, and open the enhanced mosaic.
 
     `stopped`: folder of a run whose training is resumed, and whose results are kept.
     """
