@@ -256,7 +256,7 @@ class ExplainedDetail:
                 if not np.isfinite(light[box]).all():
                     continue
                 parts = light[box].astype(float), (light - predicted)[box].astype(float)
-                spectra = (np.fft.fft2((p - p.mean()) * window)[band] for p in parts)
+                spectra = (scipy.fft.fft2((p - p.mean()) * window)[band] for p in parts)
                 power, missed_power = ((np.abs(one) ** 2).sum() for one in spectra)
                 if power > 0:
                     powers.append((power, missed_power))
