@@ -173,7 +173,7 @@ class ClusterExecutor(Executor):
         self.waiting += 1
         future.add_done_callback(self._results.put)
 
-    def result(self) -> object:
+    def result(self) -> list[TileResult] | core.Progress | None:
         """Return the result of a task, or `WaitingProgress` if there are no workers."""
         tile_results, now = super().result(), time.monotonic()
         if tile_results is not None:
