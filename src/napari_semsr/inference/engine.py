@@ -465,7 +465,7 @@ class Executor(ABC):
     def submit(self, places: Sequence[core.IntPair]) -> None:
         """Submit a group of tiles to be run in one pass."""
 
-    def result(self) -> Any:
+    def result(self) -> list[tiles.TileResult] | core.Progress | None:
         """Return the next result, or None if no task finishes within a heartbeat."""
         try:
             future = self._results.get(timeout=_HEARTBEAT_S)
@@ -474,8 +474,9 @@ class Executor(ABC):
         self.waiting -= 1
         return self._fetch_result(future)
 
-    def _fetch_result(self, future: Any) -> object:
-        return future.result()
+    def _fetch_result(self, future: Any) -> list[tiles.TileResult]:
+        results: list[tiles.TileResult] = future.result()
+        return results
 
     def __enter__(self) -> Self:
         return self

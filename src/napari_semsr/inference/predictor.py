@@ -545,9 +545,7 @@ class Predictor:
         self, shape: core.IntPair, memory_gb: float | None = None
     ) -> bool:
         """Return whether a window fits into the memory limit or the free memory."""
-        if memory_gb is None:
-            return self.peak_bytes(shape) < _SHARE * models.get_free_memory(self.device)
-        return self.peak_bytes(shape) <= memory_gb * 1e9
+        return self.peak_bytes(shape) <= self.memory_budget(memory_gb)
 
     def choose_batch(self, shape: core.IntPair, wanted_count: int | None = None) -> int:
         """Choose the number of windows per pass."""
