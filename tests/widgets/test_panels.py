@@ -178,7 +178,7 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     itself = (panel.first if frc else panel.image).value.name
     for name, said in (
         ("wide", "to a common grid"),
-        ("a", "'a' is shifted by 7 px vertically and 0 px horizontally from"),
+        ("a", "'b' by 7 px vertically and 0 px horizontally"),
         (itself, "ayer 'b' is chosen as both"),
     ):
         second.value = model.layers[name]
