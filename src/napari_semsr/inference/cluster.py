@@ -15,10 +15,10 @@ from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker
 
 from napari_semsr import core
-from napari_semsr.inference.engine import Executor
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import (
     STOP_MESSAGE,
+    Executor,
     TiledRun,
     TileResult,
     TileWorker,
