@@ -216,9 +216,10 @@ def _find_height_limit(*excesses: list[RealArray]) -> float:
     """Return the limit above which pixels of some strips are peaks."""
     heights = np.concatenate([np.minimum(*one) for one in excesses], dtype=np.float32)
     higher = heights[heights > 0]
-    limit = _TIMES * np.percentile(higher, _USUAL) if higher.size else np.inf
-    is_float = excesses[0][0].dtype.kind == "f"
-    return limit if is_float or not higher.size else int(limit)
+    if not higher.size:
+        return np.inf
+    limit = float(_TIMES * np.percentile(higher, _USUAL))
+    return limit if excesses[0][0].dtype.kind == "f" else int(limit)
 
 
 def _count_in_segments(

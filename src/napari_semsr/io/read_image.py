@@ -744,6 +744,7 @@ class _GreyRange:
 
     def normalise(self, part: NDArray[Any]) -> NDArray[np.float64]:
         """Scale the range to 0 to 1; NaN becomes 0."""
+        values: NDArray[np.float64]
         values = np.subtract(part, self.low, dtype=np.float64)
         values /= self.high - self.low
         if part.dtype.kind not in "biu":
