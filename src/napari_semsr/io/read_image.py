@@ -720,7 +720,7 @@ _MAX_SEEN = 1 << 24  # number of these that are evaluated; chosen
 _BINS = 64  # of grey values
 
 
-def _split_rows(array: NDArray[Any]) -> list[NDArray[Any]]:
+def _split_rows(array: core.RealArray) -> list[core.RealArray]:
     """Split an array into strips, whose temporary arrays fit into a cache."""
     return [array[top : top + _SMALLEST] for top in range(0, len(array), _SMALLEST)]
 
@@ -733,7 +733,7 @@ class _GreyRange:
     high: float
 
     @classmethod
-    def from_pixels(cls, pixels: NDArray[Any]) -> Self:
+    def from_pixels(cls, pixels: core.RealArray) -> Self:
         """Measure the range; 0 to 0 if no value is finite."""
         ends: list[float] = []
         for part in _split_rows(pixels):
@@ -742,7 +742,7 @@ class _GreyRange:
                 ends += [float(finite.min()), float(finite.max())]
         return cls(min(ends, default=0.0), max(ends, default=0.0))
 
-    def normalise(self, part: NDArray[Any]) -> NDArray[np.float64]:
+    def normalise(self, part: core.RealArray) -> NDArray[np.float64]:
         """Scale the range to 0 to 1; NaN becomes 0."""
         values: NDArray[np.float64]
         values = np.subtract(part, self.low, dtype=np.float64)
@@ -751,7 +751,7 @@ class _GreyRange:
             np.nan_to_num(values, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
         return values
 
-    def find_background_levels(self, pixels: NDArray[Any]) -> list[float]:
+    def find_background_levels(self, pixels: core.RealArray) -> list[float]:
         """Return up to three of the most frequent normalised grey values."""
         bins = np.empty(pixels.shape, np.uint8)
         counts = np.zeros(_BINS, np.int64)
