@@ -57,7 +57,7 @@ def test_tiles_equal_the_whole(kind, shape, make_loaded, whole, rng):
             assert not report["tile_mismatch"] > 1e-5
 
 
-@pytest.mark.parametrize("dtype", ["int16", ">u2", "float64", "bool"])
+@pytest.mark.parametrize("dtype", ["int16", ">u2", "i4", "f4", "f8", "bool"])
 def test_an_identity_returns_its_input_for_any_type(dtype, make_loaded, rng):
     image = (rng.random((40, 50)) * 3000).astype(dtype)
     result = _enhanced(image, make_loaded("identity"))

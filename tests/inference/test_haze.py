@@ -1,16 +1,10 @@
 """Haze is found once for a field and lifted alike in every window."""
 
-import dask.array as da
 import numpy as np
 import pytest
 
 from napari_semsr.core import Box, Micrograph, run
-from napari_semsr.inference import (
-    EnhanceOptions,
-    create_enhanced_array,
-    enhance_in_memory,
-    network_input,
-)
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory, network_input
 from napari_semsr.inference.network_input import HazeMap, measure_scaling, survey_field
 
 
@@ -42,8 +36,6 @@ def test_tiles_equal_the_untiled_definition(
     np.testing.assert_allclose(made.array(), whole(hazy, loaded), atol=2e-6)
     least, most = made.metadata["enhance"]["haze_gain"]
     assert least < most
-    lazy = create_enhanced_array(Micrograph(da.from_array(hazy, 40)), loaded, options)
-    np.testing.assert_allclose(lazy.compute(), made.array(), atol=1e-6)
 
 
 def test_haze_is_left_when_asked(make_loaded, hazy):

@@ -1,9 +1,14 @@
+from itertools import product
+
 import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Micrograph, OptionError
+from napari_semsr.core import Box, Micrograph, OptionError, read_box
 from napari_semsr.inference import EnhanceOptions, create_enhanced_array
+from napari_semsr.inference.network_input import prepare_field
+from napari_semsr.inference.options import ResamplingPlan
+from napari_semsr.io.formats import read, write
 from napari_semsr.models.checkpoint import LoadedModel
 from tests.refusals import refused
 
@@ -55,3 +60,18 @@ def test_the_public_form_equals_enhance(rng):
     np.testing.assert_array_equal(array.compute(), expected)
     with refused(OptionError, "unknown-option"):
         napari_semsr.lazy_enhance(image, tiles=32)
+
+
+@pytest.mark.parametrize("suffix", ["a.tif", "a.ome.zarr"])
+def test_windows_of_a_stored_image_are_its_pixels(suffix, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
+    monkeypatch.setattr("napari_semsr.io.tiff_read._BLOCK", 256)
+    values, path = rng.integers(0, 4000, (600, 530), np.uint16), tmp_path / suffix
+    write(Micrograph(values), path)
+    data = read(path).data
+    assert min(data.numblocks) > 1
+    field = prepare_field(Micrograph(data), ResamplingPlan(None, None)).input
+    assert field is not data
+    for corner in [*product(range(0, 600, 97), range(0, 530, 89))] * 2:
+        box = Box.from_shape((150, 140), corner)
+        np.testing.assert_array_equal(read_box(field, box), read_box(values, box))

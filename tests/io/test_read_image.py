@@ -162,8 +162,11 @@ def specimen(rng):
 @pytest.mark.parametrize(("ground", "letter"), [(0, 255), (255, 0), (40, 240)])
 @pytest.mark.parametrize("rows", [24, 60])
 def test_suggest_databar_finds_the_first_row(specimen, rows, ground, letter):
-    found = detect_databar(_with_bar(specimen, rows, ground, letter))
+    image = _with_bar(specimen, rows, ground, letter)
+    found = detect_databar(image)
     assert abs(found - rows) <= 1
+    floats = np.where(image == 7, np.nan, image)
+    assert detect_databar(floats) == detect_databar(image.astype(">u2")) == found
 
 
 def test_suggest_databar_takes_dark_lower_parts_and_slanted_edges_for_specimen(

@@ -165,7 +165,7 @@ class Options(BaseModel):
     def _check_value(cls, value: object, info: ValidationInfo) -> object:
         """Update an outdated value, and reject a boolean in place of a number."""
         if isinstance(value, str):
-            return update_value_name(str(info.field_name), value)
+            return _OLD_VALUES.get(str(info.field_name), {}).get(value, value)
         kinds = _collect_types(cls.model_fields[str(info.field_name)].annotation)
         parts = value if isinstance(value, (list, tuple)) else (value,)
         has_boolean = any(isinstance(part, bool) for part in parts)  # 1 for Python

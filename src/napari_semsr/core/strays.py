@@ -8,6 +8,7 @@ range of all others, around which a network would create rings, are filled.
 
 import itertools
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -152,7 +153,10 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     far = (values > middle + reach) | (values < middle - reach)
     if not reach or np.count_nonzero(far) / far.size > _MAX_PLATEAUS:
         far = none
-    is_stray = (_find_peaks(values) | _find_plateaus(values) | far) & finite
+    # the same in short integers, which take less time
+    is_short = field.dtype.str[1:] in ("u1", "u2")
+    exact = field.astype(field.dtype.name, copy=False) if is_short else values
+    is_stray = (_find_peaks(exact) | _find_plateaus(exact) | far) & finite
     if not is_stray.any():
         return none, none
     stray, narrow, dead = _select_isolated_spots(values, is_stray, finite, far)
@@ -163,7 +167,7 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     return stray, stray & (dead | is_far)
 
 
-def _find_peaks(values: Float32Array) -> BoolArray:
+def _find_peaks(values: RealArray) -> BoolArray:
     """Find pixels and lines that differ strongly from their surroundings.
 
     Noise stands out from both sides along a third of a segment, a stray line along all.
@@ -176,24 +180,21 @@ def _find_peaks(values: Float32Array) -> BoolArray:
     peaks, lines = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
     for apart in _APART:
         some = strips[:: 1 + len(strips) // 4]
-        excesses = [_compute_excess(wide, strip, apart) for strip in some]
-        heights = np.concatenate(list(itertools.starmap(_combine_excesses, excesses)))
-        up, down = (
-            _TIMES * np.percentile(h[h > 0], _USUAL) if (h > 0).any() else np.inf
-            for h in (heights, -heights)
+        sampled = zip(
+            *(_compute_excess(wide, strip, apart) for strip in some), strict=True
         )
+        limits = list(itertools.starmap(_find_height_limit, sampled))
         for strip in strips:
             rows = slice(*strip)
-            excess = _compute_excess(wide, strip, apart)
-            height = _combine_excesses(*excess)
-            peaks[rows] |= (height > up) | (height < -down)
             inside = starts[0][(starts[0] >= strip[0]) & (starts[0] < strip[1])]
             cuts = inside - strip[0], starts[1]
-            for axis, away in enumerate(excess):
-                along = 1 - axis
-                sizes = np.diff([*cuts[along], away.shape[along]])
-                for is_excess in (away > 0, away < 0):
-                    count = np.add.reduceat(is_excess, cuts[along], along, np.int16)
+            both = _compute_excess(wide, strip, apart)
+            for excesses, limit in zip(both, limits, strict=True):
+                peaks[rows] |= np.minimum(*excesses) > limit
+                for axis, excess in enumerate(excesses):
+                    along, is_excess = 1 - axis, excess > 0
+                    sizes = np.diff([*cuts[along], excess.shape[along]])
+                    count = _count_in_segments(is_excess, cuts[along], along)
                     share = np.moveaxis(count, along, -1) / sizes
                     whole = np.moveaxis(share > _STANDING, -1, along)
                     if whole.any():
@@ -211,9 +212,28 @@ def _find_peaks(values: Float32Array) -> BoolArray:
     return peaks | lines
 
 
-def _find_short_lines(
-    wide: Float32Array, values: Float32Array, apart: int
-) -> BoolArray:
+def _find_height_limit(*excesses: list[RealArray]) -> float:
+    """Return the limit above which pixels of some strips are peaks."""
+    heights = np.concatenate([np.minimum(*one) for one in excesses], dtype=np.float32)
+    higher = heights[heights > 0]
+    if not higher.size:
+        return np.inf
+    limit = float(_TIMES * np.percentile(higher, _USUAL))
+    return limit if excesses[0][0].dtype.kind == "f" else int(limit)
+
+
+def _count_in_segments(
+    marks: BoolArray, starts: NDArray[np.intp], axis: int
+) -> NDArray[np.uint8]:
+    """Count the marks in segments along an axis, each shorter than 256 px."""
+    ones = marks.view(np.uint8)
+    if axis:
+        return np.add.reduceat(ones, starts, axis, np.uint8)
+    parts = np.split(ones, starts[1:])  # `reduceat` takes three times as long
+    return np.stack([part.sum(axis=0, dtype=np.uint8) for part in parts])
+
+
+def _find_short_lines(wide: RealArray, values: RealArray, apart: int) -> BoolArray:
     """Mark constant line segments that stand out anywhere in a small image.
 
     Segments that are not constant are as often real detail.
@@ -221,12 +241,13 @@ def _find_short_lines(
     is_line = np.zeros(values.shape, bool)
     if max(values.shape) > _SMALL:
         return is_line
-    for axis, away in enumerate(_compute_excess(wide, (0, len(values)), apart)):
+    both = _compute_excess(wide, (0, len(values)), apart)
+    for axis, excesses in enumerate(zip(*both, strict=True)):
         along = 1 - axis
         size = min(_SEGMENT, values.shape[along])
         part = sliding_window_view(values, size, along)
         constant = part.max(axis=-1) == part.min(axis=-1)
-        for is_excess in (away > 0, away < 0) if constant.any() else ():
+        for is_excess in (one > 0 for one in excesses if constant.any()):
             share = sliding_window_view(is_excess, size, along).mean(axis=-1)
             whole = np.moveaxis(constant & (share > _STANDING), along, 0)
             in_line = np.zeros_like(is_excess)
@@ -238,14 +259,14 @@ def _find_short_lines(
 
 
 def _compute_excess(
-    wide: Float32Array, strip: IntPair, apart: int
-) -> list[Float32Array]:
+    wide: RealArray, strip: IntPair, apart: int
+) -> tuple[list[RealArray], list[RealArray]]:
     """Return by how much strip pixels exceed both neighbours at distance `apart`.
 
-    (2, Y, X): above and below, left and right, in an image padded by the largest
-    distance; 0 for values between the two.
+    Pairs (Y, X) of how much higher and how much lower a pixel is than those above and
+    below, and than those left and right, in an image padded by the largest distance.
     """
-    margin, excesses = max(_APART), []
+    margin, higher, lower = max(_APART), [], []
     part = wide[strip[0] : strip[1] + 2 * margin]
     own = part[margin:-margin, margin:-margin]
     for axis in (0, 1):
@@ -254,21 +275,13 @@ def _compute_excess(
             place = [slice(margin, -margin)] * 2
             place[axis] = slice(margin + away, part.shape[axis] - margin + away)
             sides.append(part[tuple(place)])
-        # `np.clip` with two arrays takes four times as long
-        within = np.maximum(own, np.minimum(*sides))
-        np.minimum(within, np.maximum(*sides), out=within)
-        excesses.append(np.subtract(own, within, out=within))
-    return excesses
+        top, bottom = np.maximum(*sides), np.minimum(*sides)
+        higher.append(np.subtract(np.maximum(own, top), top, out=top))
+        lower.append(np.subtract(bottom, np.minimum(own, bottom), out=bottom))
+    return higher, lower
 
 
-def _combine_excesses(one: Float32Array, other: Float32Array) -> Float32Array:
-    """Return the smaller of two excesses with the same sign, otherwise 0."""
-    least = np.maximum(np.minimum(one, other), 0)
-    least += np.minimum(np.maximum(one, other), 0)
-    return least
-
-
-def _find_plateaus(values: Float32Array) -> BoolArray:
+def _find_plateaus(values: RealArray) -> BoolArray:
     """Find small areas with the minimum or maximum value of the image."""
     is_plateau = np.zeros(values.shape, bool)
     for end in (values.min(), values.max()):
@@ -278,7 +291,7 @@ def _find_plateaus(values: Float32Array) -> BoolArray:
             continue
         for _ in range(2):  # rows, then columns; the second transposes back
             parts = [solid[n : len(solid) - _SOLID + 1 + n] for n in range(_SOLID)]
-            solid = np.logical_and.reduce(parts).T
+            solid = reduce(np.bitwise_and, parts).T
         if not solid.any():
             continue
         from scipy import ndimage  # 15 MB, and most images have no such area

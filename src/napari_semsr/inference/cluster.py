@@ -15,10 +15,10 @@ from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker
 
 from napari_semsr import core
-from napari_semsr.inference.engine import Executor
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import (
     STOP_MESSAGE,
+    Executor,
     TiledRun,
     TileResult,
     TileWorker,
@@ -175,7 +175,7 @@ class ClusterExecutor(Executor):
 
     def result(self) -> list[TileResult] | core.Progress | None:
         """Return the result of a task, or `WaitingProgress` if there are no workers."""
-        tile_results: list[TileResult] | None = super().result()
+        tile_results = super().result()
         now = time.monotonic()
         if tile_results is not None:
             self._check_time, self._no_workers = now, None

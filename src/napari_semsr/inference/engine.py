@@ -13,7 +13,6 @@ import logging
 import math
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -380,7 +379,7 @@ def _run_independent_tiles(
     Yields lists of results; an empty one if no task is running, None if one is. Closing
     this iterator stops tasks within a layer of the network.
     """
-    executor: Executor
+    executor: tiles.Executor
     if scheduler is None:
         executor = LocalExecutor(run, predictor)
     else:
@@ -447,43 +446,7 @@ def _collect_tiles(
 # that may change during a run. The loop never waits long for a task, so that it can be
 # stopped; a stop is checked between the layers of the network.
 
-# A third of the 0.3 s within which a cancel must be acknowledged
-_HEARTBEAT_S = 0.1
 _MAX_GPU_THREADS = 4  # threads that read and write for one GPU
-
-
-class Executor(ABC):
-    """Base class of executors that run tasks in this process or on a cluster."""
-
-    slots = 1  # Maximum number of submitted tasks
-
-    def __init__(self) -> None:
-        self.waiting = 0  # Number of submitted tasks
-        self._results: SimpleQueue[Any] = SimpleQueue()
-
-    @abstractmethod
-    def submit(self, places: Sequence[core.IntPair]) -> None:
-        """Submit a group of tiles to be run in one pass."""
-
-    def result(self) -> list[tiles.TileResult] | core.Progress | None:
-        """Return the next result, or None if no task finishes within a heartbeat."""
-        try:
-            future = self._results.get(timeout=_HEARTBEAT_S)
-        except Empty:
-            return None
-        self.waiting -= 1
-        return self._fetch_result(future)
-
-    def _fetch_result(self, future: Any) -> list[tiles.TileResult]:
-        results: list[tiles.TileResult] = future.result()
-        return results
-
-    def __enter__(self) -> Self:
-        return self
-
-    @abstractmethod
-    def __exit__(self, *_: object) -> None:
-        """Cancel queued tasks, stop running tasks, and wait for them."""
 
 
 class BackgroundThreads:
@@ -544,7 +507,7 @@ class CallResult:
         return self.value
 
 
-class LocalExecutor(Executor):
+class LocalExecutor(tiles.Executor):
     """Executor on threads of this process.
 
     A GPU has two to four threads: while it computes, one waits for it and the others
@@ -600,7 +563,7 @@ def run_in_thread(
             thread.submit(partial(next, job))
             while True:
                 try:
-                    answer = answers.get(timeout=_HEARTBEAT_S)
+                    answer = answers.get(timeout=tiles.HEARTBEAT_S)
                     break
                 except Empty:
                     yield progress

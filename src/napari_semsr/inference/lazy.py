@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -121,11 +122,10 @@ def _enhance_tile(
     block_id: IntPair,
 ) -> RealArray:
     """Enhance one tile, given its input window and the image `shape`."""
-    tile, field = plan.tile(block_id), plan.data
+    tile = plan.tile(block_id)
     source = _get_source_box(plan, block_id, shape)
     part = _FieldRegion(block, (source.y0, source.x0), shape)
-    data = replace(field, source=part) if isinstance(field, ResampledField) else part
-    plan = replace(plan, data=data, model=model)
+    plan = replace(plan, data=_replace_source(plan.data, part), model=model)
     with _one_at_a_time:
         predictor = _get_predictor(model, plan.options.device, plan.options.precision)
         predictor.statistics = statistics
@@ -163,9 +163,8 @@ def _build_dask_array(
     """Build a dask array with one task per tile."""
     loaded_model, outputs = plan.model, plan.outputs
     resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
-    # with outlier pixels replaced
-    data = plan.data if resampled_field is None else resampled_field.source
-    field = data.name if micrograph.is_lazy else _tokenize_field(micrograph.data)
+    data: Any = micrograph.data
+    field = data.name if micrograph.is_lazy else _tokenize_field(data)
     option_values = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = (
         None
@@ -178,7 +177,7 @@ def _build_dask_array(
     model = delayed(loaded_model, name=f"semsr-model-{token}", traverse=False)
     task_plan = replace(  # tasks receive their field and the network by name
         plan,
-        data=None if resampled_field is None else replace(resampled_field, source=None),
+        data=_replace_source(plan.data, None),
         model=replace(loaded_model, module=nn.Identity()),
     )
     # windows in a row of tiles share rows, those in a column share columns
@@ -235,6 +234,13 @@ def _tokenize_field(field: RealArray) -> str:
     part = place + whole.offset, field.shape, field.strides, field.dtype.str
     key = str(whole.filename), file.st_mtime_ns, file.st_size, file.st_ino
     return str(tokenize(*key, *part))
+
+
+def _replace_source(field: Any, image: object) -> Any:
+    """Return the field of a plan, patched or resampled, of another source image."""
+    if not hasattr(field, "source"):
+        return image
+    return replace(field, source=_replace_source(field.source, image))
 
 
 def _get_source_box(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:

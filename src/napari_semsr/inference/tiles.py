@@ -2,11 +2,13 @@
 
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,6 +243,44 @@ class TileWorker:
             raise core.DeviceMemoryError(msg)
         with self._cutting:  # unless another thread has halved them already
             self.pieces = max(self.pieces, 2 * piece_count)
+
+
+# A third of the 0.3 s within which a cancel must be acknowledged
+HEARTBEAT_S = 0.1
+
+
+class Executor(ABC):
+    """Base class of executors that run tasks in this process or on a cluster."""
+
+    slots = 1  # Maximum number of submitted tasks
+
+    def __init__(self) -> None:
+        self.waiting = 0  # Number of submitted tasks
+        self._results: SimpleQueue[Any] = SimpleQueue()
+
+    @abstractmethod
+    def submit(self, places: Sequence[core.IntPair]) -> None:
+        """Submit a group of tiles to be run in one pass."""
+
+    def result(self) -> list[TileResult] | core.Progress | None:
+        """Return the next result, or None if no task finishes within a heartbeat."""
+        try:
+            future = self._results.get(timeout=HEARTBEAT_S)
+        except Empty:
+            return None
+        self.waiting -= 1
+        return self._fetch_result(future)
+
+    def _fetch_result(self, future: Any) -> list[TileResult]:
+        results: list[TileResult] = future.result()
+        return results
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def __exit__(self, *_: object) -> None:
+        """Cancel queued tasks, stop running tasks, and wait for them."""
 
 
 # Destinations of tiles: an array in memory, or a store that records finished tiles.

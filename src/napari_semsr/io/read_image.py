@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -716,20 +716,58 @@ _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, without background
 _RULE_SHARE = 0.8  # smallest share of such a row with one value
 _MAX_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
-_MAX_SEEN = 1 << 24  # number of these that are evaluated; chosen: 128 MB as float64
+_MAX_SEEN = 1 << 24  # number of these that are evaluated; chosen
+_BINS = 64  # of grey values
 
 
-def _background_levels(bottom: NDArray[np.float64]) -> list[float]:
-    """Return up to three of the most frequent grey values."""
-    counts, edges = np.histogram(bottom, bins=64, range=(0.0, 1.0))
-    best = np.argsort(counts)[::-1][:3]
-    levels = []
-    for i in best:
-        upper = bottom <= edges[i + 1] if i == 63 else bottom < edges[i + 1]
-        inside = bottom[(bottom >= edges[i]) & upper]
-        if inside.size:
-            levels.append(float(np.median(inside)))
-    return levels
+def _split_rows(array: core.RealArray) -> list[core.RealArray]:
+    """Split an array into strips, whose temporary arrays fit into a cache."""
+    return [array[top : top + _SMALLEST] for top in range(0, len(array), _SMALLEST)]
+
+
+@dataclass(frozen=True, slots=True)
+class _GreyRange:
+    """Range of the finite grey values of an array."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def from_pixels(cls, pixels: core.RealArray) -> Self:
+        """Measure the range; 0 to 0 if no value is finite."""
+        ends: list[float] = []
+        for part in _split_rows(pixels):
+            finite = part if part.dtype.kind in "biu" else part[np.isfinite(part)]
+            if finite.size:
+                ends += [float(finite.min()), float(finite.max())]
+        return cls(min(ends, default=0.0), max(ends, default=0.0))
+
+    def normalise(self, part: core.RealArray) -> NDArray[np.float64]:
+        """Scale the range to 0 to 1; NaN becomes 0."""
+        values: NDArray[np.float64]
+        values = np.subtract(part, self.low, dtype=np.float64)
+        values /= self.high - self.low
+        if part.dtype.kind not in "biu":
+            np.nan_to_num(values, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+        return values
+
+    def find_background_levels(self, pixels: core.RealArray) -> list[float]:
+        """Return up to three of the most frequent normalised grey values."""
+        bins = np.empty(pixels.shape, np.uint8)
+        counts = np.zeros(_BINS, np.int64)
+        for part, numbers in zip(_split_rows(pixels), _split_rows(bins), strict=True):
+            numbers[:] = np.minimum(self.normalise(part) * _BINS, _BINS - 1)
+            counts += np.bincount(numbers.ravel(), minlength=_BINS)
+        levels = []
+        for number in np.argsort(counts)[::-1][:3]:
+            inside = pixels[bins == number]
+            low, high = self.low, self.high
+            np.nan_to_num(inside, copy=False, nan=low, posinf=high, neginf=low)
+            if inside.size:  # the median, of which only two pixels are normalised
+                middle = [(inside.size - 1) // 2, inside.size // 2]
+                median = self.normalise(np.partition(inside, middle)[middle]).mean()
+                levels.append(float(median))
+        return levels
 
 
 def detect_databar(image: core.ReadableArray, reach: float | None = None) -> int:
@@ -746,16 +784,17 @@ def detect_databar(image: core.ReadableArray, reach: float | None = None) -> int
         return 0
     step = -(-depth * width // _MAX_SEEN)  # in columns, since rows must be exact
     lowest = core.read_box(image, core.Box(height - depth, height, 0, width))
-    bottom = np.asarray(lowest[:, ::step], dtype=np.float64)
-    finite = bottom[np.isfinite(bottom)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    if high <= low:
+    bottom = lowest[:, ::step]
+    grey = _GreyRange.from_pixels(bottom)
+    if grey.high <= grey.low:
         return 0
-    bottom = (bottom - low) / (high - low)
-    bottom = np.nan_to_num(bottom, nan=0.0, posinf=1.0, neginf=0.0)
+    levels = grey.find_background_levels(bottom)
+    shares = [
+        [np.mean(np.abs(values - ground) <= _LEVELS, axis=1) for ground in levels]
+        for values in map(grey.normalise, _split_rows(bottom))
+    ]
     rows = 0
-    for ground in _background_levels(bottom):
-        part = np.mean(np.abs(bottom - ground) <= _LEVELS, axis=1)
+    for ground, part in zip(levels, np.concatenate(shares, axis=1), strict=True):
         rises = {
             row: float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
             for row in range(_NEAR, depth - _SMALLEST + 1)
@@ -765,12 +804,15 @@ def detect_databar(image: core.ReadableArray, reach: float | None = None) -> int
             continue
         if float(np.median(part[first:])) < _GROUND:  # not flat
             continue
-        letters = float(np.mean(np.abs(bottom[first:] - ground) > _CONTRAST))
-        if letters < _LETTERS:
+        letters = sum(
+            np.count_nonzero(np.abs(values - ground) > _CONTRAST)
+            for values in map(grey.normalise, _split_rows(bottom[first:]))
+        )
+        if letters / bottom[first:].size < _LETTERS:
             continue
         # skip ruled lines above the background, whose rows have a single value
         for _ in range(_LINE):
-            line = bottom[first - 1]
+            line = grey.normalise(bottom[first - 1])
             if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULE_SHARE:
                 break
             first -= 1
