@@ -3,7 +3,8 @@
 Grey values are scaled by percentiles of the whole field. Tiles are planned so that each
 result equals the same pixels of an untiled pass, run with bounded memory, and written
 directly into the output, one writer per chunk. A tile is marked as done after its
-pixels are written, so that an interrupted run can be resumed from the store alone.
+pixels are written (`StoreSink.finish_tile`), so that an interrupted run can be resumed
+from the store alone, with the tiles without a mark (`StoreSink.list_pending_tiles`).
 Networks with live normalisation layers are run whole, or in tiles with statistics from
 a sample (`napari_semsr.inference.plan`).
 """
@@ -307,9 +308,7 @@ def _run_tiles(
     planned: PlannedRun, sink: tiles.Sink, places: tiles.Places, tally: _Tally
 ) -> core.Job[SampledStatistics | None]:
     """Run independent tiles; return the sample statistics, if they were needed."""
-    plan = planned.plan
-    predictor = planned.predictor
-    scheduler = planned.scheduler
+    plan, predictor, scheduler = planned.plan, planned.predictor, planned.scheduler
     run = tiles.TiledRun(plan, sink.array)
     has_limit = plan.options.memory_gb is not None  # limits growth since the start
     grown_before = planned.watch.memory_growth_bytes if has_limit else 0
