@@ -349,7 +349,7 @@ class _CorrectionSolver:
 
     def apply_joins(self) -> None:
         """Move frames, or groups of frames, to satisfy the joins."""
-        earlier_joints: list[Overlap] = []
+        earlier_joins: list[Overlap] = []
         for pair, shift in self.hand.joins.items():
             ends = [np.isfinite(self.positions[index]).all() for index in pair]
             if ends == [True, False]:
@@ -357,17 +357,17 @@ class _CorrectionSolver:
             elif ends == [False, True]:
                 self.positions[pair[0]] = self.positions[pair[1]] - shift
             elif all(ends):
-                self._apply_join(pair, shift - self.compute_shift(pair), earlier_joints)
-            earlier_joints.append(Overlap(*pair, (0.0, 0.0), 1.0))
+                self._apply_join(pair, shift - self.compute_shift(pair), earlier_joins)
+            earlier_joins.append(Overlap(*pair, (0.0, 0.0), 1.0))
 
     def _apply_join(
-        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Overlap]
+        self, pair: IntPair, move: FloatArray, earlier_joins: Sequence[Overlap]
     ) -> None:
         """Move one side of a pair to satisfy its join, given the earlier joins."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
         count = len(self.positions)
-        labels = layout.label_components(count, earlier_joints)
+        labels = layout.label_components(count, earlier_joins)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
         ties = [tie for tie in self.list_constraints() if tie.pair != pair]
@@ -606,18 +606,18 @@ def _measure_remaining_shading(
 def _update_layout(state: State, solver: _CorrectionSolver) -> None:
     """Update the layout with the pairwise shifts of the corrected positions."""
     hand = solver.hand
-    joints = [
+    overlaps = [
         Overlap(*pair, (float(y), float(x)), _JOIN_WEIGHT)
         for pair, (y, x) in hand.joins.items()
         if state.is_placed[list(pair)].all()
     ]
     for pair, (y, x) in solver.shifts.items():
         if pair not in hand.pairs:
-            joints.append(Overlap(*pair, (float(y), float(x)), 1.0))
-    in_use = {joint.pair for joint in joints}
-    unused = (joint for joint in state.layout.joints if joint.pair not in in_use)
-    dropped_joints = (*state.layout.dropped_joints, *unused)
-    state.layout = layout.Layout(state.positions, tuple(joints), dropped_joints)
+            overlaps.append(Overlap(*pair, (float(y), float(x)), 1.0))
+    in_use = {one.pair for one in overlaps}
+    unused = (one for one in state.layout.overlaps if one.pair not in in_use)
+    dropped_overlaps = (*state.layout.dropped_overlaps, *unused)
+    state.layout = layout.Layout(state.positions, tuple(overlaps), dropped_overlaps)
     searched_pairs = {item.pair for item in state.candidates}
     more = []
     for pair in sorted(in_use - searched_pairs):  # at the current shift, without search
