@@ -204,19 +204,19 @@ class _CorrectionSolver:
 
     def list_constraints(self) -> list[Overlap]:
         """List the shifts consistent with the current positions, and manual shifts."""
-        state, ties = self.state, []
+        state, overlaps = self.state, []
         for pair in self.free_pairs:
             # frames without an accepted shift are connected by all pairs together
             together = state.is_nominal or state.rescued_frames & set(pair)
             is_known = pair in self.shifts or together
             if is_known and self.compute_distance_moved(pair) < TOLERANCE_PX:
-                ties.append(Overlap(*pair, (0.0, 0.0), 1.0))
+                overlaps.append(Overlap(*pair, (0.0, 0.0), 1.0))
         has_place = self.is_placed
         for pair in self.hand.joins:
             away = np.hypot(*(self.compute_shift(pair) - self.hand.joins[pair]))
             if has_place[list(pair)].all() and away <= TOLERANCE_PX:
-                ties.append(Overlap(*pair, (0.0, 0.0), _JOIN_WEIGHT))
-        return ties
+                overlaps.append(Overlap(*pair, (0.0, 0.0), _JOIN_WEIGHT))
+        return overlaps
 
     def evaluate_group(
         self, group: Sequence[int], move: FloatArray | None = None
@@ -329,13 +329,13 @@ class _CorrectionSolver:
         """Fix the given frames and move frames connected only through them."""
         if not self.hand.places:
             return
-        ties, fixed_frames = self.list_constraints(), self.fixed_places.keys()
-        free = [t for t in ties if fixed_frames.isdisjoint(t.pair)]
+        overlaps, fixed_frames = self.list_constraints(), self.fixed_places.keys()
+        free = [one for one in overlaps if fixed_frames.isdisjoint(one.pair)]
         labels = layout.label_components(len(self.positions), free)
         moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
         hanging: dict[int, list[FloatArray]] = {}
-        for tie in ties:
-            for frame, other in (tie.pair, tie.pair[::-1]):
+        for overlap in overlaps:
+            for frame, other in (overlap.pair, overlap.pair[::-1]):
                 is_hanging = other not in fixed_frames and labels[other] != 0
                 if frame in fixed_frames and is_hanging:
                     hanging.setdefault(int(labels[other]), []).append(moves[frame])
@@ -370,10 +370,10 @@ class _CorrectionSolver:
         labels = layout.label_components(count, earlier_joins)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
-        ties = [tie for tie in self.list_constraints() if tie.pair != pair]
-        cut = bridges.find_minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
+        overlaps = [one for one in self.list_constraints() if one.pair != pair]
+        cut = bridges.find_minimum_cut(count, overlaps, ({*sides[0]}, {*sides[1]}))
         has_place = self.is_placed
-        main = layout.label_components(count, ties) == 0 if ties else has_place
+        main = layout.label_components(count, overlaps) == 0 if overlaps else has_place
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
@@ -502,14 +502,15 @@ class _CorrectionSolver:
             for pair in self.free_pairs
             if pair in self.shifts and self.compute_distance_moved(pair) >= TOLERANCE_PX
         ]
-        ties, fixed_frames = [*self.list_constraints(), *fresh], list(self.fixed_places)
+        overlaps = [*self.list_constraints(), *fresh]
+        fixed_frames = list(self.fixed_places)
         # placed frames share one coordinate system, whatever is between them
-        ties += [
+        overlaps += [
             Overlap(fixed_frames[0], index, (0.0, 0.0), 1.0)
             for index in fixed_frames[1:]
         ]
-        labels = layout.label_components(len(self.positions), ties)
-        stays = labels == 0 if ties else np.zeros(len(labels), bool)
+        labels = layout.label_components(len(self.positions), overlaps)
+        stays = labels == 0 if overlaps else np.zeros(len(labels), bool)
         stays[fixed_frames] = True
         has_place = self.is_placed
         for label in np.unique(labels[~stays & has_place]):
