@@ -1,4 +1,4 @@
-"""Frames that one joint holds, or none, are right or left out; never a period off."""
+"""Frames that one overlap holds, or none, are right or left out; never a period off."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.refusals import refused
 from tests.stitching import scans
 
 
-# frames without a joint; a row held by one joint
+# frames without an overlap; a row held by one overlap
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("kind", "pitch", "seed", "how"),

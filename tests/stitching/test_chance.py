@@ -65,7 +65,7 @@ def test_frames_that_share_nothing_are_not_joined_and_two_that_do_are(known):
         run(solve_mosaic(two_frames(smooth(0, (300, 600)), 300, known)))
     solution = run(solve_mosaic(two_frames(smooth(40, (300, 560)), 240, known)))
     assert np.abs(solution.positions_px[1] - (0, 240)).max() < 0.5
-    # one joint alone agrees with itself, which says nothing
+    # one overlap alone agrees with itself, which says nothing
     assert solution.residual_px is None
     assert solution.residual_median_px is None
     assert solution.residual_worst_px is None

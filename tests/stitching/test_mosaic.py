@@ -167,9 +167,9 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
     with refused(RegistrationError, "nothing-placed", match=" 9 "):
         finish_solution(state)
     steps = [(i, i + 1, tuple(truth[i + 1] - truth[i])) for i in range(8)]
-    joints = tuple(Overlap(i, j, shift, 9.0) for i, j, shift in steps)
+    overlaps = tuple(Overlap(i, j, shift, 9.0) for i, j, shift in steps)
     refined = RefinedPositions(truth, (), np.full((9, 2), 2.0))
-    state = placed(square_scan, layout=Layout(truth, joints, ()), refinement=refined)
+    state = placed(square_scan, layout=Layout(truth, overlaps, ()), refinement=refined)
     prepared = state.frames.copy_with_changes(gains=square_scan.gains)
     (warning,) = finish_solution(replace(state, frames=prepared)).warnings
     assert warning.startswith("9 of 9 frames are uncertain")
@@ -177,14 +177,14 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
 
 
 def hung(scan, pairs, own, **known):
-    """Frames in their places; joints find themselves right, the one of 5 and 6 `own`.
+    """Frames in their places; overlaps find themselves right, the one of 5 and 6 `own`.
 
     `own`: how far its best shift lies off when refined, in px; None where it was not.
     """
-    joints, shifts, found = [], [], []
+    overlaps, shifts, found = [], [], []
     for i, j in pairs:
         apart = scan.truth[j] - scan.truth[i]
-        joints.append(Overlap(i, j, tuple(apart), 9.0))
+        overlaps.append(Overlap(i, j, tuple(apart), 9.0))
         whole = np.rint(apart)[None].astype(int)
         found.append(Candidates(i, j, whole, np.full(1, 0.2), *np.full((2, 1), 9.0)))
         off = own if (i, j) == (5, 6) else 0.0
@@ -194,7 +194,7 @@ def hung(scan, pairs, own, **known):
     spread = np.full((9, 2), 0.01)
     if own is None:
         spread[6:] = np.inf
-    layout = Layout(scan.truth, tuple(joints), ())
+    layout = Layout(scan.truth, tuple(overlaps), ())
     refined = RefinedPositions(scan.truth, tuple(shifts), spread)
     return finish_solution(
         placed(scan, layout=layout, refinement=refined, candidates=found, **known)
@@ -238,8 +238,8 @@ def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
     bare = square_scan.acquisition.replace(nominal_px=None, grid=(3, 3))
     state = placed(replace(square_scan, acquisition=bare))
     state.positions[2:] = np.nan
-    joint = Overlap(0, 1, tuple(square_scan.truth[1] - square_scan.truth[0]), 9.0)
-    state.layout, state.is_stated = Layout(state.positions, (joint,), ()), False
+    overlap = Overlap(0, 1, tuple(square_scan.truth[1] - square_scan.truth[0]), 9.0)
+    state.layout, state.is_stated = Layout(state.positions, (overlap,), ()), False
     said = " ".join(finish_solution(state).warnings)
     assert "check the grid and order, or pass positions." in said
     assert "set grid" not in said

@@ -3,7 +3,8 @@
 Grey values are scaled by percentiles of the whole field. Tiles are planned so that each
 result equals the same pixels of an untiled pass, run with bounded memory, and written
 directly into the output, one writer per chunk. A tile is marked as done after its
-pixels are written, so that an interrupted run can be resumed from the store alone.
+pixels are written (`StoreSink.finish_tile`), so that an interrupted run can be resumed
+from the store alone, with the tiles without a mark (`StoreSink.list_pending_tiles`).
 Networks with live normalisation layers are run whole, or in tiles with statistics from
 a sample (`napari_semsr.inference.plan`).
 """
@@ -243,35 +244,31 @@ def enhance_in_memory(
     )
 
 
-def _execute_run(run: PlannedRun, target: tiles.Sink) -> core.Job[EnhanceReport]:
+def _execute_run(run: PlannedRun, sink: tiles.Sink) -> core.Job[EnhanceReport]:
     """Execute a planned run and return its report."""
     plan, predictor, watch = run.plan, run.predictor, run.watch
     with watch:
-        target.prepare(plan)
-        if target.read_value(STRATEGY_KEY) is None:
-            target.store_value(STRATEGY_KEY, plan.strategy.to_record())
-        places = target.list_pending_tiles(plan.outputs)
+        sink.prepare(plan)
+        if sink.read_value(STRATEGY_KEY) is None:
+            sink.store_value(STRATEGY_KEY, plan.strategy.to_record())
+        places = sink.list_pending_tiles(plan.outputs)
         tally, memory_error, statistics = _Tally(notes=list(plan.notes)), None, None
         if plan.strategy.kind == "whole":
-            work = _run_whole_field(
-                tiles.TiledRun(plan, target.array), predictor, places
-            )
+            work = _run_whole_field(tiles.TiledRun(plan, sink.array), predictor, places)
             try:
-                yield from _collect_tiles(
-                    work, target, plan.outputs, tally, len(places)
-                )
+                yield from _collect_tiles(work, sink, plan.outputs, tally, len(places))
             except core.DeviceMemoryError as error:
                 memory_error = error.with_traceback(None)  # its frames keep tensors
         if memory_error is not None:
             is_complete = len(places) == len(plan.outputs)
-            before = None if is_complete else target.read_value(STRATEGY_KEY)
+            before = None if is_complete else sink.read_value(STRATEGY_KEY)
             try:
                 strategy = choose_strategy(
                     predictor, plan.options, plan.tiles, before, fits=False
                 )
             except core.DeviceMemoryError as refused:
                 raise refused from memory_error
-            target.store_value(STRATEGY_KEY, strategy.to_record())
+            sink.store_value(STRATEGY_KEY, strategy.to_record())
             run = replace(run, plan=replace(plan, strategy=strategy))
             note = core.Message(
                 f"Not enough memory: {memory_error}", core.get_error_code(memory_error)
@@ -279,7 +276,7 @@ def _execute_run(run: PlannedRun, target: tiles.Sink) -> core.Job[EnhanceReport]
             tally.notes += [note, *run.plan.strategy.notes]
             yield core.Progress(0, 0, tally.notes[-1])
         if run.plan.strategy.kind == "tiles":
-            statistics = yield from _run_tiles(run, target, places, tally)
+            statistics = yield from _run_tiles(run, sink, places, tally)
     plan, seconds = run.plan, watch.seconds
     outputs, condition = plan.outputs, plan.condition
     return EnhanceReport(
@@ -307,34 +304,32 @@ def _execute_run(run: PlannedRun, target: tiles.Sink) -> core.Job[EnhanceReport]
 
 
 def _run_tiles(
-    enhance_run: PlannedRun, target: tiles.Sink, places: tiles.Places, tally: _Tally
+    planned: PlannedRun, sink: tiles.Sink, places: tiles.Places, tally: _Tally
 ) -> core.Job[SampledStatistics | None]:
     """Run independent tiles; return the sample statistics, if they were needed."""
-    plan = enhance_run.plan
-    predictor = enhance_run.predictor
-    scheduler = enhance_run.scheduler
-    run = tiles.TiledRun(plan, target.array)
+    plan, predictor, scheduler = planned.plan, planned.predictor, planned.scheduler
+    run = tiles.TiledRun(plan, sink.array)
     has_limit = plan.options.memory_gb is not None  # limits growth since the start
-    grown_before = enhance_run.watch.memory_growth_bytes if has_limit else 0
+    grown_before = planned.watch.memory_growth_bytes if has_limit else 0
     statistics = None
     if plan.strategy.norm == "sampled" and places:
-        before = target.read_value(_STATISTICS_KEY)
+        before = sink.read_value(_STATISTICS_KEY)
         if before is None:
             sampling = measure_sample(plan, predictor)
             statistics = yield from run_in_thread(sampling, predictor)
-            target.store_value(_STATISTICS_KEY, statistics.to_json())
+            sink.store_value(_STATISTICS_KEY, statistics.to_json())
         else:
             statistics = SampledStatistics.from_json(before)
         tally.notes.append(core.Message(statistics.describe(), "statistics-sampled"))
         run = replace(run, statistics=statistics.statistics)
     predictor.statistics = run.statistics
     take = create_tile_source(places)
-    if target.live is not None:
-        take = target.live.take_tiles
+    if sink.live is not None:
+        take = sink.live.take_tiles
     elif scheduler is None and predictor.device.type == "cpu":
         take = create_block_source(places, choose_block(plan, predictor, grown_before))
     work = _run_independent_tiles(run, predictor, take, scheduler)
-    yield from _collect_tiles(work, target, plan.outputs, tally, len(places))
+    yield from _collect_tiles(work, sink, plan.outputs, tally, len(places))
     return statistics
 
 

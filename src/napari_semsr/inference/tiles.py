@@ -348,7 +348,10 @@ class StoreSink:
         return _StoreTarget(self.store, self.live)
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Raise an error if the store belongs to another run; otherwise display it."""
+        """Raise an error if the store belongs to another run; otherwise display it.
+
+        `create_store` has compared the records; this compares what both runs plan.
+        """
         _check_shape(self.store.level0.shape, plan.output)
         if tuple(self.store.unit) != plan.output.tile_shape:
             msg = (

@@ -7,6 +7,10 @@ checksum of the unit's files, which a resumed run compares: zarr renames each fi
 into place, but nothing is flushed to disk before that, so a power cut may leave a
 unit that is marked but truncated or missing. A process that fills a store locks it,
 if the system supports locks, so that no other process writes its own tiles into it.
+
+The map is the array ``done`` of the store, and is removed by `OmeZarrStore.finish`.
+`create_store` resumes (`_reopen_store`): it compares the layout, and the record with
+input, model and options; what remains are the `pending_units`.
 """
 
 import json
@@ -48,51 +52,6 @@ if TYPE_CHECKING:
     from zarr.types import ArrayV2, ArrayV3
 
     ZarrArray = ArrayV2 | ArrayV3
-
-# Comparison of an interrupted store with the current run.
-
-_PARTS = {
-    "inputs": "input",
-    "model_name": "model",
-    "model_digest": "model",
-    "pixel_size_nm": "pixel size",
-    "spacing_px": "pixel size",
-    "option known_distortion": "distortion of the calibration",
-    "option corrections": "manual corrections",
-    "option found": "estimated distortion",
-}
-
-
-def _changed_parts(record_before: Record | None, record_now: Record) -> list[str]:
-    """List the settings that changed after a store was started."""
-    if record_before is None:
-        return ["record"]
-    before, now = _get_resume_record(record_before), _get_resume_record(record_now)
-    old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
-    options_changed = _collect_options(old), _collect_options(new)
-    pairs = [(before, now), (old, new), options_changed]
-    keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
-    return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
-
-
-def _collect_options(history: core.JsonObject) -> core.JsonObject:
-    """Return the options of a history, including reading options."""
-    options = history.pop("options", None) or {}
-    reading = options.get("reading")
-    if isinstance(reading, dict):
-        options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
-    updated = {k: core.update_value_name(k, value) for k, value in options.items()}
-    return {f"option {k}": value for k, value in updated.items()}
-
-
-def _get_resume_record(record: Record) -> core.JsonObject:
-    """Return the parts of a record that must match to resume a run."""
-    values = record.to_dict()
-    values.pop("look", None)  # of no effect on the pixels
-    if record.provenance is not None:
-        values["provenance"] = record.provenance.reproducible_record()
-    return values
-
 
 ATTRIBUTE = "semsr"
 _BLOCKS = "blocks"  # key in it: number of files of the finished levels
@@ -758,7 +717,7 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
         and marks.shape == plan.grid
         and _get_version(group) == plan.version
     )
-    changes = _changed_parts(record_before, record)
+    changes = _list_changed_parts(record_before, record)
     if not (changes or same):
         changes = ["shape, type, chunk or version"]
     if changes or record_before is None:
@@ -796,6 +755,51 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
         if not all(_is_decodable(level, box.slices) for box in boxes):
             return False
     return True
+
+
+# Comparison of an interrupted store with the current run.
+
+_PARTS = {
+    "inputs": "input",
+    "model_name": "model",
+    "model_digest": "model",
+    "pixel_size_nm": "pixel size",
+    "spacing_px": "pixel size",
+    "option known_distortion": "distortion of the calibration",
+    "option corrections": "manual corrections",
+    "option found": "estimated distortion",
+}
+
+
+def _list_changed_parts(record_before: Record | None, record_now: Record) -> list[str]:
+    """List the settings that changed after a store was started."""
+    if record_before is None:
+        return ["record"]
+    before, now = _get_resume_record(record_before), _get_resume_record(record_now)
+    old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
+    options_changed = _collect_options(old), _collect_options(new)
+    pairs = [(before, now), (old, new), options_changed]
+    keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+    return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
+
+
+def _collect_options(history: core.JsonObject) -> core.JsonObject:
+    """Return the options of a history, including reading options."""
+    options = history.pop("options", None) or {}
+    reading = options.get("reading")
+    if isinstance(reading, dict):
+        options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
+    updated = {k: core.update_value_name(k, value) for k, value in options.items()}
+    return {f"option {k}": value for k, value in updated.items()}
+
+
+def _get_resume_record(record: Record) -> core.JsonObject:
+    """Return the parts of a record that must match to resume a run."""
+    values = record.to_dict()
+    values.pop("look", None)  # of no effect on the pixels
+    if record.provenance is not None:
+        values["provenance"] = record.provenance.reproducible_record()
+    return values
 
 
 # The metadata of an image: axes, units, and position of each level.

@@ -8,7 +8,8 @@ stand in this order.
 
 A new store is filled in place. Other formats are written from a hidden store next to
 the output; an existing store is kept until the hidden one is complete. A stopped run
-keeps both and can be resumed.
+keeps both and can be resumed: the store records which tiles are done, and is refused
+if input, model or options differ (`napari_semsr.io.zarr_store`).
 """
 
 import itertools

@@ -217,15 +217,15 @@ def reposition_bridged_frames(state: State) -> Job[bool]:
     """
     has_changed = False
     # on a repeating sample all pairs across a bridge have decided already
-    joints = [] if state.is_periodic else list_valid_overlaps(state)
-    pairs_in_loops = {joint.pair for joint in find_loop_pairs(joints)}
-    bridges = [joint for joint in joints if joint.pair not in pairs_in_loops]
+    overlaps = [] if state.is_periodic else list_valid_overlaps(state)
+    pairs_in_loops = {overlap.pair for overlap in find_loop_pairs(overlaps)}
+    bridges = [overlap for overlap in overlaps if overlap.pair not in pairs_in_loops]
     for checked_count, bridge in enumerate(bridges):
         what = "Checking frames connected by one overlap"
         yield Progress(checked_count, len(bridges), what)
         if bridge.pair in state.ambiguous or not state.is_placed[[*bridge.pair]].all():
             continue
-        others = [joint for joint in joints if joint is not bridge]
+        others = [overlap for overlap in overlaps if overlap is not bridge]
         labels = layout.label_components(len(state.positions), others)
         sides = [
             np.flatnonzero((labels == labels[end]) & state.is_placed).tolist()
@@ -253,8 +253,8 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
     doubt (a minimum cut). Yields the frames on both sides, the smaller side first, and
     its moves.
     """
-    joints = list_valid_overlaps(state)
-    is_main = layout.label_components(len(state.positions), joints) == 0
+    overlaps = list_valid_overlaps(state)
+    is_main = layout.label_components(len(state.positions), overlaps) == 0
     doubtful = []
     for item in state.candidates:
         above = item.shifts[item.score > state.threshold]
@@ -283,7 +283,7 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
             else:
                 rest.append(one)
         doubtful = rest
-        apart = find_minimum_cut(len(state.positions), joints, ends)
+        apart = find_minimum_cut(len(state.positions), overlaps, ends)
         sides = [
             np.flatnonzero(part & state.is_placed & is_main).tolist()
             for part in (apart, ~apart)
@@ -297,10 +297,10 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
 
 
 def find_minimum_cut(
-    count: int, joints: Sequence[layout.Overlap], ends: tuple[set[int], set[int]]
+    count: int, overlaps: Sequence[layout.Overlap], ends: tuple[set[int], set[int]]
 ) -> BoolArray:
     """Find the frames, (N,), on the second side of the minimum cut of the overlaps."""
-    rows = [(j.first, j.second, 1 + round(j.weight)) for j in joints]
+    rows = [(one.first, one.second, 1 + round(one.weight)) for one in overlaps]
     rows += [(b, a, weight) for a, b, weight in rows]
     much = sum(weight for *_, weight in rows)
     rows += [(count, frame, much) for frame in ends[0]]
@@ -339,14 +339,14 @@ def _reposition_cut_frames(
     # a previous cut may have removed other frames with overlaps
     is_placed = state.is_placed
     across = [
-        joint
-        for joint in state.layout.joints
-        if (joint.first in group) != (joint.second in group)
-        and is_placed[[*joint.pair]].all()
+        overlap
+        for overlap in state.layout.overlaps
+        if (overlap.first in group) != (overlap.second in group)
+        and is_placed[[*overlap.pair]].all()
     ]
     if len(places_found) > 1:
         if (best is not None) == state.is_stated:  # the stage decides
-            state.ambiguous |= {joint.pair for joint in across}
+            state.ambiguous |= {overlap.pair for overlap in across}
         if best is None:
             state.positions[group] = np.nan
             for index in group:
@@ -358,9 +358,9 @@ def _reposition_cut_frames(
     if best is None or best.move == (0, 0):
         return False
     state.positions[group] += best.move
-    joints = [joint for joint in state.layout.joints if joint not in across]
-    for joint in across:
-        y, x = pairwise.compute_rounded_shift(state.positions, joint.pair)
-        joints.append(replace(joint, shift=(float(y), float(x))))
-    state.layout = replace(state.layout, joints=tuple(joints))
+    overlaps = [overlap for overlap in state.layout.overlaps if overlap not in across]
+    for overlap in across:
+        y, x = pairwise.compute_rounded_shift(state.positions, overlap.pair)
+        overlaps.append(replace(overlap, shift=(float(y), float(x))))
+    state.layout = replace(state.layout, overlaps=tuple(overlaps))
     return True

@@ -204,19 +204,19 @@ class _CorrectionSolver:
 
     def list_constraints(self) -> list[Overlap]:
         """List the shifts consistent with the current positions, and manual shifts."""
-        state, ties = self.state, []
+        state, overlaps = self.state, []
         for pair in self.free_pairs:
             # frames without an accepted shift are connected by all pairs together
             together = state.is_nominal or state.rescued_frames & set(pair)
             is_known = pair in self.shifts or together
             if is_known and self.compute_distance_moved(pair) < TOLERANCE_PX:
-                ties.append(Overlap(*pair, (0.0, 0.0), 1.0))
+                overlaps.append(Overlap(*pair, (0.0, 0.0), 1.0))
         has_place = self.is_placed
         for pair in self.hand.joins:
             away = np.hypot(*(self.compute_shift(pair) - self.hand.joins[pair]))
             if has_place[list(pair)].all() and away <= TOLERANCE_PX:
-                ties.append(Overlap(*pair, (0.0, 0.0), _JOIN_WEIGHT))
-        return ties
+                overlaps.append(Overlap(*pair, (0.0, 0.0), _JOIN_WEIGHT))
+        return overlaps
 
     def evaluate_group(
         self, group: Sequence[int], move: FloatArray | None = None
@@ -329,13 +329,13 @@ class _CorrectionSolver:
         """Fix the given frames and move frames connected only through them."""
         if not self.hand.places:
             return
-        ties, fixed_frames = self.list_constraints(), self.fixed_places.keys()
-        free = [t for t in ties if fixed_frames.isdisjoint(t.pair)]
+        overlaps, fixed_frames = self.list_constraints(), self.fixed_places.keys()
+        free = [one for one in overlaps if fixed_frames.isdisjoint(one.pair)]
         labels = layout.label_components(len(self.positions), free)
         moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
         hanging: dict[int, list[FloatArray]] = {}
-        for tie in ties:
-            for frame, other in (tie.pair, tie.pair[::-1]):
+        for overlap in overlaps:
+            for frame, other in (overlap.pair, overlap.pair[::-1]):
                 is_hanging = other not in fixed_frames and labels[other] != 0
                 if frame in fixed_frames and is_hanging:
                     hanging.setdefault(int(labels[other]), []).append(moves[frame])
@@ -349,7 +349,7 @@ class _CorrectionSolver:
 
     def apply_joins(self) -> None:
         """Move frames, or groups of frames, to satisfy the joins."""
-        earlier_joints: list[Overlap] = []
+        earlier_joins: list[Overlap] = []
         for pair, shift in self.hand.joins.items():
             ends = [np.isfinite(self.positions[index]).all() for index in pair]
             if ends == [True, False]:
@@ -357,23 +357,23 @@ class _CorrectionSolver:
             elif ends == [False, True]:
                 self.positions[pair[0]] = self.positions[pair[1]] - shift
             elif all(ends):
-                self._apply_join(pair, shift - self.compute_shift(pair), earlier_joints)
-            earlier_joints.append(Overlap(*pair, (0.0, 0.0), 1.0))
+                self._apply_join(pair, shift - self.compute_shift(pair), earlier_joins)
+            earlier_joins.append(Overlap(*pair, (0.0, 0.0), 1.0))
 
     def _apply_join(
-        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Overlap]
+        self, pair: IntPair, move: FloatArray, earlier_joins: Sequence[Overlap]
     ) -> None:
         """Move one side of a pair to satisfy its join, given the earlier joins."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
         count = len(self.positions)
-        labels = layout.label_components(count, earlier_joints)
+        labels = layout.label_components(count, earlier_joins)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
-        ties = [tie for tie in self.list_constraints() if tie.pair != pair]
-        cut = bridges.find_minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
+        overlaps = [one for one in self.list_constraints() if one.pair != pair]
+        cut = bridges.find_minimum_cut(count, overlaps, ({*sides[0]}, {*sides[1]}))
         has_place = self.is_placed
-        main = layout.label_components(count, ties) == 0 if ties else has_place
+        main = layout.label_components(count, overlaps) == 0 if overlaps else has_place
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
@@ -502,14 +502,15 @@ class _CorrectionSolver:
             for pair in self.free_pairs
             if pair in self.shifts and self.compute_distance_moved(pair) >= TOLERANCE_PX
         ]
-        ties, fixed_frames = [*self.list_constraints(), *fresh], list(self.fixed_places)
+        overlaps = [*self.list_constraints(), *fresh]
+        fixed_frames = list(self.fixed_places)
         # placed frames share one coordinate system, whatever is between them
-        ties += [
+        overlaps += [
             Overlap(fixed_frames[0], index, (0.0, 0.0), 1.0)
             for index in fixed_frames[1:]
         ]
-        labels = layout.label_components(len(self.positions), ties)
-        stays = labels == 0 if ties else np.zeros(len(labels), bool)
+        labels = layout.label_components(len(self.positions), overlaps)
+        stays = labels == 0 if overlaps else np.zeros(len(labels), bool)
         stays[fixed_frames] = True
         has_place = self.is_placed
         for label in np.unique(labels[~stays & has_place]):
@@ -606,18 +607,18 @@ def _measure_remaining_shading(
 def _update_layout(state: State, solver: _CorrectionSolver) -> None:
     """Update the layout with the pairwise shifts of the corrected positions."""
     hand = solver.hand
-    joints = [
+    overlaps = [
         Overlap(*pair, (float(y), float(x)), _JOIN_WEIGHT)
         for pair, (y, x) in hand.joins.items()
         if state.is_placed[list(pair)].all()
     ]
     for pair, (y, x) in solver.shifts.items():
         if pair not in hand.pairs:
-            joints.append(Overlap(*pair, (float(y), float(x)), 1.0))
-    in_use = {joint.pair for joint in joints}
-    unused = (joint for joint in state.layout.joints if joint.pair not in in_use)
-    dropped_joints = (*state.layout.dropped_joints, *unused)
-    state.layout = layout.Layout(state.positions, tuple(joints), dropped_joints)
+            overlaps.append(Overlap(*pair, (float(y), float(x)), 1.0))
+    in_use = {one.pair for one in overlaps}
+    unused = (one for one in state.layout.overlaps if one.pair not in in_use)
+    dropped_overlaps = (*state.layout.dropped_overlaps, *unused)
+    state.layout = layout.Layout(state.positions, tuple(overlaps), dropped_overlaps)
     searched_pairs = {item.pair for item in state.candidates}
     more = []
     for pair in sorted(in_use - searched_pairs):  # at the current shift, without search

@@ -81,7 +81,7 @@ def describe_grids(grids: Sequence[LikelyGrid]) -> str:
 
 
 def find_likely_grids(
-    acquisition: core.Acquisition, joints: "Sequence[Overlap]"
+    acquisition: core.Acquisition, overlaps: "Sequence[Overlap]"
 ) -> tuple[LikelyGrid, ...]:
     """Find grids, other than the scan's own, that fit the matched pairs best."""
     grids: list[tuple[float, LikelyGrid]] = []
@@ -90,7 +90,7 @@ def find_likely_grids(
         for grid, order, first in _list_grids(len(slots)):
             cells = core.compute_grid_cells(len(slots), grid, order, first)
             axes = [
-                _weigh_axis_matches(acquisition, cells, numbers, joints, k)
+                _weigh_axis_matches(acquisition, cells, numbers, overlaps, k)
                 for k in range(2)
             ]
             weight, fits, pairs = map(sum, zip(*axes, strict=True))
@@ -129,7 +129,7 @@ def _weigh_axis_matches(
     acquisition: core.Acquisition,
     cells: NDArray[np.int64],
     numbers: Sequence[int],
-    joints: "Sequence[Overlap]",
+    overlaps: "Sequence[Overlap]",
     axis: int,
 ) -> tuple[float, int, int]:
     """Sum the weights of neighbour matches that agree on one step along an axis.
@@ -143,18 +143,18 @@ def _weigh_axis_matches(
     there = set(cell.values())
     pairs = sum((r + step[0], c + step[1]) in there for r, c in there)
     shifts, weights, which = [], [], []
-    for joint in joints:
-        if joint.first not in cell or joint.second not in cell:
+    for overlap in overlaps:
+        if overlap.first not in cell or overlap.second not in cell:
             continue
-        apart = np.subtract(cell[joint.second], cell[joint.first])
+        apart = np.subtract(cell[overlap.second], cell[overlap.first])
         sign = int(apart.sum())
         if abs(sign) != 1 or not apart[axis]:
             continue
-        shift = sign * np.array(joint.shift) / side
+        shift = sign * np.array(overlap.shift) / side
         if MIN_STEP <= shift[axis] <= MAX_STEP and abs(shift[1 - axis]) <= ASIDE:
             shifts.append(shift * side)
-            weights.append(joint.weight)
-            which.append(joint.pair)
+            weights.append(overlap.weight)
+            which.append(overlap.pair)
     best, steps = (0.0, 0), np.array(shifts)
     for shift in steps:
         # chosen: twice a stage error of 3 %
@@ -178,37 +178,38 @@ _SAME = 4.0  # px; chosen: proposals from poor overlaps differ by as much
 
 
 def discover_positions(
-    frames: CorrectedFrames, joints: Sequence[Overlap], noise: float
+    frames: CorrectedFrames, overlaps: Sequence[Overlap], noise: float
 ) -> FloatArray:
     """Find approximate positions when neither positions nor a grid is known.
 
-    `joints`: from `match_frames`; `noise`: noise power of a band-passed pixel.
+    `overlaps`: from `match_frames`; `noise`: noise power of a band-passed pixel.
     Positions are top-left corners in px, (N, 2), NaN for frames that do not fit the
     largest group.
     """
     count = len(frames.acquisition)
-    places = grow_layout(count, joints, partial(_compute_shared_detail, frames, noise))
+    get_share = partial(_compute_shared_detail, frames, noise)
+    places = grow_layout(count, overlaps, get_share)
     if not np.isfinite(places).any():
         msg = (
             f"{count} frames without positions must overlap to be placed, but no two "
             "of them match: pass positions or a grid."
         )
         raise UnplacedFramesError(
-            msg, find_likely_grids(frames.acquisition, joints), code="no-overlap"
+            msg, find_likely_grids(frames.acquisition, overlaps), code="no-overlap"
         )
     agreeing = []
-    for joint in joints:
-        apart = places[joint.second] - places[joint.first] - joint.shift
+    for overlap in overlaps:
+        apart = places[overlap.second] - places[overlap.first] - overlap.shift
         if np.abs(apart).max() < 2 * _SAME:
-            agreeing.append(joint)
-    sure = [joint for joint in agreeing if joint.weight >= SURE]
+            agreeing.append(overlap)
+    sure = [overlap for overlap in agreeing if overlap.weight >= SURE]
     strong = [
-        joint
-        for joint in joints
-        if joint.weight >= SURE and np.isfinite(places[[*joint.pair], 0]).any()
+        overlap
+        for overlap in overlaps
+        if overlap.weight >= SURE and np.isfinite(places[[*overlap.pair], 0]).any()
     ]
     # chosen: a stage step is larger than the width of a peak
-    if 2 * sum(np.abs(joint.shift).max() < 2.0 for joint in strong) > len(strong):
+    if 2 * sum(np.abs(overlap.shift).max() < 2.0 for overlap in strong) > len(strong):
         msg = (
             "Frames match best at zero shift because they all show the same dust, "
             "scratch or data bar: pass positions or a grid, and a flat-field image "
@@ -223,9 +224,9 @@ def discover_positions(
             "positions or a grid."
         )
         raise UnplacedFramesError(
-            msg, find_likely_grids(frames.acquisition, joints), code="ambiguous"
+            msg, find_likely_grids(frames.acquisition, overlaps), code="ambiguous"
         )
-    weights = np.array([joint.weight for joint in agreeing])
+    weights = np.array([overlap.weight for overlap in agreeing])
     solution = fit_positions(count, agreeing, weights, places)
     return np.where(np.isfinite(places), solution, np.nan)
 
@@ -241,20 +242,22 @@ def _compute_shared_detail(
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         y, x = np.round(place - positions[other]).astype(int).tolist()
-        overlap = compute_overlap_sums(frames, (int(other), index), (y, x))
+        sums = compute_overlap_sums(frames, (int(other), index), (y, x))
         # chosen: in smaller overlaps noise dominates
-        if overlap is not None and overlap[2] >= 300:
-            total += overlap
+        if sums is not None and sums[2] >= 300:
+            total += sums
     common, power, pixels = total[:, None]
     share = compute_shared_fraction(common, power, pixels, noise)
     return float(np.nan_to_num(share)[0])
 
 
-def grow_layout(count: int, joints: Sequence[Overlap], get_share: Share) -> FloatArray:
+def grow_layout(
+    count: int, overlaps: Sequence[Overlap], get_share: Share
+) -> FloatArray:
     """Compute (N, 2) positions by adding frames that agree with all earlier ones."""
     best = np.full((count, 2), np.nan)
     trial_count = 0
-    for seed in sorted(joints, key=lambda joint: -joint.weight):
+    for seed in sorted(overlaps, key=lambda overlap: -overlap.weight):
         # chosen: each start costs as much as the whole layout
         if trial_count == 6 or seed.weight < SURE:
             break
@@ -266,7 +269,7 @@ def grow_layout(count: int, joints: Sequence[Overlap], get_share: Share) -> Floa
         if get_share(seed.second, np.array(seed.shift), positions) < _MIN_COMMON:
             continue
         positions[seed.second] = seed.shift
-        positions = _place_more_frames(joints, get_share, positions)
+        positions = _place_more_frames(overlaps, get_share, positions)
         if np.isfinite(positions).sum() > np.isfinite(best).sum():
             best = positions
         if np.isfinite(best).all():
@@ -275,7 +278,7 @@ def grow_layout(count: int, joints: Sequence[Overlap], get_share: Share) -> Floa
 
 
 def _place_more_frames(
-    joints: Sequence[Overlap],
+    overlaps: Sequence[Overlap],
     get_share: Share,
     positions: FloatArray,
     least: float = _MIN_COMMON,
@@ -286,7 +289,7 @@ def _place_more_frames(
     """
     refusals: set[tuple[int, int, int]] = set()
     while True:
-        for support, index, place in _propose_positions(joints, positions):
+        for support, index, place in _propose_positions(overlaps, positions):
             key = (index, round(place[0]), round(place[1]))
             if key in refusals:
                 continue
@@ -300,16 +303,16 @@ def _place_more_frames(
 
 
 def _propose_positions(
-    joints: Sequence[Overlap], positions: FloatArray
+    overlaps: Sequence[Overlap], positions: FloatArray
 ) -> list[tuple[float, int, FloatArray]]:
     """List proposed positions of unplaced frames, best supported first."""
     has_place = np.isfinite(positions[:, 0])
     wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
-    for joint in joints:
-        for here, there, sign in ((*joint.pair, 1), (*joint.pair[::-1], -1)):
+    for overlap in overlaps:
+        for here, there, sign in ((*overlap.pair, 1), (*overlap.pair[::-1], -1)):
             if has_place[here] and not has_place[there]:
-                where = positions[here] + sign * np.array(joint.shift)
-                wanted_places.setdefault(there, []).append((where, joint.weight))
+                where = positions[here] + sign * np.array(overlap.shift)
+                wanted_places.setdefault(there, []).append((where, overlap.weight))
     proposals = []
     for index, votes in wanted_places.items():
         places = np.stack([place for place, _ in votes])
@@ -331,7 +334,7 @@ def place_stray_frames(
     noise power of a band-passed pixel. Returns positions (N, 2) including the strays
     that were placed.
     """
-    sure = [j for j in match_frames(frames, strays) if j.weight >= SURE]
+    sure = [one for one in match_frames(frames, strays) if one.weight >= SURE]
     # a period away from its position a frame shares most of its detail too
     get_share = partial(_compute_shared_detail, frames, noise)
     return _place_more_frames(sure, get_share, positions.copy(), _MIN_COMMON_ALONE)
@@ -354,7 +357,7 @@ def match_frames(
     factor = compute_reduction(corrected_frames.frame_shape)
     around = (factor + 2, factor + 2)
     scale = np.sqrt(NOISE_AREA / max(corrected_frames.grain, NOISE_AREA))
-    joints: dict[tuple[int, int, int, int], Overlap] = {}
+    overlaps: dict[tuple[int, int, int, int], Overlap] = {}
     # chosen: up to so many pairs of large or of small frames all peaks are refined,
     # above it only the highest
     few = _PEAKS * (150 if factor > 1 else 400)
@@ -375,9 +378,9 @@ def match_frames(
         # chosen low: an added frame must agree with all of its overlaps
         if score > 3.5:
             y, x = (int(value) for value in item.shifts[np.argmax(item.weight)])
-            joint = Overlap(first, second, (float(y), float(x)), score)
-            joints[first, second, y, x] = joint
-    return list(joints.values())
+            overlap = Overlap(first, second, (float(y), float(x)), score)
+            overlaps[first, second, y, x] = overlap
+    return list(overlaps.values())
 
 
 def _find_trial_shifts(

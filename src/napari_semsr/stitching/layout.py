@@ -50,16 +50,16 @@ class Layout:
 
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
     positions: FloatArray
-    joints: tuple[Overlap, ...] = ()  # shifts that were kept
-    dropped_joints: tuple[Overlap, ...] = ()  # shifts that disagreed
+    overlaps: tuple[Overlap, ...] = ()  # shifts that were kept
+    dropped_overlaps: tuple[Overlap, ...] = ()  # shifts that disagreed
 
 
 def label_components(
-    count: int, joints: Sequence[pairwise.FramePair]
+    count: int, overlaps: Sequence[pairwise.FramePair]
 ) -> NDArray[np.int64]:
     """Return (N,) group labels of connected frames; the largest group is 0."""
-    first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
-    graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
+    first, second = np.array([one.pair for one in overlaps], int).reshape(-1, 2).T
+    graph = sparse.coo_array((np.ones(len(overlaps)), (first, second)), (count, count))
     _, labels = csgraph.connected_components(graph, directed=False)
     sizes = np.bincount(labels)
     rank = np.empty_like(sizes)
@@ -69,13 +69,13 @@ def label_components(
 
 def fit_positions(
     count: int,
-    joints: Sequence[Overlap],
+    overlaps: Sequence[Overlap],
     weights: FloatArray,
     prior: FloatArray | None = None,
 ) -> FloatArray:
     """Fit positions (N, 2) to all shifts; unconnected frames keep their `prior`."""
-    first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
-    shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
+    first, second = np.array([one.pair for one in overlaps], int).reshape(-1, 2).T
+    shift = np.array([one.shift for one in overlaps], dtype=float).reshape(-1, 2)
     prior_positions = np.zeros((count, 2)) if prior is None else np.nan_to_num(prior)
     scale = float(weights.max(initial=0.0)) or 1.0
     diagonal = np.full(count, _WEAK * scale)
@@ -439,25 +439,27 @@ def compute_layout(
     return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
 
 
-def _compute_residuals(joints: Sequence[Overlap], positions: FloatArray) -> FloatArray:
-    apart = np.array([positions[j.second] - positions[j.first] for j in joints])
-    return np.asarray(np.hypot(*(apart - [joint.shift for joint in joints]).T))
+def _compute_residuals(
+    overlaps: Sequence[Overlap], positions: FloatArray
+) -> FloatArray:
+    apart = np.array([positions[one.second] - positions[one.first] for one in overlaps])
+    return np.asarray(np.hypot(*(apart - [one.shift for one in overlaps]).T))
 
 
 def _fit_robust_positions(
-    count: int, joints: Sequence[Overlap], prior: FloatArray
+    count: int, overlaps: Sequence[Overlap], prior: FloatArray
 ) -> FloatArray:
     """Fit positions by iterative reweighting with decreasing tolerance."""
-    base = np.array([joint.weight for joint in joints])
+    base = np.array([overlap.weight for overlap in overlaps])
     weights = base.copy()
-    positions = fit_positions(count, joints, weights, prior)
+    positions = fit_positions(count, overlaps, weights, prior)
     # the tolerance of 1 px is reached in the sixth round; as many again, chosen, let
     # the weights settle
     for step in range(12):
         doubt = max(1.0, 20.0 * 0.6**step)
-        away = _compute_residuals(joints, positions)
+        away = _compute_residuals(overlaps, positions)
         weights = base / (1 + (away / doubt) ** 2)
-        positions = fit_positions(count, joints, weights, prior)
+        positions = fit_positions(count, overlaps, weights, prior)
     return positions
 
 
@@ -469,37 +471,37 @@ def solve_layout(
 ) -> Layout:
     """Place frames using mutually consistent shifts; `prior` (N, 2)."""
     good = [item for item in candidates if item.best_score > threshold]
-    joints = [_create_overlap(item, item.shifts[0], item.weight[0]) for item in good]
+    overlaps = [_create_overlap(item, item.shifts[0], item.weight[0]) for item in good]
     contradicting: list[Overlap] = []
-    if not joints:
+    if not overlaps:
         return Layout(np.full((count, 2), np.nan))
-    positions = _fit_robust_positions(count, joints, prior)
+    positions = _fit_robust_positions(count, overlaps, prior)
     for _ in range(5):
-        joints, contradicting, has_changed = [], [], False
+        overlaps, contradicting, has_changed = [], [], False
         for item in good:  # the accepted candidate that agrees with the layout
             apart = positions[item.second] - positions[item.first]
             distance = np.hypot(*(item.shifts - apart).T)
             distance[item.score <= threshold] = np.inf
             which = 0 if distance[0] <= TOLERANCE_PX else int(np.argmin(distance))
-            if distance[which] > TOLERANCE_PX:
-                first = _create_overlap(item, item.shifts[0], item.weight[0])
-                contradicting.append(first)
-                continue
-            has_changed |= which != 0
-            joints.append(_create_overlap(item, item.shifts[which], item.weight[which]))
-        positions = _fit_robust_positions(count, joints, prior) if joints else positions
+            is_near = bool(distance[which] <= TOLERANCE_PX)
+            has_changed |= is_near and which != 0
+            which = which if is_near else 0
+            overlap = _create_overlap(item, item.shifts[which], item.weight[which])
+            (overlaps if is_near else contradicting).append(overlap)
+        if overlaps:
+            positions = _fit_robust_positions(count, overlaps, prior)
         if not has_changed:
             break
-    away = _compute_residuals(joints, positions) if joints else np.zeros(0)
+    away = _compute_residuals(overlaps, positions) if overlaps else np.zeros(0)
     fits = (away <= TOLERANCE_PX).tolist()
-    contradicting += [j for j, fit in zip(joints, fits, strict=True) if not fit]
-    joints = [j for j, fit in zip(joints, fits, strict=True) if fit]
-    labels = label_components(count, joints)
+    contradicting += [one for one, fit in zip(overlaps, fits, strict=True) if not fit]
+    overlaps = [one for one, fit in zip(overlaps, fits, strict=True) if fit]
+    labels = label_components(count, overlaps)
     positions[labels != 0] = np.nan
-    if not joints:
+    if not overlaps:
         positions[:] = np.nan
-    main_joints = tuple(j for j in joints if labels[j.first] == 0)
-    return Layout(positions, main_joints, tuple(contradicting))
+    main_overlaps = tuple(one for one in overlaps if labels[one.first] == 0)
+    return Layout(positions, main_overlaps, tuple(contradicting))
 
 
 def compute_periodic_layout(
@@ -519,7 +521,7 @@ def compute_periodic_layout(
     count = len(nominal)
     positions = np.zeros((count, 2))
     if certain:
-        weights = np.array([joint.weight for joint in certain])
+        weights = np.array([overlap.weight for overlap in certain])
         positions = fit_positions(count, certain, weights)
     labels = label_components(count, certain)
     main, *waiting = (
@@ -551,8 +553,8 @@ def compute_periodic_layout(
         main |= group
         waiting, unsure = waiting + unsure, []  # more frames may make them certain
     positions[[index for index in range(count) if index not in main]] = np.nan
-    joints, contradicting = _split_by_agreement(choices, positions, main)
-    return Layout(positions, tuple(joints), tuple(contradicting)), ambiguous
+    overlaps, contradicting = _split_by_agreement(choices, positions, main)
+    return Layout(positions, tuple(overlaps), tuple(contradicting)), ambiguous
 
 
 def _find_group_move(
@@ -644,7 +646,7 @@ def confirm_weak_pairs(
     and the layout with their shifts; its positions do not change.
     """
     least = chance.compute_chance_score((2 * _AGREES + 1) ** 2, BY_CHANCE)
-    result, joints = list(candidates), list(layout.joints)
+    result, overlaps = list(candidates), list(layout.overlaps)
     around = (
         _AGREES + pairwise.PEAK_PX,
         _AGREES + pairwise.PEAK_PX,
@@ -661,8 +663,8 @@ def confirm_weak_pairs(
         if len(which):
             values = (near.ncc[which], near.score[which], near.weight[which])
             result[place] = pairwise.Candidates(*pair, near.shifts[which], *values)
-            joints.append(_create_overlap(near, near.shifts[which[0]], values[2][0]))
-    return result, replace(layout, joints=tuple(joints))
+            overlaps.append(_create_overlap(near, near.shifts[which[0]], values[2][0]))
+    return result, replace(layout, overlaps=tuple(overlaps))
 
 
 # Frames without an accepted shift: placed by all of their neighbours together.

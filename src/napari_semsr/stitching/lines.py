@@ -391,10 +391,10 @@ def place_across_lines(state: State) -> tuple[refine.RefinedPositions, float]:
     flat_pairs = {s.pair for s in flat}
     sure = [
         _PairConstraint(
-            *j.pair, np.eye(2), j.shift - (nominal[j.second] - nominal[j.first])
+            *one.pair, np.eye(2), one.shift - (nominal[one.second] - nominal[one.first])
         )
-        for j in state.layout.joints
-        if j.pair not in flat_pairs | state.ambiguous
+        for one in state.layout.overlaps
+        if one.pair not in flat_pairs | state.ambiguous
     ]
     ties, error, period = (
         _find_line_constraints(state, pairs, sure) if pairs else ([], 0.0, np.inf)

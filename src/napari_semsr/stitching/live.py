@@ -453,11 +453,11 @@ class LivePlacement:
                 whole.rotations[some], whole.distortion, whole.centre_px,
                 whole.offsets[some],
             )  # fmt: skip
-            joints = discovery.match_frames(part, [len(some) - 1])
-            for joint in sorted(joints, key=lambda item: -item.weight):
-                if joint.weight < discovery.SURE:
+            overlaps = discovery.match_frames(part, [len(some) - 1])
+            for overlap in sorted(overlaps, key=lambda item: -item.weight):
+                if overlap.weight < discovery.SURE:
                     break
-                place = self.positions[some[joint.first]] + joint.shift
+                place = self.positions[some[overlap.first]] + overlap.shift
                 corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
                     return corner

@@ -61,9 +61,9 @@ def find_nominal_positions(
         cells = acquisition.grid_cells()
         steps = _measure_grid_steps(frames, cells, acquisition.grid)
         return cells @ steps, False, ()
-    joints = discovery.match_frames(frames)
+    overlaps = discovery.match_frames(frames)
     noise = prepared.compute_band_noise(prepared.estimate_noise(frames))
-    return discovery.discover_positions(frames, joints, noise), False, joints
+    return discovery.discover_positions(frames, overlaps, noise), False, overlaps
 
 
 _MAX_SCALE = 1.5  # or its inverse; chosen: a factor of two is binning or another unit
@@ -78,11 +78,11 @@ def find_alternative_axes(
     None if there is none.
     """
     # chosen: twice the usual four standard deviations, as all pairs are searched
-    joints = [joint for joint in discovery.match_frames(frames) if joint.weight > 8.0]
-    if not joints:
+    overlaps = [one for one in discovery.match_frames(frames) if one.weight > 8.0]
+    if not overlaps:
         return None
-    shift = np.array([joint.shift for joint in joints]).reshape(-1, 2)
-    first, second = ([getattr(j, end) for j in joints] for end in ("first", "second"))
+    shift = np.array([one.shift for one in overlaps]).reshape(-1, 2)
+    first, second = ([getattr(j, end) for j in overlaps] for end in ("first", "second"))
     apart = nominal[second] - nominal[first]
     shape = np.array(frames.frame_shape)
 

@@ -15,10 +15,12 @@ Why an overlap is not used is the `reason` of its `PairReport`: the first that h
 ``not above chance``
     No shift has a score above ``threshold`` (`_compute_layout`: `search_shifts`,
     `ChanceLevel.compute_threshold`), and other overlaps do not predict one
-    (`confirm_weak_pairs`).
+    (`confirm_weak_pairs`). More overlap raises the score; less `significance` lowers
+    the threshold, but not below the scores of unrelated frames.
 ``disagrees with the other overlaps``
     Its shift is more than 3 px from the layout (`compute_layout`, `solve_layout`), or
-    its refined shift from the final positions (`_refine_positions`).
+    its refined shift from the final positions (`_refine_positions`). If the others are
+    wrong, `Corrections` strike them, or join this pair.
 ``a frame is left out``
     One of its frames has no position: the reason of the frame is in ``left_out``
     (`remove_misfits`, `warn_of_unplaced_frames`, `reposition_bridged_frames`).
@@ -553,8 +555,8 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
         return 0.0  # blocks of a lattice agree equally well a period away
     if state.has_sufficient_placement:
         shifts = {
-            joint.pair: (round(joint.shift[0]), round(joint.shift[1]))
-            for joint in state.layout.joints
+            overlap.pair: (round(overlap.shift[0]), round(overlap.shift[1]))
+            for overlap in state.layout.overlaps
         }
         # error of a pairwise shift that distortion blurs; chosen: at 3 % at the rim,
         # the shift of a whole overlap errs by up to 2 % of a frame

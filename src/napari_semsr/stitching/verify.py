@@ -1,7 +1,8 @@
 """Final checks and output of a solution.
 
 Every position must be supported by images, and the result better than the nominal
-positions; anything else is removed or causes a warning.
+positions; anything else is removed or causes a warning. `_create_pair_report` states
+why an overlap is not used; the head of `solve` lists the reasons and where they arise.
 """
 
 from collections.abc import Sequence
@@ -106,41 +107,41 @@ def list_valid_overlaps(state: State) -> list[layout.Overlap]:
     Two frames agree at their shift or match better than chance: before shading is
     corrected a shift may be wrong by more than a few pixels.
     """
-    refined_shifts, ties = state.refined_shifts, []
-    for joint in state.layout.joints:
-        apart = state.positions[joint.second] - state.positions[joint.first]
-        is_deviating = _has_deviating_shift(refined_shifts.get(joint.pair))
+    refined_shifts, overlaps = state.refined_shifts, []
+    for overlap in state.layout.overlaps:
+        apart = state.positions[overlap.second] - state.positions[overlap.first]
+        is_deviating = _has_deviating_shift(refined_shifts.get(overlap.pair))
         if is_deviating or not np.isfinite(apart).all():
             continue  # or a frame was dropped since then
-        shift = compute_rounded_shift(state.positions, joint.pair)
-        if np.hypot(*(apart - joint.shift)) <= layout.TOLERANCE_PX or (
+        shift = compute_rounded_shift(state.positions, overlap.pair)
+        if np.hypot(*(apart - overlap.shift)) <= layout.TOLERANCE_PX or (
             not state.is_periodic
-            and compute_correlation(state.frames, joint.pair, shift)[1]
+            and compute_correlation(state.frames, overlap.pair, shift)[1]
             > state.threshold
         ):
-            ties.append(joint)
-    if ties:
+            overlaps.append(overlap)
+    if overlaps:
         # frames without an accepted shift are supported by all of their pairs together
         pairs = state.list_overlapping_pairs()
         rescued_pairs = (pair for pair in pairs if state.rescued_frames & set(pair))
-        ties += [layout.Overlap(*pair, (0.0, 0.0), 0.0) for pair in rescued_pairs]
-    return ties
+        overlaps += [layout.Overlap(*pair, (0.0, 0.0), 0.0) for pair in rescued_pairs]
+    return overlaps
 
 
 def finish_solution(state: State) -> StitchSolution:
     """Remove unsupported positions, collect warnings, and create the solution."""
     # lines along which shifts are undetermined
-    joints = [item for item in state.candidates if item.best_score > state.threshold]
-    sliding = [j for j in joints if j.along and j.pair in state.ambiguous]
-    slides = len(sliding) > layout.LINES * len(joints)
+    good = [item for item in state.candidates if item.best_score > state.threshold]
+    sliding = [item for item in good if item.along and item.pair in state.ambiguous]
+    slides = len(sliding) > layout.LINES * len(good)
     if slides:
         _place_across_lines(state)
     else:
         # without frames that valid overlaps do not connect to most others
-        ties = list_valid_overlaps(state)
+        overlaps = list_valid_overlaps(state)
         labels = np.ones(len(state.positions), np.int64)
-        if ties:
-            labels = layout.label_components(len(state.positions), ties)
+        if overlaps:
+            labels = layout.label_components(len(state.positions), overlaps)
         state.positions[state.is_placed & (labels != 0)] = np.nan
         check_periods(state)
         _place_along_lines(state)
@@ -287,7 +288,7 @@ def _compare_stage_axes(
         return None
     if state.ambiguous:
         # only frames connected to most others by unique shifts
-        sure = [j for j in state.layout.joints if j.pair not in state.ambiguous]
+        sure = [one for one in state.layout.overlaps if one.pair not in state.ambiguous]
         is_certain = np.zeros(len(positions), bool)
         if sure:
             is_certain = layout.label_components(len(positions), sure) == 0
@@ -327,8 +328,8 @@ def _check_unresolved_periods(state: State) -> None:
     because the stated positions fit so exactly that another rotation would only by
     chance, and because all shifts differ from it by much less than a period.
     """
-    turns, joints = state.turns, state.layout.joints
-    mostly = len(state.ambiguous) >= layout.MOSTLY * max(len(joints), 1)
+    turns, overlaps = state.turns, state.layout.overlaps
+    mostly = len(state.ambiguous) >= layout.MOSTLY * max(len(overlaps), 1)
     if turns is None or not (mostly or state.has_ambiguous_axes):
         return  # non-repeating detail decides
     # that a randomly rotated or scaled stage fits a lattice as well as the stated one;
@@ -338,7 +339,7 @@ def _check_unresolved_periods(state: State) -> None:
     most = state.options.max_shift_px
     is_bounded = most is not None and 4 * most <= turns.period
     off = state.positions - state.nominal
-    away = [float(np.hypot(*(off[j.second] - off[j.first]))) for j in joints]
+    away = [float(np.hypot(*(off[one.second] - off[one.first]))) for one in overlaps]
     share = nominal.compute_period_fraction(
         float(np.nanmax(away, initial=0.0)), turns.period
     )
@@ -647,8 +648,8 @@ def _create_pair_report(
 
 def _create_pair_reports(state: State) -> tuple[PairReport, ...]:
     refined_shifts = state.refined_shifts
-    shifts_in_use = {joint.pair: joint.shift for joint in state.layout.joints}
-    dropped_pairs = {joint.pair for joint in state.layout.dropped_joints}
+    shifts_in_use = {overlap.pair: overlap.shift for overlap in state.layout.overlaps}
+    dropped_pairs = {overlap.pair for overlap in state.layout.dropped_overlaps}
     if not state.is_nominal:
         dropped_pairs |= {
             pair
@@ -669,14 +670,14 @@ def _create_pair_reports(state: State) -> tuple[PairReport, ...]:
     )
 
 
-def find_loop_pairs(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
+def find_loop_pairs(pairs_in_use: Sequence[_Pair]) -> list[_Pair]:
     """Return the pairs in loops, which can be checked against other pairs.
 
     Excludes pairs that alone connect frames: the branches of a tree, and a bridge
     between two loops.
     """
     neighbours: dict[int, list[int]] = {}
-    for pair in joints_in_use:
+    for pair in pairs_in_use:
         neighbours.setdefault(pair.first, []).append(pair.second)
         neighbours.setdefault(pair.second, []).append(pair.first)
     above: dict[int, int] = {}  # of each frame, its parent in a spanning tree
@@ -698,7 +699,7 @@ def find_loop_pairs(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
             frame = top[frame]
         return frame
 
-    for pair in joints_in_use:
+    for pair in pairs_in_use:
         here, there = pair.first, pair.second
         if here == above[there] or there == above[here]:
             continue  # a branch; any other pair closes a loop of branches
@@ -708,7 +709,7 @@ def find_loop_pairs(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
             top[here] = above[here]
     return [
         pair
-        for pair in joints_in_use
+        for pair in pairs_in_use
         if find_loop_root(pair.first) == find_loop_root(pair.second)
     ]
 

@@ -297,39 +297,39 @@ class _MapArrays:
 def _measure_blocks(
     grids: _MapArrays,
     images: tuple[core.Micrograph, core.Micrograph | None, core.Micrograph | None],
-    plan: core.BlockPlan,
-    frc_plan: FrcPlan,
+    blocks: core.BlockPlan,
+    plan: FrcPlan,
 ) -> core.Job[None]:
     """Measure all blocks, strip by strip, on all CPU cores."""
     a, b, whole = images
-    total = plan.grid[0] * plan.grid[1]
+    total = blocks.grid[0] * blocks.grid[1]
     done_count = 0
     # strips of block rows whose pixels fit into the memory for one strip
-    fitting = (STRIP_PIXELS // a.shape[1] - plan.block) // plan.step + 1
-    strip = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
+    fitting = (STRIP_PIXELS // a.shape[1] - blocks.block) // blocks.step + 1
+    strip = max(1, min(fitting, _STRIP_BLOCKS // blocks.grid[1]))
     yield core.Progress(0, total, "Reading the field")
     with ThreadPoolExecutor(core.count_available_cores()) as pool:
-        for top in range(0, plan.grid[0], strip):
-            rows = top, min(top + strip, plan.grid[0])
-            first, unit = _read_blocks(a, plan, rows, None)
+        for top in range(0, blocks.grid[0], strip):
+            rows = top, min(top + strip, blocks.grid[0])
+            first, unit = _read_blocks(a, blocks, rows, None)
             # halves and whole need one unit, as their powers are compared
             common = None if whole is None else unit
             others = [
-                None if image is None else _read_blocks(image, plan, rows, common)[0]
+                None if image is None else _read_blocks(image, blocks, rows, common)[0]
                 for image in (b, whole)
             ]
             # indices of blocks, in batches that fit into the cache
-            size = max(1, BATCH_PX // plan.block**2)
+            size = max(1, BATCH_PX // blocks.block**2)
             count = first.shape[0] * first.shape[1]
             batches = [
                 np.arange(k, min(k + size, count)) for k in range(0, count, size)
             ]
-            work = partial(_measure_batch, first=first, others=others, plan=frc_plan)
+            work = partial(_measure_batch, first=first, others=others, plan=plan)
             try:
                 for numbers, measurement in zip(
                     batches, pool.map(work, batches), strict=True
                 ):
-                    grids.store_batch(rows[0] * plan.grid[1], numbers, measurement)
+                    grids.store_batch(rows[0] * blocks.grid[1], numbers, measurement)
                     done_count += numbers.size
                     yield core.Progress(done_count, total, "Correlating blocks")
             except GeneratorExit:
@@ -338,7 +338,7 @@ def _measure_blocks(
 
 
 def _read_blocks(
-    m: core.Micrograph, plan: core.BlockPlan, rows: core.IntPair, unit: float | None
+    m: core.Micrograph, blocks: core.BlockPlan, rows: core.IntPair, unit: float | None
 ) -> tuple[core.Float32Array, float]:
     """Read the blocks of a strip ``(rows, columns, block, block)``, and their scale.
 
@@ -346,16 +346,16 @@ def _read_blocks(
     scaled to at most 1, since their squares may overflow in single precision; every
     block is standardised anyway.
     """
-    y0 = rows[0] * plan.step
-    y1 = (rows[1] - 1) * plan.step + plan.block
+    y0 = rows[0] * blocks.step
+    y1 = (rows[1] - 1) * blocks.step + blocks.block
     pixels = core.read_box(m.data, core.Box(y0, y1, 0, m.shape[1])).astype(np.float64)
     good = np.isfinite(pixels)
     if good.any():
         pixels -= pixels.mean(where=good)
     unit = unit or float(np.abs(pixels).max(where=good, initial=0.0)) or 1.0
     strip = (pixels / unit).astype(np.float32)
-    view = sliding_window_view(strip, (plan.block, plan.block))
-    return view[:: plan.step, :: plan.step], unit
+    view = sliding_window_view(strip, (blocks.block, blocks.block))
+    return view[:: blocks.step, :: blocks.step], unit
 
 
 def _measure_batch(
@@ -372,16 +372,16 @@ def _measure_batch(
 def _create_map(
     grids: _MapArrays,
     name: str,
-    plan: core.BlockPlan,
-    frc_plan: FrcPlan,
+    blocks: core.BlockPlan,
+    plan: FrcPlan,
     shared_reason: Reason | None,
     *,
     fill: bool,
 ) -> FrcMap:
-    sized_image = frc_plan.size_source
+    sized_image = plan.size_source
     nm = sized_image.mean_pixel_size_nm
     measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
-    map_values, is_filled = measured_values.copy(), np.zeros(plan.grid, bool)
+    map_values, is_filled = measured_values.copy(), np.zeros(blocks.grid, bool)
     missing = ~np.isfinite(measured_values)
     if fill and missing.any() and not missing.all():
         from scipy.ndimage import distance_transform_edt  # slow to import
@@ -390,11 +390,11 @@ def _create_map(
             missing, return_distances=False, return_indices=True
         )
         map_values, is_filled = measured_values[tuple(nearest)], missing
-    method = frc_plan.describe_method(under_lens=grids.under_lens)
+    method = plan.describe_method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch, unit = sized_image.scale, "px" if nm is None else "nm"
-    spacing = (plan.step * pitch[0], plan.step * pitch[1])
-    y, x = np.add(sized_image.origin, np.multiply(plan.origin, pitch)).tolist()
+    spacing = (blocks.step * pitch[0], blocks.step * pitch[1])
+    y, x = np.add(sized_image.origin, np.multiply(blocks.origin, pitch)).tolist()
     image = core.Micrograph(
         data=map_values,
         pixel_size_nm=None if nm is None else core.parse_pixel_size(spacing),
@@ -405,8 +405,8 @@ def _create_map(
             "quantity": "resolution",
             "unit": unit,
             "method": method,
-            "block_px": plan.block,
-            "step_px": plan.step,
+            "block_px": blocks.block,
+            "step_px": blocks.step,
         },
     )
     return FrcMap(
@@ -415,14 +415,14 @@ def _create_map(
         is_filled=is_filled,
         reasons=grids.code,
         relative_sd=grids.spread.astype(np.float32),
-        block=plan.block,
-        step=plan.step,
+        block=blocks.block,
+        step=blocks.step,
         unit=unit,
         method=method,
         field_reason=shared_reason,
         incomplete=grids.incomplete,
-        shift_px=frc_plan.shift,
+        shift_px=plan.shift,
         size_error=core.compute_length_error(sized_image),
         model_error=float(np.median(misfit)) if misfit.size else 0.0,
-        cut_off_nm=frc_plan.cut_off_nm,
+        cut_off_nm=plan.cut_off_nm,
     )

@@ -258,6 +258,13 @@ class FrcMapReport(_CorrelationReport):
         return rows
 
 
+# Fields of the report that are copied from the map.
+_COPIED = (
+    *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
+    *("field_reason", "method", "shift_px", "cut_off_nm"),
+)
+
+
 @verb.command(
     title="measurement", makes_table=True, value="result", gives=analysis.FrcMap
 )
@@ -324,7 +331,7 @@ def frc_map(
         output=run.output,
         unit=result.unit,
         shape=result.map.shape,
-        **{name: getattr(result, name) for name in _OF_MAP},
+        **{name: getattr(result, name) for name in _COPIED},
         p10_px=p10_px,
         median_px=median_px,
         p90_px=p90_px,
@@ -356,12 +363,6 @@ def _create_map_display(image: core.Micrograph) -> core.DisplaySettings:
         colormap="viridis",
         colour_bar=bool(np.isfinite(values).any()),
     )
-
-
-_OF_MAP = (
-    *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
-    *("field_reason", "method", "shift_px", "cut_off_nm"),
-)
 
 
 # The halves of a mosaic, stored next to it.

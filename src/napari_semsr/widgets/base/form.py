@@ -293,9 +293,9 @@ class _OptionControl:
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.kind, self.optional = _get_plain_type(field.annotation)
         self._none: float = 0
-        words = core.get_display(field)
+        display = core.get_display(field)
         default = field.get_default(call_default_factory=True)
-        if words.choices is not None or get_origin(self.kind) is Literal:
+        if display.choices is not None or get_origin(self.kind) is Literal:
             texts = _get_option_entries(field)
             if self.optional and None not in texts.values():
                 texts = {_AUTOMATIC: None} | texts
@@ -304,13 +304,13 @@ class _OptionControl:
         elif self.kind in (int, float):
             widget = self._create_spin_box(name, field, default)
         elif self.kind is bool:
-            widget = CheckBox(name=name, value=bool(default), text=words.full_label)
+            widget = CheckBox(name=name, value=bool(default), text=display.full_label)
         else:
             value = "" if default is None else default
             widget = create_widget(value=value, annotation=self.kind, name=name)
         self.widget = widget
-        self.widget.label = words.full_label
-        self.widget.tooltip = field.description or words.full_label
+        self.widget.label = display.full_label
+        self.widget.tooltip = field.description or display.full_label
 
     def _create_spin_box(self, name: str, field: FieldInfo, default: Any) -> Any:
         # the range is that of the field
@@ -476,9 +476,9 @@ class OptionsForm(Form, Generic[_O]):
     def __init__(self, model: type[_O], *, group: str = "") -> None:
         groups: dict[str, list[str]] = {group: [], core.MORE: []}
         for name, info in model.model_fields.items():
-            words = core.get_display(info)
-            if words.label and words.group in groups:
-                groups[words.group].append(name)
+            display = core.get_display(info)
+            if display.label and display.group in groups:
+                groups[display.group].append(name)
         rows, more = groups[group], [] if group else groups[core.MORE]
         controls = {n: _OptionControl(n, model.model_fields[n]) for n in (*rows, *more)}
         super().__init__(*(controls[name].widget for name in rows))
