@@ -21,13 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr import core, models
-from napari_semsr.training import validation
-from napari_semsr.training.patches import (
-    Patches,
-    crop_patches,
-    flatten_scenes,
-    open_pair_store,
-)
+from napari_semsr.training import patches, validation
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import SceneBatch, SurveyBatch
 
@@ -304,9 +298,9 @@ class SupervisedLearner(Learner):
         forward = network.forward
         self.run = torch.compile(forward) if recipe.compiled else forward
 
-    def training_step(self, batch: Patches, _index: int) -> Tensor:
+    def training_step(self, batch: patches.Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`."""
-        low, high = flatten_scenes(Patches(*batch))
+        low, high = patches.flatten_scenes(patches.Patches(*batch))
         prediction = self.run(self.set_memory_layout(low))
         compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse_loss)
         with self.full_precision():
@@ -430,14 +424,16 @@ class BlindSpotLearner(SupervisedLearner):
     ) -> None:
         super().__init__(network, recipe, pairs)
         if recipe.hidden.reach is None and recipe.data.pairs is not None:
-            pairs = validation.read_stored_pairs(open_pair_store(recipe, 1), "train")
+            pairs = validation.read_stored_pairs(
+                patches.open_pair_store(recipe, 1), "train"
+            )
         self.reach = recipe.hidden.reach or measure_correlation_range(
             [one.low for one in pairs]
         )
 
-    def training_step(self, batch: Patches, _index: int) -> Tensor:
+    def training_step(self, batch: patches.Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, using only `low`."""
-        images = flatten_scenes(Patches(*batch)).low
+        images = patches.flatten_scenes(patches.Patches(*batch)).low
         masked_images = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
         prediction = self.run(self.set_memory_layout(masked_images.image))
         with self.full_precision():
@@ -643,7 +639,7 @@ class RestorerLearner(Learner):
         """Return the loss of the trained part on patches."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
-            crop_patches(part, scenes.corners, side).flatten(0, 1)
+            patches.crop_patches(part, scenes.corners, side).flatten(0, 1)
             for part in (planes, scenes.high, scenes.noiseless)
         )
         image = planes[:, :1]
