@@ -669,7 +669,16 @@ def _write_result(
             {"output": str(path), "frames": list(half.frames)}
             for half, path in zip(halves, task.half_paths, strict=True)
         ),
-        heights=_create_height_rows(scans, shifts),
+        heights=tuple(
+            {
+                "folder": path.name,
+                "z_nm": shift.z_nm,
+                "y_px": shift.shift_px and shift.shift_px[0],
+                "x_px": shift.shift_px and shift.shift_px[1],
+                "scatter_px": shift.shift_px and shift.scatter_px,
+            }
+            for path, shift in zip(scans.folders, shifts, strict=True)
+        ),
         shape=plan.shape,
         dtype=written_file.dtype,
         pixel_size_sd_nm=about.pixel_size_sd_nm,
@@ -1183,22 +1192,6 @@ def _index_corners(
     }
     corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
     return {name: corners[name] for name in sorted(corners, key=io.natural_sort_key)}
-
-
-def _create_height_rows(
-    scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
-) -> tuple[HeightRecord, ...]:
-    """Return each height with its shift, or null if the height was excluded."""
-    return tuple(
-        {
-            "folder": path.name,
-            "z_nm": shift.z_nm,
-            "y_px": shift.shift_px and shift.shift_px[0],
-            "x_px": shift.shift_px and shift.shift_px[1],
-            "scatter_px": shift.shift_px and shift.scatter_px,
-        }
-        for path, shift in zip(scans.folders, shifts, strict=True)
-    )
 
 
 def _collect_warnings(

@@ -302,7 +302,12 @@ def frc_map(
     if b is not None:
         run.warn_if_trained_on()
     history = yield from run.compose_history(inputs=records)
-    look = _create_map_display(result.map)
+    values = result.map.array()
+    look = core.DisplaySettings(
+        limits=core.contrast_limits(values, 1, 99),
+        colormap="viridis",
+        colour_bar=bool(np.isfinite(values).any()),
+    )
     result = replace(result, map=result.map.replace(provenance=history, look=look))
     run.write_image(result.map)
     interval_nm = result.median_interval if result.unit == "nm" else None
@@ -346,16 +351,6 @@ def _describe_coverage(result: analysis.FrcMap) -> str | None:
     note = f"{count} of {blocks} blocks are not covered by both halves"
     less = ": use smaller blocks, or scan with more overlap."
     return f"{note}{'.' if count < blocks else less}"
-
-
-def _create_map_display(image: core.Micrograph) -> core.DisplaySettings:
-    """Return opaque display settings: the colours are those of the colour bar."""
-    values = image.array()
-    return core.DisplaySettings(
-        limits=core.contrast_limits(values, 1, 99),
-        colormap="viridis",
-        colour_bar=bool(np.isfinite(values).any()),
-    )
 
 
 _OF_MAP = (
