@@ -46,9 +46,7 @@ def _add_option(
     text = (info.description or "").rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
     usual = info.get_default(call_default_factory=False)
-    has_shown_default = (
-        not info.is_required() and usual not in (None, "") and usual is not False
-    )
+    has_shown_default = not info.is_required() and usual not in (None, "", False)
     if isinstance(usual, tuple):  # e.g. rows and columns, as on the command line
         usual = "x".join(map(str, usual))
     text = f"{text} (default: {usual})" if has_shown_default else text
@@ -62,20 +60,18 @@ def _add_option(
         group.add_argument(_format_flag(other), dest=dest, help=same, **how)
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
-        group.add_argument(
-            flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
-        )
-        return
-    metavar = core.get_display(info).metavar
-    numbers: dict[object, str] = {int: "N", float: "X"}
-    placeholder = numbers.get(kind, name.split("_")[0].upper())
-    extra: dict[str, Any] = {"metavar": metavar or placeholder}
-    if isinstance(metavar, tuple):
-        extra["nargs"] = len(metavar)
-    if bool in get_args(info.annotation):  # the flag may be given without a value
-        extra |= {"nargs": "?", "const": True}
-    if get_origin(kind) is Literal:
+        extra: dict[str, Any] = {"action": action}
+    elif get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
+    else:
+        metavar = core.get_display(info).metavar
+        numbers: dict[object, str] = {int: "N", float: "X"}
+        placeholder = numbers.get(kind, name.split("_")[0].upper())
+        extra = {"metavar": metavar or placeholder}
+        if isinstance(metavar, tuple):
+            extra["nargs"] = len(metavar)
+        if bool in get_args(info.annotation):  # the flag may be given without a value
+            extra |= {"nargs": "?", "const": True}
     group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
 
 
@@ -367,14 +363,12 @@ class Command:
 def _format_tables(result: "jobs.Result") -> Iterator[str]:
     """Yield the tables of a result as text."""
     for title, table in result.tables().items():
-        rows = [
-            [
-                core.escape_invisible_characters(
-                    str(core.Figure(one) if isinstance(one, float | None) else one)
-                )
-                for one in row
-            ]
+        texts = [
+            [core.Figure(one) if isinstance(one, float | None) else one for one in row]
             for row in zip(*table.values(), strict=True)
+        ]
+        rows = [
+            [core.escape_invisible_characters(str(one)) for one in row] for row in texts
         ]
         table_shown = [list(table), *rows[:_MAX_ROWS]]
         widths = [max(map(len, cells)) for cells in zip(*table_shown, strict=True)]
@@ -415,12 +409,6 @@ def _format_summary(result: "jobs.MeasuredTable") -> str:
 
 def format_columns(rows: Iterable[tuple[str, str]]) -> str:
     """Format names and values in two columns."""
-    pairs = [
-        (
-            core.escape_invisible_characters(name),
-            core.escape_invisible_characters(value),
-        )
-        for name, value in rows
-    ]
+    pairs = [tuple(map(core.escape_invisible_characters, row)) for row in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
-from napari_semsr import core, io, restoration
+from napari_semsr import core, io
 from napari_semsr.jobs import images, verb
-from napari_semsr.jobs.planes import run_on_planes
+from napari_semsr.restoration import (
+    RestoreOptions,
+    Restorer,
+    parse_psf,
+    prepare_restoration,
+)
 
 # Blur from a file: a point-spread function, or a simulated microscope.
 
@@ -20,7 +24,7 @@ _REACH = 3.0  # radius of the diffraction rings, in widths; chosen: 95 % of the 
 
 def _read_psf(text: str, image: core.Micrograph) -> tuple[str, core.Micrograph | None]:
     """Read a PSF file, or derive the PSF from the JSON file of a microscope."""
-    choice = restoration.parse_psf(text)
+    choice = parse_psf(text)
     if choice.kind != "file":
         return text, None
     if Path(choice.path).suffix.lower() != ".json":
@@ -76,8 +80,7 @@ _ESTIMATE_WARNING = (  # given once: the width of the blur differs between plane
 METHOD_CALLED = {
     method: label
     for label, method in (
-        core.get_display(restoration.RestoreOptions.model_fields["method"]).choices
-        or {}
+        core.get_display(RestoreOptions.model_fields["method"]).choices or {}
     ).items()
 }
 
@@ -153,10 +156,10 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     title="restoration",
     opens=False,
     resumes=True,
-    planes=partial(run_on_planes, sum_up=_summarise_planes),
+    sum_up=_summarise_planes,
 )
 def restore(
-    run: verb.Run[restoration.RestoreOptions],
+    run: verb.Run[RestoreOptions],
     image: Annotated[
         images.Image,
         verb.ImageInput(
@@ -164,7 +167,7 @@ def restore(
         ),
     ],
     output: Annotated[Path | None, verb.IMAGE_OUT],
-    options: restoration.RestoreOptions,
+    options: RestoreOptions,
 ) -> core.Job[RestoredFile]:
     """Deblur by a classical method: Wiener, Richardson-Lucy and others.
 
@@ -230,12 +233,12 @@ def restore(
 
 
 def _prepare_restoration(
-    run: verb.Run[restoration.RestoreOptions], source: core.Micrograph
-) -> core.Job[tuple[restoration.Restorer, dict[str, Any], core.Provenance]]:
+    run: verb.Run[RestoreOptions], source: core.Micrograph
+) -> core.Job[tuple[Restorer, dict[str, Any], core.Provenance]]:
     """Measure blur and noise of an image."""
     options = run.options
     psf_given, kernel = _read_psf(options.psf, source)
-    restorer = yield from restoration.prepare_restoration(
+    restorer = yield from prepare_restoration(
         source, options.replace(psf=psf_given), kernel
     )
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
@@ -245,7 +248,7 @@ def _prepare_restoration(
     )
     guides: list[core.InputRecord] = []
     more: dict[str, Any] = {}
-    if restoration.parse_psf(options.psf).kind == "file":
+    if parse_psf(options.psf).kind == "file":
         # not an input: two images that share it are not related
         guides.append(images.record_file(options.psf, "psf"))
         more["psf_digest"] = guides[0].digest
