@@ -85,12 +85,9 @@ def collect_unpaired_fields(
     if store.is_paired:
         return []
     name = "validation" if store.counts["validation"] else "train"
+    sides = (validation.read_stored_patches(store, name, n) for n in (0, 1))
     low, high = (
-        [
-            validation.WHITE * patch.astype(float)
-            for patch in validation.read_stored_patches(store, name, n)
-        ]
-        for n in (0, 1)
+        [validation.WHITE * patch.astype(float) for patch in side] for side in sides
     )
     return [(low, high)]
 
@@ -401,9 +398,8 @@ class CycleGan(AdversarialLearner):
             self.judges[name] = build_discriminator(
                 gan.discriminator, gan.discriminator_options
             )
-            self.histories[name] = ImageBuffer(
-                gan.history, (1, side, side), 2 * recipe.seed + stream
-            )
+            seed = 2 * recipe.seed + stream
+            self.histories[name] = ImageBuffer(gan.history, (1, side, side), seed)
         self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
         self._outputs: dict[str, Tensor] = {}
         self.start: Blur | None = None
@@ -493,9 +489,8 @@ class CycleGan(AdversarialLearner):
         for name, judge in self.judges.items():
             history = cast("ImageBuffer", self.histories[name])
             fake = history.swap_images(self._outputs[name].float(), step)
-            losses.append(
-                compute_discriminator_step_loss(judge, true[name], fake, self.gan)
-            )
+            images = true[name], fake
+            losses.append(compute_discriminator_step_loss(judge, *images, self.gan))
         return _sum(losses)
 
     def validate_pairs(self) -> dict[str, float]:
@@ -517,9 +512,8 @@ class CycleGan(AdversarialLearner):
         if not (self.gan.identity_weight or self.gan.edge_weight):
             return generator(image), None
         if self.at_once:
-            output, same_output = generator(torch.cat((image, other))).split(
-                (len(image), len(other))
-            )
+            both = generator(torch.cat((image, other)))
+            output, same_output = both.split((len(image), len(other)))
             return output, same_output
         output = generator(image)
         with freeze_running_statistics(generator):
@@ -555,10 +549,8 @@ def edge_loss(
     output: Tensor, image: Tensor, operator: EdgeOperator = "sobel"
 ) -> Tensor:
     """Return the mean squared difference of edge maps (half of Gao's equation 13)."""
-    return functional.mse_loss(
-        compute_edge_magnitude(output, operator),
-        compute_edge_magnitude(image, operator),
-    )
+    first, second = (compute_edge_magnitude(one, operator) for one in (output, image))
+    return functional.mse_loss(first, second)
 
 
 def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
@@ -597,9 +589,8 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
 def compute_edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
     """Return the gradient magnitude of images (B, C, H, W); a slope of 1 gives 8."""
     kernels = _create_edge_kernels(operator, image.dtype, image.device)
-    padded_image = functional.pad(
-        image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
-    )
+    planes = image.flatten(0, 1)[:, None]
+    padded_image = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
     slopes = functional.conv2d(padded_image, kernels)
     if operator == "kirsch":
         steep = slopes.amax(1)

@@ -168,9 +168,8 @@ def compute_frc_cutoff_per_px(image: core.RealArray, truth: core.RealArray) -> f
     """Return the frequency, per pixel, up to which image and ground truth agree."""
     a, b = (core.Micrograph(part.astype(np.float64)) for part in (image, truth))
     # allow_self: the image may have been simulated from the ground truth
-    result = analysis.measure_frc(
-        a, b, analysis.FrcOptions(reference=True, allow_self=True)
-    )
+    options = analysis.FrcOptions(reference=True, allow_self=True)
+    result = analysis.measure_frc(a, b, options)
     if result.resolution_px:
         return min(1 / result.resolution_px, _NYQUIST)
     return _NYQUIST if result.reason in ("beyond-nyquist", "identical") else 0.0
@@ -223,9 +222,8 @@ class Validator:
             scale = pair.high.shape[0] // pair.low.shape[0]
             low = torch.from_numpy(pair.low.astype(np.float32))[None, None]
             image = np.asarray(upsample_bicubic(low, scale)[0, 0].numpy())
-            self._before.append(
-                compute_affine_psnr_db(*self.align_and_crop(image, pair))
-            )
+            planes = self.align_and_crop(image, pair)
+            self._before.append(compute_affine_psnr_db(*planes))
 
     def align_and_crop(
         self, image: core.RealArray, pair: ValidationPair

@@ -198,10 +198,8 @@ class Adapted(images.Result):
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the command prints."""
-        return {
-            **images.Result.to_json(self),
-            "held_out": images.to_json_value(self.held_out),
-        }
+        held_out = images.to_json_value(self.held_out)
+        return {**images.Result.to_json(self), "held_out": held_out}
 
     def figures(self) -> dict[str, core.Figure]:
         """Return gains on the held-out part, and enhanced images."""
@@ -216,9 +214,8 @@ class Adapted(images.Result):
         rows |= core.get_declared_figures(self)
         for one in self.applied:
             unlike = one.unfamiliar_percent
-            share = (
-                "" if unlike is None else (f", {unlike:.0f} % unlike the training area")
-            )
+            share = f", {unlike or 0:.0f} % unlike the training area"
+            share = "" if unlike is None else share
             rows[f"Enhanced, {one.image}"] = core.Figure(f"{one.output}{share}")
         return rows
 

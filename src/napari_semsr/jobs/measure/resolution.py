@@ -252,9 +252,8 @@ class FrcMapReport(_CorrelationReport):
         rows["Failed"] = replace(rows["Failed"], note=f"of {self.blocks} blocks")
         for name, count in self.reasons.items():
             if count:
-                rows[f"Failed, {name}"] = core.Figure(
-                    count, "", "d", analysis.REASON_TEXTS[name]
-                )
+                why = analysis.REASON_TEXTS[name]
+                rows[f"Failed, {name}"] = core.Figure(count, "", "d", why)
         return rows
 
 
