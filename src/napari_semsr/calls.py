@@ -82,18 +82,14 @@ def get_function(name: str) -> Callable[..., object]:
     named_files |= _OUTPUT_FLAGS.keys()
 
     def call(*positional: object, **options: object) -> object:
-        own_arguments = {
-            key: options.pop(key) for key in [*options] if key in parameters
-        }
+        own_arguments = {n: options.pop(n) for n in [*options] if n in parameters}
         try:
             arguments = signature.bind(*positional, **own_arguments).arguments
         except TypeError as error:
             msg = f"{verb.function_name}(): {error}"
             raise TypeError(msg) from None
         report = arguments.pop("progress", None)
-        files = {
-            name: arguments.pop(name) for name in [*arguments] if name in named_files
-        }
+        files = {n: arguments.pop(n) for n in [*arguments] if n in named_files}
         for name in files.keys() & images.keys():
             item = images[name]
             several = item.many or further_types[name] is not None
@@ -114,24 +110,18 @@ def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
     """Return the signature of a command's function, with types and defaults."""
     rows = [*_list_files(verb), *_list_settings(verb)]
     positional = [item.name for item in verb.inputs if not item.flag]
-    required_names = [
-        name for name, _, default in _list_settings(verb) if default is _NO_DEFAULT
-    ]
-    positional += required_names  # options without a default
+    settings = _list_settings(verb)  # those without a default
+    positional += [name for name, _, default in settings if default is _NO_DEFAULT]
     positional += [] if verb.output is None else [verb.output.name]
     positional += [item.name for item in verb.images if item.flag]
     rows.sort(key=lambda row: [*positional, row[0]].index(row[0]))  # in that order
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD
-            if name in positional
-            else inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=kind,
-        )
-        for name, kind, default in rows
-    ]
+    parameters = []
+    for name, annotation, default in rows:
+        how = {"default": default, "annotation": annotation}
+        one = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, **how)
+        if name in positional:
+            one = one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters.append(one)
     # reading options of a single image, prefixed with its name
     if verb.reading_prefixes:
         kind = inspect.Parameter.VAR_KEYWORD
@@ -219,28 +209,22 @@ def _create_docstring(verb: Verb[Options, Result]) -> str:
             lines += [f"{name} : optional", *_indent_sentence(info.description or name)]
     if verb.reads:
         reading = f"{', '.join(ReadOptions.model_fields)} : optional"
-        lines += [
-            reading,
-            *_indent_sentence("How files are read: the options of `read`"),
-        ]
+        about = _indent_sentence("How files are read: the options of `read`")
+        lines += [reading, *about]
     if verb.reading_prefixes:
         before = "_ or ".join(verb.reading_prefixes)
         more = f"The same options for only one of the images, with the prefix {before}_"
         lines += ["**sides : object", *_indent_sentence(more)]
     for name in _OUTPUT_FLAGS:
         if name in {setting for setting, _, _ in _list_settings(verb)}:
-            lines += [
-                f"{name} : bool, optional",
-                *_indent_sentence(_OUTPUT_FLAGS[name]),
-            ]
-    lines += [
-        "progress : callable, optional",
-        *_indent_sentence("Receives every `Progress`"),
-    ]
+            about = _indent_sentence(_OUTPUT_FLAGS[name])
+            lines += [f"{name} : bool, optional", *about]
+    about = _indent_sentence("Receives every `Progress`")
+    lines += ["progress : callable, optional", *about]
     return_types = get_args(verb.return_type) or (verb.return_type,)
-    about = inspect.cleandoc(return_types[-1].__doc__ or "").partition("\n\n")[0]
+    result = inspect.cleandoc(return_types[-1].__doc__ or "").partition("\n\n")[0]
     names = " or ".join(kind.__name__ for kind in return_types)
-    lines += ["", "Returns", "-" * 7, names, *_indent_sentence(about)]
+    lines += ["", "Returns", "-" * 7, names, *_indent_sentence(result)]
     if verb.example:
         code = inspect.cleandoc(verb.example).splitlines()
         imports = [

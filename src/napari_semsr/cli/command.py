@@ -46,9 +46,8 @@ class _Parser(argparse.ArgumentParser):
     def expand_help(self) -> None:
         """Replace option names in help texts with their flags."""
         for action in self._actions:
-            action.help = action.help and convert_names_to_flags(
-                action.help, self._actions
-            )
+            text = action.help
+            action.help = text and convert_names_to_flags(text, self._actions)
 
     def format_help(self) -> str:
         """Return the help text, composed only on request."""
@@ -60,9 +59,8 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith(_MISSING_ARGUMENTS):
             code = "missing-value"
             names = message.removeprefix(_MISSING_ARGUMENTS).split(", ")
-            message = _MISSING_ARGUMENTS + ", ".join(
-                map(self._describe_argument, names)
-            )
+            described = map(self._describe_argument, names)
+            message = _MISSING_ARGUMENTS + ", ".join(described)
         sentence = message[:1].upper() + message[1:].rstrip(".")
         msg = f"{sentence}; see `{self.prog} --help`."
         raise core.OptionError(msg, code=code)
@@ -142,9 +140,8 @@ def convert_names_to_flags(text: str, arguments: Sequence[argparse.Action]) -> s
 
     def format_reference(verb: str, option: str, value: str) -> str:
         name = jobs.FUNCTIONS.get(verb, verb)
-        known_names = (
-            list_arguments(name) if name in (*jobs.VERBS, *jobs.ACTIONS) else arguments
-        )
+        is_known = name in (*jobs.VERBS, *jobs.ACTIONS)
+        known_names = list_arguments(name) if is_known else arguments
         words = [f"semsr {name}"] if verb else []
         return " ".join([*words, *_format_option(option, value, known_names)])
 
@@ -261,8 +258,7 @@ class Console:
                 self._open_line = len(text)
         elif step.done and step.total and due:
             self._last = now
-            self.err.write(f"{_to_printable(_format_progress(step), self.err)}\n")
-            self.err.flush()
+            self._print_line(_format_progress(step))
 
     def clear(self) -> None:
         """Erase an unfinished progress bar from the terminal."""
@@ -275,13 +271,10 @@ class Console:
         """Print the result as JSON or as a summary."""
         self.clear()
         if self.as_json:
-            record = {
-                name: self._rewrite_sentences(name, value)
-                for name, value in record.items()
-            }
-            text = json.dumps(record, allow_nan=False, ensure_ascii=False)
+            shown = self._rewrite_sentences("", record)
+            text = json.dumps(shown, allow_nan=False, ensure_ascii=False)
             if _to_printable(text, self.out) != text:  # JSON has its own escapes
-                text = json.dumps(record, allow_nan=False).replace("\x7f", r"\u007f")
+                text = json.dumps(shown, allow_nan=False).replace("\x7f", r"\u007f")
         else:
             text = _to_printable(self.words(summary), self.out)
         self.out.write(text + "\n")
@@ -309,10 +302,8 @@ class Console:
         if isinstance(value, str):
             return self.words(value) if name in _SENTENCES else value
         if isinstance(value, dict):
-            return {
-                key: self._rewrite_sentences(str(key), one)
-                for key, one in value.items()
-            }
+            items = value.items()
+            return {key: self._rewrite_sentences(str(key), one) for key, one in items}
         if isinstance(value, list | tuple):
             return [self._rewrite_sentences(name, one) for one in value]
         return value
@@ -388,15 +379,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             log_error(f"semsr {verb or ''}".strip(), error, Path(place))
         if console.as_json:
-            refusal = {
-                "kind": verb,
-                "code": core.get_error_code(error),
-                "message": message,
-            }
-            facts = error.to_json() if isinstance(error, core.SemsrError) else {}
-            console.print_result(
-                refusal | facts | create_warning_record(console.warnings), ""
-            )
+            code = core.get_error_code(error)
+            refusal: dict[str, object] = {"kind": verb, "code": code}
+            refusal["message"] = message
+            refusal |= error.to_json() if isinstance(error, core.SemsrError) else {}
+            refusal |= create_warning_record(console.warnings)
+            console.print_result(refusal, "")
         return _BAD_INPUT
 
 
@@ -414,9 +402,8 @@ def _report_interrupt(
     if not _is_helper_process(verb):
         definition, message = jobs.get_verb(verb or ""), "Interrupted"
         has_table = any(word.partition("=")[0] == "--table" for word in words)
-        if definition and (
-            definition.resumes or (definition.makes_table and has_table)
-        ):
+        has_rows = definition and definition.makes_table and has_table
+        if definition and (definition.resumes or has_rows):
             message += "; run the command again with --resume to use finished results"
         elif verb in _CONTINUABLE_COMMANDS:
             message += "; run the command again to use finished results"
@@ -466,9 +453,8 @@ def _run_command(
             raise
     own = record.get("warnings")  # a job may return warnings
     messages = [*own] if isinstance(own, list) else []
-    messages = list(
-        dict.fromkeys([*messages, *_select_user_warnings(records, debug=debug)])
-    )
+    messages += _select_user_warnings(records, debug=debug)
+    messages = [*dict.fromkeys(messages)]
     if not _is_helper_process(verb):
         record |= create_warning_record(messages)
         console.print_result(record, summary)
@@ -490,11 +476,8 @@ def _check_command_name(verb: str | None, names: list[str]) -> None:
             raise core.OptionError(former)
     if verb is None and names:
         near = get_close_matches(names[0], jobs.VERBS, 1)
-        suggestion = (
-            f"did you mean `semsr {near[0]}`?"
-            if near
-            else (f"choose one of {', '.join(jobs.VERBS)}")
-        )
+        suggestion = f"choose one of {', '.join(jobs.VERBS)}"
+        suggestion = f"did you mean `semsr {near[0]}`?" if near else suggestion
         msg = f"Unknown command {names[0]!r} ({suggestion}); see `semsr --help`."
         raise core.OptionError(msg, code="verb-unknown")
 
@@ -502,10 +485,9 @@ def _check_command_name(verb: str | None, names: list[str]) -> None:
 def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
     """Raise an error for unknown arguments, suggesting one similar to the first."""
     names = [word.partition("=")[0] for word in strange]
-    for former in filter(
-        None, (jobs.describe_former_name(f"{verb} {n}") for n in names)
-    ):
-        raise core.OptionError(former)
+    for name in names:
+        if former := jobs.describe_former_name(f"{verb} {name}"):
+            raise core.OptionError(former)
     flag = names[0]
     group = verb.partition(" ")[0]
     for other in jobs.ACTIONS:
@@ -533,9 +515,8 @@ def _select_user_warnings(
         own = item.category is UserWarning and item.filename.startswith(_PACKAGE)
         if debug or own:
             message = next(iter(getattr(item.message, "args", ())), "")
-            yield core.Message(
-                " ".join(str(message).split()), core.get_error_code(message)
-            )
+            line = " ".join(str(message).split())
+            yield core.Message(line, core.get_error_code(message))
 
 
 @contextmanager
@@ -549,15 +530,11 @@ def _handle_termination(signals: list[int]) -> Iterator[None]:
         signals.append(number)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Any] = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if number == signal.SIGTERM
-        or signal.getsignal(number) is signal.default_int_handler
-    }
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.default_int_handler
     for number in before:
         signal.signal(number, interrupt)
     try:
@@ -570,13 +547,10 @@ def _handle_termination(signals: list[int]) -> Iterator[None]:
 @contextmanager
 def _silence_logging(*, debug: bool) -> Iterator[None]:
     """Keep library logs off stderr unless `debug` is set."""
-    if debug:
-        yield
-        return
     import logging
 
     before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    logging.disable(before if debug else logging.CRITICAL)
     try:
         yield
     finally:

@@ -9,17 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr import jobs
-from napari_semsr.core import (
-    Figure,
-    Job,
-    OptionError,
-    Options,
-    escape_invisible_characters,
-    format_shape,
-    get_display,
-    get_figures,
-)
+from napari_semsr import core, jobs
 
 _MAX_ROWS = 12  # rows of a table, or of failures, in a summary
 
@@ -56,9 +46,7 @@ def _add_option(
     text = (info.description or "").rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
     usual = info.get_default(call_default_factory=False)
-    has_shown_default = (
-        not info.is_required() and usual not in (None, "") and usual is not False
-    )
+    has_shown_default = not info.is_required() and usual not in (None, "", False)
     if isinstance(usual, tuple):  # e.g. rows and columns, as on the command line
         usual = "x".join(map(str, usual))
     text = f"{text} (default: {usual})" if has_shown_default else text
@@ -66,26 +54,24 @@ def _add_option(
     if get_origin(kind) in (Union, types.UnionType):
         kinds = [one for one in get_args(kind) if one is not types.NoneType]
         kind = kinds[0] if len(kinds) == 1 else str
-    for other, value in (get_display(info).flags or {}).items():
+    for other, value in (core.get_display(info).flags or {}).items():
         same = f"equivalent to {flag} {value}"
         how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
         group.add_argument(_format_flag(other), dest=dest, help=same, **how)
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
-        group.add_argument(
-            flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
-        )
-        return
-    metavar = get_display(info).metavar
-    numbers: dict[object, str] = {int: "N", float: "X"}
-    placeholder = numbers.get(kind, name.split("_")[0].upper())
-    extra: dict[str, Any] = {"metavar": metavar or placeholder}
-    if isinstance(metavar, tuple):
-        extra["nargs"] = len(metavar)
-    if bool in get_args(info.annotation):  # the flag may be given without a value
-        extra |= {"nargs": "?", "const": True}
-    if get_origin(kind) is Literal:
+        extra: dict[str, Any] = {"action": action}
+    elif get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
+    else:
+        metavar = core.get_display(info).metavar
+        numbers: dict[object, str] = {int: "N", float: "X"}
+        placeholder = numbers.get(kind, name.split("_")[0].upper())
+        extra = {"metavar": metavar or placeholder}
+        if isinstance(metavar, tuple):
+            extra["nargs"] = len(metavar)
+        if bool in get_args(info.annotation):  # the flag may be given without a value
+            extra |= {"nargs": "?", "const": True}
     group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
 
 
@@ -181,7 +167,7 @@ class Command:
     A command that measures also takes a folder, a glob or a table instead of an image.
     """
 
-    verb: "jobs.Verb[Options, jobs.Result]"
+    verb: "jobs.Verb[core.Options, jobs.Result]"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command to its parser."""
@@ -256,7 +242,7 @@ class Command:
         """Whether the command also writes a table for a single image."""
         return any(item.name == "table" for item in self.verb.all_outputs)
 
-    def start(self, arguments: argparse.Namespace) -> "Job[jobs.Result]":
+    def start(self, arguments: argparse.Namespace) -> "core.Job[jobs.Result]":
         """Return the job for parsed arguments, without running it."""
         verb, values = self.verb, {**vars(arguments)}
         how = {k: values.pop(k) for k in ("overwrite", "resume") if k in values}
@@ -287,7 +273,7 @@ class Command:
                 )
             if existing.resume and not verb.resumes:
                 msg = "Only several images can be resumed; omit --resume."
-                raise OptionError(msg, code="option-without-effect")
+                raise core.OptionError(msg, code="option-without-effect")
             values |= {name: images[0], "output": output}
         return verb.start(values, **how)
 
@@ -305,7 +291,7 @@ class Command:
                     f"{output.flag} {place} cannot be used with many images; use "
                     "--table, or measure a single image."
                 )
-                raise OptionError(msg, code="options-contradict")
+                raise core.OptionError(msg, code="options-contradict")
         return True
 
     def _check_single_image(
@@ -317,7 +303,7 @@ class Command:
         """Raise an `OptionError` for options that are invalid for a single image."""
         if existing.resume:
             msg = "Only a table of images can be resumed; omit --resume."
-            raise OptionError(msg, code="option-without-effect")
+            raise core.OptionError(msg, code="option-without-effect")
         missing = [
             item.name
             for item, image in zip(self.verb.images, images, strict=True)
@@ -330,7 +316,7 @@ class Command:
                 "second argument may be omitted only for a table that lists both "
                 "images."
             )
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         output = self.verb.output
         makes_map = output is not None and output.is_image and output.ending
         if makes_map and values["output"] is None:
@@ -338,7 +324,7 @@ class Command:
                 "A single image requires -o to write its map, or --table to write its "
                 "row."
             )
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
 
     def _choose_output(
         self, images: list[str], values: dict[str, Any]
@@ -356,18 +342,20 @@ class Command:
         )
         if output is None or (several and given is None):
             msg = "The output is required: -o OUT for one image, -o FOLDER for several."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         return output, several
 
     def summarise(self, result: "jobs.Result") -> str:
         """Return the summary of a result, starting with its output file."""
         if self.verb.makes_table and isinstance(result, jobs.MeasuredTable):
             return _format_summary(result)
-        rows = [(name, str(figure)) for name, figure in get_figures(result).items()]
+        rows = [
+            (name, str(figure)) for name, figure in core.get_figures(result).items()
+        ]
         output = getattr(result, "output", getattr(result, "path", None))
         if self.verb.all_outputs and output is not None:
             size = getattr(result, "shape", None)
-            where = f"{output} ({format_shape(size)})" if size else output
+            where = f"{output} ({core.format_shape(size)})" if size else output
             rows.insert(0, ("Written", where))
         return "\n".join([format_columns(rows), *_format_tables(result)])
 
@@ -375,14 +363,12 @@ class Command:
 def _format_tables(result: "jobs.Result") -> Iterator[str]:
     """Yield the tables of a result as text."""
     for title, table in result.tables().items():
-        rows = [
-            [
-                escape_invisible_characters(
-                    str(Figure(one) if isinstance(one, float | None) else one)
-                )
-                for one in row
-            ]
+        texts = [
+            [core.Figure(one) if isinstance(one, float | None) else one for one in row]
             for row in zip(*table.values(), strict=True)
+        ]
+        rows = [
+            [core.escape_invisible_characters(str(one)) for one in row] for row in texts
         ]
         table_shown = [list(table), *rows[:_MAX_ROWS]]
         widths = [max(map(len, cells)) for cells in zip(*table_shown, strict=True)]
@@ -403,7 +389,7 @@ def _format_summary(result: "jobs.MeasuredTable") -> str:
     counts += f", {len(failures)} failed" if failures else ""
     rows = [("images", f"{result.images}: {counts}")]
     for name, numbers in result.summary.items():
-        mean, sd = Figure(numbers["mean"]), Figure(numbers["sd"], form=".2g")
+        mean, sd = core.Figure(numbers["mean"]), core.Figure(numbers["sd"], form=".2g")
         few = numbers["images"] != result.images
         over = f"  (of {numbers['images']})" if few else ""
         spread = f" +- {sd}" if numbers["sd"] else ""
@@ -423,9 +409,6 @@ def _format_summary(result: "jobs.MeasuredTable") -> str:
 
 def format_columns(rows: Iterable[tuple[str, str]]) -> str:
     """Format names and values in two columns."""
-    pairs = [
-        (escape_invisible_characters(name), escape_invisible_characters(value))
-        for name, value in rows
-    ]
+    pairs = [tuple(map(core.escape_invisible_characters, row)) for row in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

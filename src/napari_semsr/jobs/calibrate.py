@@ -105,9 +105,8 @@ class ScaleBarReport(Result):
     @property
     def stated_size(self) -> Annotated[str | None, core.Quantity("Stated in the file")]:
         """Pixel size stated in the file, as text."""
-        return (
-            None if self.stated_nm is None else core.format_pixel_size(self.stated_nm)
-        )
+        size = self.stated_nm
+        return None if size is None else core.format_pixel_size(size)
 
 
 def _measure_scale_bar(

@@ -181,11 +181,9 @@ def _resample_to_grid(image: core.Micrograph, grid: core.Grid) -> Any:
     area = core.GridImage.from_image(image, grid)
     if area.inner == core.Box.from_shape(image.shape):
         return image.data
-    return (
-        area.read()
-        if max(grid.shape) <= io.SINGLE_PX
-        else images.create_lazy_array(area, _CHUNK)
-    )
+    if max(grid.shape) <= io.SINGLE_PX:
+        return area.read()
+    return images.create_lazy_array(area, _CHUNK)
 
 
 def resample_levels(
@@ -203,9 +201,8 @@ def resample_levels(
         if fits:
             image_levels.append(fits[0])
         else:
-            image_levels.append(
-                (yield from _downsample_level(image_levels[-1], image.name))
-            )
+            coarser = yield from _downsample_level(image_levels[-1], image.name)
+            image_levels.append(coarser)
     return image_levels
 
 
@@ -222,11 +219,8 @@ def _downsample_level(fine: core.ReadableArray, name: str) -> core.Job[Any]:
     parts = []
     for top in range(0, rows, step):
         yield core.Progress(top, rows, f"creating an overview of {name}")
-        parts.append(
-            io.downsample_block(
-                core.read_box(fine, core.Box(top, min(top + step, rows), 0, columns))
-            )
-        )
+        box = core.Box(top, min(top + step, rows), 0, columns)
+        parts.append(io.downsample_block(core.read_box(fine, box)))
     return np.concatenate(parts)
 
 

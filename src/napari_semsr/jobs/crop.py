@@ -225,14 +225,12 @@ def crop(
     if like_output is not None and like is not None and reference is not None:
         # its history records the box
         box = options.replace(box=plan.box.ends, align=False, gap_free=False)
-        source = (yield from run.record_image("like")).model_copy(
-            update={"role": "image"}
-        )
+        like_record = yield from run.record_image("like")
+        source = like_record.model_copy(update={"role": "image"})
         reading = run.get_read_options("like").model_dump(mode="json")
         settings = {**box.model_dump(mode="json"), "reading": reading}
-        other = _create_metadata(
-            like, reference, compose_provenance("crop", settings, source)
-        )
+        like_history = compose_provenance("crop", settings, source)
+        other = _create_metadata(like, reference, like_history)
         yield from write_pixels(
             reference, other, like_output, reference.dtype, existing=existing
         )
@@ -471,9 +469,8 @@ def _find_shift(
 ) -> Shift:
     """Find the shift at the centre of the common area."""
     window = core.get_central_box(box.shape, _WINDOW).move(box.corner)
-    fixed_area = core.GridImage.from_image(
-        reference, core.Grid.from_image(reference)
-    ).crop(window)
+    grid = core.Grid.from_image(reference)
+    fixed_area = core.GridImage.from_image(reference, grid).crop(window)
     moving = core.GridImage.from_image(image, fixed_area.grid, source)
     both = (image, reference)
     names = [
@@ -563,11 +560,9 @@ def find_shared_gap_free_box(
             full = np.isfinite(area.read(box))
             if full.all():
                 continue
-            cells = np.minimum.reduceat(
-                np.minimum.reduceat(full, np.arange(0, box.shape[0], side), axis=0),
-                np.arange(0, box.shape[1], side),
-                axis=1,
-            )
+            down, across = (np.arange(0, n, side) for n in box.shape)
+            cells = np.minimum.reduceat(full, down, axis=0)
+            cells = np.minimum.reduceat(cells, across, axis=1)
             y, x = box.y0 // side, box.x0 // side
             is_covered[y : y + cells.shape[0], x : x + cells.shape[1]] &= cells
     largest_box = core.find_gap_free_box(is_covered)

@@ -107,9 +107,8 @@ def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
     clipped_count = sum(item.clipped for item in reports)
     mismatches = [i.tile_mismatch for i in reports if not math.isnan(i.tile_mismatch)]
     misfits = [item.misfit for item in results if item.misfit is not None]
-    explained = [
-        item.explained_percent for item in results if item.explained_percent is not None
-    ]
+    shares = (item.explained_percent for item in results)
+    explained = [share for share in shares if share is not None]
     gains = [gain for item in reports for gain in item.haze_gain or ()]
     report = replace(
         reports[0],
@@ -220,11 +219,9 @@ def enhance(
         source, provenance = yield from _get_recorded_input(
             place, image, source, provenance
         )
-    output_plan = (
-        inference.plan_output(source, network.card.model_dump(), options)
-        if live is None
-        else live.output
-    )
+    output_plan = live and live.output
+    if output_plan is None:
+        output_plan = inference.plan_output(source, network.card.model_dump(), options)
     scheduler = None if cluster is None else cluster.scheduler
     written_file = yield from _write_enhanced(
         run,
@@ -411,12 +408,8 @@ def _measure_distances(
         )
         raise core.OptionError(msg, code="model-unsuitable")
     field, scaling = inference.prepare_model_input(source, model, options)
-    far = yield from place.compare(
-        field.input,
-        (scaling.low, scaling.high),
-        as_map=wants_map,
-        is_resampled=field.input.shape != source.shape,
-    )
+    how = {"as_map": wants_map, "is_resampled": field.input.shape != source.shape}
+    far = yield from place.compare(field.input, (scaling.low, scaling.high), **how)
     return far, field.input.shape
 
 
@@ -454,11 +447,9 @@ def _create_provenance(
 ) -> core.Job[core.Provenance]:
     """Create the provenance of an enhanced image."""
     training_images = model.card.training.get("learnt_from")
+    where = images.get_record_path(path)
     model_record = core.InputRecord(
-        role="model",
-        name=path.name,
-        digest=model.digest,
-        path=images.get_record_path(path),
+        role="model", name=path.name, digest=model.digest, path=where
     )
     history = yield from run.compose_history(
         model_record, **({TRAINED_ON: training_images} if training_images else {})
@@ -665,9 +656,8 @@ class UnfinishedResult:
 
 def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     """Read the settings of an unfinished output, or return None."""
-    record, notes, counts = io.read_store_state(
-        io.get_output_store_path(path, resume=True)
-    )
+    store_path = io.get_output_store_path(path, resume=True)
+    record, notes, counts = io.read_store_state(store_path)
     if record is None or notes.get("complete"):
         return None
     history = record.provenance

@@ -55,7 +55,6 @@ _RUNS_CODE: Mapping[str, str] = {
 }  # suffixes of files that can execute code when loaded
 
 _ONNX_LIMIT = 2**31  # bytes
-_WRONG = (TypeError, ValueError)
 _BAD_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -259,9 +258,8 @@ def _create_package(
         )
         raise core.CheckpointError(msg, code="model-unsuitable")
     least = core.round_up(2 * probe_result.halo + card.stride, card.stride)
-    test_input, network_input, test_output = _create_test_data(
-        model, core.round_up(least + _SPARE, card.stride)
-    )
+    side = core.round_up(least + _SPARE, card.stride)
+    test_input, network_input, test_output = _create_test_data(model, side)
     files = {
         "weights.onnx": weights,
         "cover.png": _draw_cover(network_input, test_output),
@@ -273,9 +271,8 @@ def _create_package(
         files[f"{name}.npy"] = buffer.getvalue()
     if ours is not None and card.architecture != "onnx":  # ONNX contains its weights
         files[card.name + SUFFIXES["semsr"]] = ours
-    description = _create_description(
-        card, files, authors, least=least, halo=probe_result.halo
-    )
+    sides = {"least": least, "halo": probe_result.halo}
+    description = _create_description(card, files, authors, **sides)
     _check_description(description, card.name)
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     package_bytes = io.BytesIO()
@@ -547,24 +544,19 @@ def _read_package(
             source, weights = _read_weights(package, content, path.name)
             description = _check_description(content, path.name)
     except _BAD_ZIP as error:
-        reason = core.format_one_line(
-            str(error) or type(error).__name__, _TEXT_LENGTH
-        ).rstrip(".")
+        text = str(error) or type(error).__name__
+        reason = core.format_one_line(text, _TEXT_LENGTH).rstrip(".")
         msg = f"Cannot read {path.name} as a package: {reason}."
         raise core.CheckpointError(msg, code="model-damaged") from error
     statements = _get_card_values(description, path.name)
     licence = description.license or "as stated by its author"
+    authors = [_clean_text(one.name, 200) for one in description.authors[:100]]
     start = {
         "name": _clean_name(description.name),
         "description": _clean_text(description.description or "", 2000),
         "licence": _clean_text(licence, 200),
         "grey": "unit",
-        "training": {
-            "authors": [
-                _clean_text(one.name, 200) for one in description.authors[:100]
-            ],
-            "package": _clean_text(path.name, 200),
-        },
+        "training": {"authors": authors, "package": _clean_text(path.name, 200)},
     }
     name = f"{source} in {path.name}"
     return _create_network(weights, name, None, start, statements, options)
@@ -689,7 +681,7 @@ def _check_description(content: Mapping[str, Any], name: str) -> Any:
     )
     try:
         return build_description(texts, context=offline)
-    except (*_WRONG, ArithmeticError, LookupError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         raise _create_invalid_error(error, name) from None
 
 

@@ -310,12 +310,8 @@ def create_caption(
         letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
         parts = [part for part in cell if part is not None]
         if options.no_caption:
-            network_names = dict.fromkeys(
-                n for part in parts for n in _list_networks(part)
-            )
-            sentences += [
-                f"{letter}Made by the network {name}." for name in network_names
-            ]
+            makers = dict.fromkeys(n for part in parts for n in _list_networks(part))
+            sentences += [f"{letter}Made by the network {name}." for name in makers]
             continue
         descriptions = []
         for part in parts:  # with its networks, and its restoration

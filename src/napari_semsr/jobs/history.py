@@ -176,15 +176,13 @@ def _get_inputs(
             msg = f"The history of {file.name} has several images for a single input."
             raise core.ReadError(msg, code="several-images")
         if records:
-            inputs[item.name] = tuple(
-                _create_image_input(one, file, depth) for one in records
-            )
+            opened = (_create_image_input(one, file, depth) for one in records)
+            inputs[item.name] = tuple(opened)
     for record in (*left, *history.guides):
         name = SCAN if record.role == "frames" else record.role.replace(" ", "_")
         if isinstance(verb.arguments.get(name), FileInput):
-            one = RecordedInput(
-                record.role, record.name, record.path or "", record.digest
-            )
+            where = record.path or "", record.digest
+            one = RecordedInput(record.role, record.name, *where)
             inputs.setdefault(name, (one,))
         elif name in verb.options.model_fields:
             inputs.setdefault(name, (_create_image_input(record, file, depth),))
@@ -230,9 +228,8 @@ def _add_guides(
         if f"{k}_digest" in options and k not in roles
     ]
     if any(item.name == "model" for item in verb.files):
-        usual = core.InputRecord(
-            role="model", name=f"{history.model_name or ''}.safetensors"
-        )
+        name = f"{history.model_name or ''}.safetensors"
+        usual = core.InputRecord(role="model", name=name)
         model = next((one for one in history.guides if one.role == "model"), usual)
         guides.append(model.model_copy(update={"digest": history.model_digest}))
     roles = {record.role for record in guides}
@@ -248,9 +245,8 @@ def _update_convert_history(history: core.Provenance, file: Path) -> core.Proven
             "all of its images: run `demo()` again."
         )
         raise core.ReadError(msg, code="history-unknown")
-    return _replace_options(
-        history, {"dtype": history.options["dtype"], "reading": history.options}
-    )
+    options = {"dtype": history.options["dtype"], "reading": history.options}
+    return _replace_options(history, options)
 
 
 def _update_crop_history(history: core.Provenance, _: Path) -> core.Provenance:
@@ -310,9 +306,8 @@ def _update_simulate_history(history: core.Provenance, file: Path) -> core.Prove
         raise core.ReadError(msg, code="history-incomplete")
     phantom = {"phantom"} if history.inputs else set()
     out = {*SemViewOptions.model_fields, "sem_view"} | phantom
-    return _replace_options(
-        history, {k: v for k, v in history.options.items() if k not in out}
-    )
+    left = {k: v for k, v in history.options.items() if k not in out}
+    return _replace_options(history, left)
 
 
 def _update_stitch_history(history: core.Provenance, _: Path) -> core.Provenance:
@@ -337,11 +332,9 @@ def _update_stitch_history(history: core.Provenance, _: Path) -> core.Provenance
 
 def _update_enhance_history(history: core.Provenance, _: Path) -> core.Provenance:
     """Rename the misfit map to the name of its output."""
-    return (
-        history.model_copy(update={"part": "residual_map"})
-        if history.part == MISFIT
-        else history
-    )
+    if history.part != MISFIT:
+        return history
+    return history.model_copy(update={"part": "residual_map"})
 
 
 def _update_blend_history(history: core.Provenance, _: Path) -> core.Provenance:

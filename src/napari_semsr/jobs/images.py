@@ -52,15 +52,14 @@ def open_image(
             )
     if image_opened.dtype.kind == "f":  # infinite and huge grey values become NaN
         before, own_name = image_opened.data, image_opened.name
-        data = (
-            before.map_blocks(core.mask_fill_values, own_name, dtype=image_opened.dtype)
-            if image_opened.is_lazy
-            else core.mask_fill_values(before, own_name)
-        )
+        mask, kind = core.mask_fill_values, image_opened.dtype
+        if image_opened.is_lazy:
+            data = before.map_blocks(mask, own_name, dtype=kind)
+        else:
+            data = mask(before, own_name)
         if data is not before:
-            image_opened = image_opened.replace(
-                data=data, look=image_opened.look, path=image_opened.path
-            )
+            look, place = image_opened.look, image_opened.path
+            image_opened = image_opened.replace(data=data, look=look, path=place)
         if blank or not core.is_empty(image_opened.data):
             return image_opened
         name = get_image_name(image.path if isinstance(image, io.Source) else image)
@@ -132,9 +131,7 @@ def correct_pixel_sizes(
     size, spacings = options.pixel_size_nm, {image.spacing_px for image in images}
     if size is None or len(spacings) < 2:
         return list(images)
-    return [
-        image.with_pixel_size(np.multiply(size, image.spacing_px)) for image in images
-    ]
+    return [one.with_pixel_size(np.multiply(size, one.spacing_px)) for one in images]
 
 
 def create_databar_note(
@@ -203,20 +200,18 @@ def record_input(
     if isinstance(image, core.Micrograph):
         digest = yield from digest_values(image_opened)
     elif isinstance(image, io.Source):
-        digest = (yield from image.compute_digest()) + _format_selection(
-            options or io.ReadOptions()
-        )
+        digest = yield from image.compute_digest()
+        digest += _format_selection(options or io.ReadOptions())
         image = image.path
     else:
         digest = yield from digest_image(Path(image), options)
+    path = image.path if isinstance(image, core.Micrograph) else get_record_path(image)
     return core.InputRecord(
         role=role,
         name=get_image_name(image),
         digest=digest,
         provenance=image_opened.provenance,
-        path=image.path
-        if isinstance(image, core.Micrograph)
-        else get_record_path(image),
+        path=path,
     )
 
 
@@ -229,10 +224,9 @@ def append_image_records(
     This lets `measure_frc` find that one image was made from the other. A history has
     the digest of a file or that of its grey values.
     """
-    histories = [
-        image.provenance and image.provenance.reproducible_record() for image in images
-    ]
-    if histories[0] == histories[1]:
+    histories = [one.provenance for one in images]
+    first, second = (one and one.reproducible_record() for one in histories)
+    if first == second:
         return images
     apart = records[0].path != records[1].path  # otherwise possibly planes of one stack
     recorded = []
@@ -363,9 +357,8 @@ def digest_values(micrograph: core.Micrograph) -> core.Job[str]:
         rows = np.ascontiguousarray(rows)
         digest.update(rows.reshape(-1).view(np.uint8).data)
         if row + step < end:
-            yield core.Progress(
-                row + step, end, f"recording the input {micrograph.name}"
-            )
+            doing = f"recording the input {micrograph.name}"
+            yield core.Progress(row + step, end, doing)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -379,12 +372,10 @@ def get_calibrated_image(
     if bare_image is not None:
         what = "results are not in nm; set it (`pixel_size_nm`)"
         if sized_image is not None:
-            what = (
-                f"the pixel size of {sized_image.name} is used; check that it applies"
-            )
-        core.warn(
-            f"{bare_image.name} has no pixel size, so {what}.", "pixel-size-missing"
-        )
+            size = f"the pixel size of {sized_image.name}"
+            what = f"{size} is used; check that it applies"
+        message = f"{bare_image.name} has no pixel size, so {what}."
+        core.warn(message, "pixel-size-missing")
     return first if sized_image is None else sized_image
 
 
@@ -588,10 +579,9 @@ class OverwritePolicy:
 
         An error names the output, not the hidden store next to it.
         """
+        how |= self.get_write_options(place, target)
         with io.name_output_in_errors(place, target):
-            return io.create_image_store(
-                about, place, **self.get_write_options(place, target), **how
-            )
+            return io.create_image_store(about, place, **how)
 
 
 KEEP_PARTS = OverwritePolicy(keep=True)
@@ -781,21 +771,16 @@ def write_pixels(
     policy = existing or OverwritePolicy()
 
     def create_store(place: Path) -> io.OmeZarrStore:
-        return policy.open_store(
-            about, place, target, shape=area.grid.shape, dtype=kind
-        )
+        how = {"shape": area.grid.shape, "dtype": kind}
+        return policy.open_store(about, place, target, **how)
 
     def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         blocks = core.map_parallel(area.read, store.pending_boxes())
         return store.fill(blocks, f"{message} {about.name}")
 
+    kept = policy.find_resumable_store(target)
     return (
-        yield from io.write_blocks(
-            target,
-            create_store,
-            fill_store,
-            kept_store=policy.find_resumable_store(target),
-        )
+        yield from io.write_blocks(target, create_store, fill_store, kept_store=kept)
     )
 
 
@@ -816,9 +801,8 @@ def write_map(
     if target is None:
         values = np.empty(about.shape, np.float32)
         boxes = split_into_blocks(core.Box.from_shape(about.shape), None, _BLOCK)
-        for done_count, (box, part) in enumerate(
-            zip(boxes, blocks(boxes), strict=True), 1
-        ):
+        parts = zip(boxes, blocks(boxes), strict=True)
+        for done_count, (box, part) in enumerate(parts, 1):
             values[box.slices] = part
             yield core.Progress(done_count, len(boxes), "mapping the errors")
         return about.replace(data=values, look=about.look)

@@ -68,15 +68,13 @@ def _compute_trained_fractions(
     opening: ReadOptions | None,
 ) -> Iterator[float | None]:
     """Yield the fractions of an image that models were trained on; None if unknown."""
-    digests = {
-        *collect_digests(create_input_record(image_given, evaluated_image, opening))
-    }
+    record = create_input_record(image_given, evaluated_image, opening)
+    digests = {*collect_digests(record)}
     for entry in entries:
         if entry["digest"] not in digests:
             continue
-        same_unit = (entry["unit"] == "nm") == (
-            evaluated_image.pixel_size_nm is not None
-        )
+        is_calibrated = evaluated_image.pixel_size_nm is not None
+        same_unit = (entry["unit"] == "nm") == is_calibrated
         areas = entry["areas"] if same_unit else None
         if areas is None:
             yield None

@@ -253,7 +253,5 @@ class LiveMosaic:
         job = stitch.job(self.folder, self.output, options=self.options, overwrite=True)
         stitched_file = core.run(job)
         frames_moved = list_moved_frames(self._scan.positions(), stitched_file.corners)
-        return replace(
-            stitched_file,
-            warnings=(*stitched_file.warnings, *self.doubts, *frames_moved),
-        )
+        warnings = (*stitched_file.warnings, *self.doubts, *frames_moved)
+        return replace(stitched_file, warnings=warnings)

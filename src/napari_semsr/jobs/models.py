@@ -194,10 +194,8 @@ def import_model(
         msg = f"{path} does not exist: pass a {models.SUFFIX}, .onnx or .zip file."
         raise core.CheckpointError(msg, code="file-missing")
     exchange.check_no_executable_code(path)
-    foreign = path.suffix.lower() in (
-        exchange.SUFFIXES["onnx"],
-        exchange.SUFFIXES["bioimageio"],
-    )
+    foreign_suffixes = exchange.SUFFIXES["onnx"], exchange.SUFFIXES["bioimageio"]
+    foreign = path.suffix.lower() in foreign_suffixes
     if options.get_card_values() and not foreign:
         msg = (
             "Name and scaling options apply only to ONNX and bioimage.io files, got "
@@ -305,9 +303,8 @@ def get_check_figures(card: Mapping[str, Any]) -> dict[str, core.Figure]:
                     f"linear filter: {float(linear['drawn_percent']):.0f} %)"
                 )
                 drawn = float(model["drawn_percent"])
-                figures[f"Drawn though removed, {label}"] = core.Figure(
-                    drawn, "%", ".0f", note
-                )
+                figure = core.Figure(drawn, "%", ".0f", note)
+                figures[f"Drawn though removed, {label}"] = figure
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}
     return figures

@@ -164,9 +164,8 @@ def pairs(
     settings, scale_note = _choose_scale(options, images, is_paired=is_paired)
     refusals: list[dict[str, object]] = []
     if settings.align:
-        kept_images, images, refusals = yield from _align_pairs(
-            images, settings.scale_factor
-        )
+        aligned = yield from _align_pairs(images, settings.scale_factor)
+        kept_images, images, refusals = aligned
         records = [[side[number] for number in kept_images] for side in records]
     choice = yield from select_pairs(
         images[0], images[1], settings, is_paired=is_paired, pair_map=pair_map
@@ -186,13 +185,11 @@ def pairs(
     off_nm = _get_map_error_nm(stored_transform, () if folders else chain(*records))
     by_image = [*choice.by_image, *refusals]
     with io.replace_atomically(output) as hidden_path:
-        yield from write_pairs(
-            hidden_path, choice, settings, provenance, off_nm, by_image
-        )
+        facts = settings, provenance, off_nm, by_image
+        yield from write_pairs(hidden_path, choice, *facts)
     yield core.Progress(0, 0, "drawing the contact sheet")
-    overwrite_image(
-        core.Micrograph(open_pairs(output).draw_contact_sheet(), name=sheet.stem), sheet
-    )
+    drawn_sheet = open_pairs(output).draw_contact_sheet()
+    overwrite_image(core.Micrograph(drawn_sheet, name=sheet.stem), sheet)
     return CreatedPairs(
         output=str(output),
         sheet=str(sheet),
@@ -329,9 +326,8 @@ def _align_pair(
     target_grid = core.Grid(
         (rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner
     )
-    image = core.WarpedImage(
-        moving, target_grid, registration.registration.transform
-    ).read()
+    transform = registration.registration.transform
+    image = core.WarpedImage(moving, target_grid, transform).read()
     means = compute_block_means(image, scale)
     box = _find_known_box(np.isfinite(means))
     part, part_moved = low.array()[box.slices], image[box.scale(scale).slices]
@@ -342,16 +338,9 @@ def _align_pair(
         for one, each in ((low, box), (high, box.scale(scale)))
     ]
     data = (gain * part_moved + offset).astype(np.float32)
-    return (
-        low.replace(
-            data=part, pixel_size_nm=coarse if has_size else None, origin=corners[0]
-        ),
-        high.replace(
-            data=data,
-            pixel_size_nm=target_grid.pitch if has_size else None,
-            origin=corners[1],
-        ),
-    )
+    sizes = (coarse, target_grid.pitch) if has_size else (None, None)
+    low = low.replace(data=part, pixel_size_nm=sizes[0], origin=corners[0])
+    return low, high.replace(data=data, pixel_size_nm=sizes[1], origin=corners[1])
 
 
 def _find_known_box(is_known: core.BoolArray) -> core.Box:
@@ -375,12 +364,9 @@ def _find_known_box(is_known: core.BoolArray) -> core.Box:
 def _fit_grey_levels(image: core.FloatArray, other: core.FloatArray) -> core.FloatPair:
     """Return the gain and offset that match the grey levels of an image to another."""
     finite = np.isfinite(image) & np.isfinite(other)
-    soft = [
-        ndimage.gaussian_filter(
-            np.where(finite, one, one[finite].mean()), _GREY_SIGMA_PX
-        )
-        for one in (np.asarray(image, float), np.asarray(other, float))
-    ]
+    both = (np.asarray(image, float), np.asarray(other, float))
+    filled = (np.where(finite, one, one[finite].mean()) for one in both)
+    soft = (ndimage.gaussian_filter(one, _GREY_SIGMA_PX) for one in filled)
     here, there = (one[finite] for one in soft)
     gain = float(there.std() / max(here.std(), 1e-12))
     return gain, float(there.mean() - gain * here.mean())
@@ -442,9 +428,8 @@ def choose_pair_options(
         while patch * _ACROSS > field and patch // 2 >= _MIN_PATCH:
             patch //= 2
     values |= {"patch": patch, "step": max(4, patch // 2)}
-    return options_given.replace(
-        **{k: v for k, v in values.items() if k not in names_given}
-    )
+    unset = {k: v for k, v in values.items() if k not in names_given}
+    return options_given.replace(**unset)
 
 
 def _choose_scale(
@@ -487,10 +472,9 @@ def _compute_stated_scale(low: core.Micrograph, high: core.Micrograph) -> int | 
     else:
         ratio = np.array(sizes[0]) / np.array(sizes[1])
     whole = int(np.round(ratio[0]))
-    fits = 1 <= whole <= _MOST and bool(
-        np.all(np.abs(ratio / whole - 1) < _SIZE_TOLERANCE)
-    )
-    return whole if fits else None
+    if not 1 <= whole <= _MOST:
+        return None
+    return whole if np.all(np.abs(ratio / whole - 1) < _SIZE_TOLERANCE) else None
 
 
 def _list_images(

@@ -392,9 +392,8 @@ def _find_transform(
         places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
         places[unsized_role] = places[unsized_role] * factor
         landmarks = Landmarks(places["moving"], places["fixed"])
-    landmarks.check_bounds(
-        core.Grid.from_image(moving), core.Grid.from_image(fixed_image)
-    )
+    grids = map(core.Grid.from_image, (moving, fixed_image))
+    landmarks.check_bounds(*grids)
     if options.landmarks_only:
         if options.model == "elastic":
             msg = (
@@ -554,9 +553,8 @@ def create_transform_record(
         bending = transform.bending
         record["spacing_nm"] = list(bending.spacing)
         moves = bending.displacement(residuals) if len(residuals) else None
-        record["largest_nm"] = (
-            None if moves is None else float(np.hypot(*moves.T).max())
-        )
+        largest = None if moves is None else float(np.hypot(*moves.T).max())
+        record["largest_nm"] = largest
     return record
 
 
@@ -710,9 +708,8 @@ def register(
         io.write_transform(transform_out, transform_file)
     files = {"landmarks": landmarks, "transform": transform}
     about = yield from _create_metadata(run, moving, fixed, facts, files)
-    warped_image = core.WarpedImage(
-        moving, core.Grid.from_image(fixed), registration.transform
-    )
+    grid = core.Grid.from_image(fixed)
+    warped_image = core.WarpedImage(moving, grid, registration.transform)
     image_made, dtype = None, str(warped_image.dtype)
     if output is None:
         image_made = about.replace(

@@ -16,12 +16,7 @@ import psutil
 
 from napari_semsr import core, io, models
 from napari_semsr.analysis import split_into_blocks
-from napari_semsr.jobs.history import (
-    SCAN,
-    RecordedCall,
-    RecordedInput,
-    read_history,
-)
+from napari_semsr.jobs.history import SCAN, RecordedCall, RecordedInput, read_history
 from napari_semsr.jobs.images import Result, digest_values, open_image
 from napari_semsr.jobs.stitch import digest_folder, get_part_paths
 from napari_semsr.jobs.verb import FileInput, ImageInput, Run, command
@@ -286,9 +281,7 @@ class ReplayReport(Result):
 
     def figures(self) -> dict[str, core.Figure]:
         """Return what was compared, then the differences."""
-        differs = {
-            item.what.capitalize(): core.Figure(item.said) for item in self.differs
-        }
+        differs = {d.what.capitalize(): core.Figure(d.said) for d in self.differs}
         return {**core.get_declared_figures(self), **differs}
 
 
@@ -321,16 +314,14 @@ def replay(
     ...     semsr.replay(made.output).identical
     True
     """
-    path, inputs = Path(output), inputs
-    folder = None if inputs is None else Path(inputs)
+    path, folder = Path(output), None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The input folder {folder} does not exist: check the path."
         raise core.ReadError(msg, code="folder-missing")
     # outputs are grey: a colour image fails below, as it has no history
     plane = 0 if _count_planes(path) > 1 else None
-    stored_image = open_image(
-        path, io.ReadOptions(plane=plane, colour="luminance"), blank=True
-    )
+    reading = io.ReadOptions(plane=plane, colour="luminance")
+    stored_image = open_image(path, reading, blank=True)
     stored_history = stored_image.provenance
     if stored_history is None:
         msg = (
@@ -489,14 +480,10 @@ def _compare_calibration(
         near = one and two and np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
         if one == two or near:
             continue
-        then, now = (
-            "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
-            for v in (one, two)
-        )
-        sentence = (
-            f"The {name} is {then} in the stored output, but {now} in the replayed "
-            "output."
-        )
+        both = (v and f"{v[0]:.9g}, {v[1]:.9g} {unit}" for v in (one, two))
+        then, now = (text or "none" for text in both)
+        stored = f"The {name} is {then} in the stored output"
+        sentence = f"{stored}, but {now} in the replayed output."
         yield Difference("calibration", name, then, now, sentence)
 
 
@@ -506,11 +493,9 @@ def _compare_versions(
     """Compare packages, device, precision and threads, if recorded."""
     if now is None:
         return
+    versions = sorted(then.versions.items())
     pairs = [
-        *(
-            (n, value, now.versions.get(n))
-            for n, value in sorted(then.versions.items())
-        ),
+        *((name, value, now.versions.get(name)) for name, value in versions),
         ("device", then.device, now.device),
         ("precision", then.precision, now.precision),
         ("threads", then.threads, now.threads),
@@ -518,9 +503,8 @@ def _compare_versions(
     for name, before, after in pairs:
         if before is None or before == after:
             continue
-        sentence = (
-            f"The output was created with {name} {before}, but replayed with {after}."
-        )
+        created = f"The output was created with {name} {before}"
+        sentence = f"{created}, but replayed with {after}."
         yield Difference("version", name, str(before), str(after), sentence)
 
 
@@ -600,15 +584,13 @@ def _restore_device(call: RecordedCall, path: Path) -> RecordedCall:
         same |= {"device": name} if here else {}
         same |= {"precision": record.precision} if record.precision else {}
     same = {key: value for key, value in same.items() if key in arguments}
-    inputs = {
-        role: tuple(
-            one
-            if one.call is None
-            else replace(one, call=_restore_device(one.call, path))
-            for one in several
-        )
-        for role, several in call.inputs.items()
-    }
+
+    def restore_input(one: RecordedInput) -> RecordedInput:
+        inner = one.call
+        return one if inner is None else replace(one, call=_restore_device(inner, path))
+
+    items = call.inputs.items()
+    inputs = {role: tuple(map(restore_input, several)) for role, several in items}
     return replace(call, options={**call.options, **same}, inputs=inputs)
 
 
@@ -660,21 +642,21 @@ def _make_again(
             arguments[role] = paths if paths[1:] else paths[0]
         place = folder / f"{next(numbers)}-{verb.name}"
         place.mkdir()
-        outputs = {
-            item.name: place
-            / f"{item.name}{ending if item.is_image else item.ending or ''}"
-            for item in verb.all_outputs
-            if item is verb.output or item.name == call.part
-        }
+        outputs = {}
+        for item in verb.all_outputs:
+            if item is verb.output or item.name == call.part:
+                suffix = ending if item.is_image else item.ending or ""
+                outputs[item.name] = place / f"{item.name}{suffix}"
         job = verb.start({**arguments, **{k: str(v) for k, v in outputs.items()}})
         has_model = "model" in step.inputs
+
+        def name_step(step: core.Progress) -> core.Progress:
+            # the time is not that of the whole replay
+            message = f"{verb.name}: {step.message}"
+            return replace(step, message=message, seconds_left=None)
+
         with _set_thread_count(call.record, path) if has_model else nullcontext():
-            yield from core.map_progress(
-                job,
-                lambda step: replace(  # the time is not that of the whole replay
-                    step, message=f"{verb.name}: {step.message}", seconds_left=None
-                ),
-            )
+            yield from core.map_progress(job, name_step)
         return _find_output(call, outputs, path.name)
 
     return (yield from rerun(last, ending)), remade

@@ -404,9 +404,8 @@ class _ScanWriter:
 
     def write_frames(self) -> Iterator[core.Progress]:
         total = len(self.scan.frames)
-        for index, (name, frame) in enumerate(
-            zip(self.scan.names, self.scan.frames, strict=True)
-        ):
+        frames = zip(self.scan.names, self.scan.frames, strict=True)
+        for index, (name, frame) in enumerate(frames):
             yield core.Progress(index, total, f"writing {name}.tif")
             self._write_image(frame, self.place / f"{name}.tif")
 
@@ -419,9 +418,8 @@ class _ScanWriter:
             nominal = nominal * size
         if options.positions != "none":
             path, files = place / "positions.csv", self._file_names
-            images.write_positions(
-                path, dict(zip(files, nominal, strict=True)), options.positions
-            )
+            places = dict(zip(files, nominal, strict=True))
+            images.write_positions(path, places, options.positions)
         share = 1 + options.pixel_size_error
         sides = size and [v * share for v in size]
         record = {
@@ -649,7 +647,6 @@ def _wait(seconds: float, step: Callable[[], core.Progress]) -> core.Job[None]:
 
 
 def _write_json(path: Path, record: Mapping[str, object]) -> None:
-    text = json.dumps(
-        images.to_json_value(record), indent=2, allow_nan=False, ensure_ascii=False
-    )
+    values = images.to_json_value(record)
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

@@ -366,16 +366,14 @@ class StitchedFile(images.Result):
             distortion = core.Figure(share, "%", ".3g", note, error)
         rows = {**core.get_declared_figures(self), "Distortion": distortion}
         for name, half in zip("ab", self.halves, strict=False):
-            rows[f"Half {name}"] = core.Figure(
-                f"{half['output']} ({len(half['frames'])} frames)"
-            )
+            text = f"{half['output']} ({len(half['frames'])} frames)"
+            rows[f"Half {name}"] = core.Figure(text)
         for item in self.heights:
             note = "left out"
             if item["y_px"] is not None:
                 note = f"shifted by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
-            rows[f"Height {item['folder']}"] = core.Figure(
-                item["z_nm"], "nm", note=note
-            )
+            figure = core.Figure(item["z_nm"], "nm", note=note)
+            rows[f"Height {item['folder']}"] = figure
         for fault in self.left_out:
             rows[f"Left out: {fault.frame}"] = core.Figure(fault.reason)
         return rows
@@ -626,11 +624,8 @@ def _stitch_frames(task: _Stitching) -> core.Job[StitchedFile]:
                 )
         if corrections is not None:
             solution = yield from stitching.correct_mosaic(solution, corrections)
-        return (
-            yield from _write_result(
-                task, scans, solution, correction, provenance, outcome
-            )
-        )
+        result = task, scans, solution, correction, provenance, outcome
+        return (yield from _write_result(*result))
 
 
 def _write_result(
@@ -669,7 +664,16 @@ def _write_result(
             {"output": str(path), "frames": list(half.frames)}
             for half, path in zip(halves, task.half_paths, strict=True)
         ),
-        heights=_create_height_rows(scans, shifts),
+        heights=tuple(
+            {
+                "folder": path.name,
+                "z_nm": shift.z_nm,
+                "y_px": shift.shift_px and shift.shift_px[0],
+                "x_px": shift.shift_px and shift.shift_px[1],
+                "scatter_px": shift.shift_px and shift.scatter_px,
+            }
+            for path, shift in zip(scans.folders, shifts, strict=True)
+        ),
         shape=plan.shape,
         dtype=written_file.dtype,
         pixel_size_sd_nm=about.pixel_size_sd_nm,
@@ -792,14 +796,10 @@ def _read_field_images(
         image, role = images.open_image(path), name.replace("_", " ")
         arrays[name] = np.ldexp(image.array(), power) if power else image.array()
         records.append(images.create_input_record(path, image, role=role))
-    level = (
-        None if dark is None or isinstance(dark, str) else float(np.ldexp(dark, power))
-    )
-    fields: _FieldImages = {
-        "flat": arrays.get("flat_field"),
-        "dark": arrays.get("dark", level),
-    }
-    return fields, records
+    level = dark if isinstance(dark, int | float) else None
+    level = None if level is None else float(np.ldexp(level, power))
+    flat = arrays.get("flat_field")
+    return {"flat": flat, "dark": arrays.get("dark", level)}, records
 
 
 def _create_provenance(
@@ -859,11 +859,9 @@ def _get_recorded_options(task: _Stitching) -> dict[str, object]:
     options |= {name: path.name for name, path in _get_field_paths(task).items()}
     # omitted, as in histories older than these options
     usual = {"other_frames": "refuse", "dark": None, "corrections": None}
-    options = {
-        name: value
-        for name, value in options.items()
-        if name not in _FOLLOWING and not (name in usual and value == usual[name])
-    }
+    for name, value in [*options.items()]:
+        if name in _FOLLOWING or (name in usual and value == usual[name]):
+            del options[name]
     if task.table == io.NO_POSITIONS:
         options["positions"] = str(io.NO_POSITIONS)
     return options
@@ -946,11 +944,8 @@ def _check_one_image_per_place(
     # the images of one place are near each other, those of a dense scan form chains
     is_dense = 2 * np.count_nonzero(np.ptp(partners[near], axis=1)) > len(near)
     partners = partners[placed]
-    if (
-        is_dense
-        or len(near) == all_pairs
-        or 2 * np.count_nonzero(partners) <= len(placed)
-    ):
+    is_alone = 2 * np.count_nonzero(partners) <= len(placed)
+    if is_dense or len(near) == all_pairs or is_alone:
         return
     if may_be_repeated:
         levels = np.zeros((len(corners), 2))  # mean and standard deviation
@@ -1090,9 +1085,12 @@ def _write_mosaic(
         )
 
 
+_Block = tuple[core.RealArray, core.RealArray]  # of a mosaic and its coverage
+
+
 def _create_block_copier(
     plan: "stitching.FusionPlan | stitching.FocusPlan", task: "_Stitching"
-) -> Callable[[core.Box], tuple[core.RealArray, core.RealArray] | None]:
+) -> Callable[[core.Box], "_Block | None"]:
     """Return a function that copies blocks and coverage from the existing mosaic.
 
     It returns None for a block in which a frame moved.
@@ -1101,20 +1099,17 @@ def _create_block_copier(
     if former is None or np.dtype(former.dtype).kind != "f":
         return lambda _: None  # in integers, clipped pixels are unknown
     before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
+    if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
+        return lambda _: None
     old_mosaic = images.open_image(place) if place.exists() and label.exists() else None
     if old_mosaic is None or old_mosaic.provenance != former.provenance:
         return lambda _: None
-    if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
-        return lambda _: None
-    counts = images.open_image(label)
+    mosaic, counts = old_mosaic.data, images.open_image(label).data
 
-    def copy_unchanged_block(
-        box: core.Box,
-    ) -> tuple[core.RealArray, core.RealArray] | None:
+    def copy_unchanged_block(box: core.Box) -> "_Block | None":
         if not plan.has_same_pixels(before, box):
             return None
-        parts = [np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)]
-        return parts[0], parts[1]
+        return np.asarray(mosaic[box.slices]), np.asarray(counts[box.slices])
 
     return copy_unchanged_block
 
@@ -1157,12 +1152,9 @@ def _open_companion_store(
     existing = task.run.existing
     # integers have no NaN
     dtype = np.result_type(task.options.dtype, np.float32)
-    kept_store = existing.find_resumable_store(target)
-    store_context = (
-        io.write_atomically(target)
-        if kept_store is None
-        else io.finalise_store(kept_store, target)
-    )
+    store_context = io.write_atomically(target)
+    if (kept_store := existing.find_resumable_store(target)) is not None:
+        store_context = io.finalise_store(kept_store, target)
     with io.convert_write_errors(target), store_context as place:
         store = existing.open_store(values, place, target, shape=shape, dtype=dtype)
         try:
@@ -1183,22 +1175,6 @@ def _index_corners(
     }
     corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
     return {name: corners[name] for name in sorted(corners, key=io.natural_sort_key)}
-
-
-def _create_height_rows(
-    scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
-) -> tuple[HeightRecord, ...]:
-    """Return each height with its shift, or null if the height was excluded."""
-    return tuple(
-        {
-            "folder": path.name,
-            "z_nm": shift.z_nm,
-            "y_px": shift.shift_px and shift.shift_px[0],
-            "x_px": shift.shift_px and shift.shift_px[1],
-            "scatter_px": shift.shift_px and shift.scatter_px,
-        }
-        for path, shift in zip(scans.folders, shifts, strict=True)
-    )
 
 
 def _collect_warnings(
@@ -1276,10 +1252,8 @@ def digest_folder(folder: Path, values: Mapping[str, object]) -> core.Job[str]:
     scans = {folder: positions}
     if options.focus == "max":
         digests.append(core.digest_path(folder / io.HEIGHTS))
-        scans = {
-            place: choose_height_table(place, folder, positions)
-            for place, _ in io.read_heights(folder)
-        }
+        folders = [place for place, _ in io.read_heights(folder)]
+        scans = {one: choose_height_table(one, folder, positions) for one in folders}
     for place, table in scans.items():
         scan = yield from open_scan(place, positions=table, options=options)
         digests.append((yield from digest_scan(place, scan)))

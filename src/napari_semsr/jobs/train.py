@@ -255,10 +255,8 @@ def create_comparison_figures(
     if comparison is None:
         return {}
     rows, off_nm = comparison["rows"], comparison.get("map_error_nm")
-    where = (
-        f"{comparison['pairs']} pairs of the {comparison['set']} set, data range 255"
-    )
-    figures = {"Evaluated on": core.Figure(where)}
+    where = f"{comparison['pairs']} pairs of the {comparison['set']} set"
+    figures = {"Evaluated on": core.Figure(f"{where}, data range 255")}
     for name, row in rows.items():
         texts = [words.format(row[key]) for key, words in _ROW.items() if key in row]
         figures[_FIGURE_LABELS[name]] = core.Figure(", ".join(texts))
@@ -269,9 +267,8 @@ def create_comparison_figures(
     if off_nm is not None:
         px = comparison.get("map_error_px")
         note = "" if px is None else f"({px:.2g} px)"
-        figures["Expected error of the transform"] = core.Figure(
-            off_nm, "nm", ".3g", note
-        )
+        error = core.Figure(off_nm, "nm", ".3g", note)
+        figures["Expected error of the transform"] = error
     return figures
 
 
@@ -299,11 +296,8 @@ class Trained(images.Result):
     def figures(self) -> dict[str, core.Figure]:
         """Return the held-out metrics and the model comparison as figures."""
         held_out = create_validation_figures(self.validation or {})
-        return (
-            core.get_declared_figures(self)
-            | held_out
-            | create_comparison_figures(self.comparison)
-        )
+        compared = create_comparison_figures(self.comparison)
+        return core.get_declared_figures(self) | held_out | compared
 
     def compute_gain(self, which: str) -> float | None:
         """Return the held-out PSNR gain of the trained model over another model."""
@@ -383,9 +377,8 @@ def train(
 ) -> core.Job[Trained]:
     """Train a model from a recipe."""
     existing = run.existing
-    cut = cut or create_training_request(
-        low, high, transform, image=image, second=second
-    )
+    sides = low, high, transform
+    cut = cut or create_training_request(*sides, image=image, second=second)
     path = _find_recipe(recipe)
     yield core.Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
@@ -393,9 +386,8 @@ def train(
     counts = {"devices": hardware.devices, "nodes": hardware.nodes}
     known_counts = {name: n for name, n in counts.items() if n is not None}
     # early, to fail before other work and warn only once
-    device = training.choose_training_device(
-        plan.replace(**known_counts), hardware.device
-    )
+    counted = plan.replace(**known_counts)
+    device = training.choose_training_device(counted, hardware.device)
     hardware = hardware.replace(device=str(device))
     if existing.resume and existing.overwrite:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
@@ -415,12 +407,8 @@ def train(
         store: str | Path | None, existing: images.OverwritePolicy
     ) -> core.Job[Trained]:
         values = {"pairs": store, "start_from": start_from, **options.model_dump()}
-        return _train_on_pairs(
-            _override_recipe(plan, values | counts),
-            output,
-            hardware,
-            existing,
-        )
+        own_plan = _override_recipe(plan, values | counts)
+        return _train_on_pairs(own_plan, output, hardware, existing)
 
     if cut is None:
         if pairs is None and is_packaged:
@@ -502,9 +490,8 @@ def _override_recipe(
     if data:
         changes_given["data"] = plan.data.replace(**data)
     if "start_from" in changes_given:
-        changes_given["start_from"] = str(
-            find_model(changes_given["start_from"]).resolve()
-        )
+        start = find_model(changes_given["start_from"])
+        changes_given["start_from"] = str(start.resolve())
     plan = plan.replace(**changes_given) if changes_given else plan
     if plan.is_blind_spot and plan.data.pairs is not None:
         record = open_pairs(Path(plan.data.pairs)).record
@@ -671,9 +658,8 @@ def _check_same_images(
         }
         image_opened = images.open_image(image)
         for one in (image, image_opened):  # a file may have been in memory before
-            if (
-                yield from images.record_input(one, image_opened)
-            ).digest in names_by_digest:
+            record = yield from images.record_input(one, image_opened)
+            if record.digest in names_by_digest:
                 break
         else:
             first = next(iter(names_by_digest.values()))
@@ -717,9 +703,8 @@ def _prepare_own_image(
     # flat areas also train the noise model
     options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
     # random crops of these at every step
-    options = choose_pair_options(
-        image, image, options, patch_px=2 * plan.data.patch_px
-    )
+    twice = 2 * plan.data.patch_px
+    options = choose_pair_options(image, image, options, patch_px=twice)
     if patch is not None and patch > options.patch:
         options = options.replace(patch=patch, step=max(4, patch // 2))
     side = options.patch

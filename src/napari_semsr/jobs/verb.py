@@ -430,14 +430,11 @@ class Verb(Generic[O, R]):
         if (other := sets.get("options")) is not None:  # may be of another command
             own = other.model_dump(include={*self.options.model_fields})
             sets["options"] = self.options.parse(own)
-        return {
-            prefixes.get(group, "") + name: value
-            for group, one in sets.items()
-            if one is not None
-            for name, value in one.model_dump(
-                mode="json", exclude_defaults=True
-            ).items()
-        }
+        values: dict[str, object] = {}
+        for group, one in sets.items():
+            own = one.model_dump(mode="json", exclude_defaults=True) if one else {}
+            values |= {prefixes.get(group, "") + name: own[name] for name in own}
+        return values
 
     def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
         """Create the option groups from named options, rejecting unknown names.
@@ -581,12 +578,11 @@ class Verb(Generic[O, R]):
 
 def get_verb(name: str) -> Verb[core.Options, images.Result] | None:
     """Import a command; return None if unknown or if it has several actions."""
-    module, _, function = index.PLACES.get(name, "").rpartition(".")
+    place, _, function = index.PLACES.get(name, "").rpartition(".")
     if not function:
         return None
-    verb: Verb[core.Options, images.Result] = getattr(
-        import_module(f".{module}", "napari_semsr.jobs"), function
-    )
+    module = import_module(f".{place}", "napari_semsr.jobs")
+    verb: Verb[core.Options, images.Result] = getattr(module, function)
     return verb
 
 
@@ -683,12 +679,9 @@ class Run(Generic[O]):
     def open_images(self) -> None:
         """Open all images."""
         for role, given in self.image_inputs.items():
-            is_open, reading = (
-                isinstance(given, core.Micrograph),
-                self.get_read_options(role),
-            )
+            is_open = isinstance(given, core.Micrograph)
             source = given if is_open else self.get_source(role)
-            image = images.open_image(source, reading)
+            image = images.open_image(source, self.get_read_options(role))
             notes = []
             if not self.images:
                 dtype = getattr(self.options, "dtype", None)
@@ -700,10 +693,8 @@ class Run(Generic[O]):
                 core.warn(note)
             self.images[role] = image
         alike = [role for role in self.images if role not in self.readings]
-        opened_so = images.correct_pixel_sizes(
-            [self.images[role] for role in alike], self.opening
-        )
-        self.images |= zip(alike, opened_so, strict=True)
+        corrected = images.correct_pixel_sizes(self.get_images(*alike), self.opening)
+        self.images |= zip(alike, corrected, strict=True)
 
     def get_source(self, role: str) -> io.Source:
         """Return the source of an image, opening its file only once."""

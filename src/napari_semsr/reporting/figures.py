@@ -13,7 +13,6 @@ from napari_semsr.core import FloatArray, Line, Plot, RealArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
     from matplotlib.typing import LineStyleType
     from numpy.typing import ArrayLike
 
@@ -53,19 +52,24 @@ def draw_image_png(
     """Draw a grey image with a scale bar; NaN is light blue-grey."""
     from matplotlib import colormaps
 
-    height, width = _get_image_extent(image, pixel_nm)
+    y, x = pixel_nm or (1.0, 1.0)
+    height, width = image.shape[0] * y, image.shape[1] * x
     figure = _create_figure(width_px, max(24, round(width_px * height / width)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     smooth = image.shape[1] > width_px
-    _draw_image(
-        axes,
-        image,
-        pixel_nm,
-        limits,
+    axes.imshow(
+        np.ma.masked_invalid(image), vmin=limits[0], vmax=limits[1],
+        extent=(0, width, height, 0), aspect="auto",
         cmap=colormaps["gray"].with_extremes(bad=EMPTY),
         interpolation="antialiased" if smooth else "nearest",
-    )
+    )  # fmt: skip
+    length = choose_scale_bar_length(width)
+    words = format_scale_bar_length(length, has_size=pixel_nm is not None)
+    left, thick = width * 0.035, min(height * 0.02, width * 0.015)
+    low = height * 0.95
+    draw_scale_bar(axes, left, low, length, thick, edge=0.8)
+    write_text(axes, left + length / 2, low - 1.6 * thick, words, **_BOLD)
     return render_figure(figure, "png", _DPI, {})
 
 
@@ -200,14 +204,6 @@ def format_scale_bar_length(length: float, *, has_size: bool) -> str:
     return f"{length:g} nm"
 
 
-def _get_image_extent(
-    image: RealArray, pixel_nm: tuple[float, float] | None
-) -> tuple[float, float]:
-    """Return the height and width of an image in nm, or in px without a pixel size."""
-    y, x = pixel_nm or (1.0, 1.0)
-    return image.shape[0] * y, image.shape[1] * x
-
-
 def _create_figure(width_px: int, height_px: int) -> "Figure":
     """Create an empty white figure that is not registered with pyplot."""
     from matplotlib.figure import Figure
@@ -216,33 +212,14 @@ def _create_figure(width_px: int, height_px: int) -> "Figure":
     return Figure(figsize=size, dpi=_DPI, facecolor="white")
 
 
-def _draw_image(
-    axes: "Axes",
-    image: RealArray,
-    pixel_nm: tuple[float, float] | None,
-    limits: tuple[float, float],
-    **look: Any,
-) -> "AxesImage":
-    """Draw an image with a white, dark-edged scale bar in the lower left."""
+def draw_scale_bar(
+    axes: "Axes", left: float, low: float, length: float, thick: float, *, edge: float
+) -> None:
+    """Draw a white bar with a dark edge."""
     from matplotlib.patches import Rectangle
 
-    height, width = _get_image_extent(image, pixel_nm)
-    artist = axes.imshow(
-        np.ma.masked_invalid(image), vmin=limits[0], vmax=limits[1],
-        extent=(0, width, height, 0), aspect="auto", **look,
-    )  # fmt: skip
-    long = choose_scale_bar_length(width)
-    words = format_scale_bar_length(long, has_size=pixel_nm is not None)
-    left, thick = width * 0.035, min(height * 0.02, width * 0.015)
-    low = height * 0.95
-    axes.add_patch(
-        Rectangle(
-            (left, low - thick), long, thick, facecolor="white", edgecolor="black",
-            linewidth=0.8,
-        )
-    )  # fmt: skip
-    write_text(axes, left + long / 2, low - 1.6 * thick, words, **_BOLD)
-    return artist
+    look: Any = {"facecolor": "white", "edgecolor": "black", "linewidth": edge}
+    axes.add_patch(Rectangle((left, low - thick), length, thick, **look))
 
 
 def write_text(

@@ -72,13 +72,11 @@ def _flatten_options(options: Mapping[str, object]) -> Iterator[tuple[str, objec
     """Flatten nested options, omitting unset ones."""
     for name, value in options.items():
         if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
-            yield from _flatten_options(
-                {f"{name} {n}": v for n, v in enumerate(value, 1)}
-            )
+            items = {f"{name} {n}": v for n, v in enumerate(value, 1)}
+            yield from _flatten_options(items)
         elif isinstance(value, Mapping):
-            yield from (
-                (f"{name} {key}", item) for key, item in _flatten_options(value)
-            )
+            inner = _flatten_options(value)
+            yield from ((f"{name} {key}", item) for key, item in inner)
         elif value not in (None, ""):
             yield name, value
 

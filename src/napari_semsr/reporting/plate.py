@@ -177,22 +177,17 @@ def _choose_scale_bar_lengths(images: Sequence[FigureImage]) -> list[float]:
 
 def describe_scale_bars(images: Sequence[FigureImage]) -> list[str]:
     """Describe each image's scale bar for a caption; empty if it has none."""
-    each = zip(images, _choose_scale_bar_lengths(images), strict=True)
-    return [
-        ""
-        if i.is_spectrum
-        else f"bar {figures.format_scale_bar_length(long, has_size=i.has_size)}"
-        for i, long in each
-    ]
+    texts = []
+    for image, long in zip(images, _choose_scale_bar_lengths(images), strict=True):
+        text = figures.format_scale_bar_length(long, has_size=image.has_size)
+        texts.append("" if image.is_spectrum else f"bar {text}")
+    return texts
 
 
 def _compute_image_widths(images: Sequence[FigureImage], width: float) -> list[float]:
     """Compute image widths, excluding colour bars, in cells of a given width."""
-    room = [
-        width
-        - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2) * bool(i.bar_label)
-        for i in images
-    ]
+    bar = min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2)
+    room = [width - bar * bool(image.bar_label) for image in images]
     if not _has_common_scale(images):
         return room
     wide = [image.size[1] for image in images]
@@ -239,9 +234,8 @@ def _draw_panel(
         figures.write_text(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
     if image.bar_label:
         thick = 0.14 * shown_share * _COLOUR_BAR / (1 - _COLOUR_BAR)
-        bar = figure.colorbar(
-            artist, cax=add_axes(left + shown_share + 0.8, down, max(thick, 1.2), tall)
-        )
+        side = add_axes(left + shown_share + 0.8, down, max(thick, 1.2), tall)
+        bar = figure.colorbar(artist, cax=side)
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
         _keep_ticks_inside(bar, tall)
         bar.outline.set_linewidth(0.4)
@@ -261,16 +255,11 @@ def _draw_panel(
             fill=False, edgecolor="white", linewidth=0.8,
         )
     )  # fmt: skip
-    below = add_axes(
-        left,
-        down + tall + _GAP_MM,
-        shown_share,
-        shown_share * _compute_box_aspect_ratio(image),
-    )
+    inset_mm = shown_share * _compute_box_aspect_ratio(image)
+    below = add_axes(left, down + tall + _GAP_MM, shown_share, inset_mm)
     pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
-    _draw_image(
-        below, image, image.inset, pixel, figures.choose_scale_bar_length(columns * px)
-    )
+    length = figures.choose_scale_bar_length(columns * px)
+    _draw_image(below, image, image.inset, pixel, length)
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
         moved_limits = top - y0, left - x0, bottom - y0, right - x0
@@ -301,7 +290,6 @@ def _draw_image(
     """Draw an image with a scale bar in the lower left."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
-    from matplotlib.patches import Rectangle
 
     y, x = pixel
     height, width = values.shape[0] * y, values.shape[1] * x
@@ -318,12 +306,7 @@ def _draw_image(
     if image.is_spectrum:
         return artist
     from_left, thick, low = width * 0.04, height * 0.015, height * 0.96
-    axes.add_patch(
-        Rectangle(
-            (from_left, low - thick), long, thick, facecolor="white",
-            edgecolor="black", linewidth=0.3,
-        )
-    )  # fmt: skip
+    figures.draw_scale_bar(axes, from_left, low, long, thick, edge=0.3)
     words = figures.format_scale_bar_length(long, has_size=image.has_size)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM

@@ -47,17 +47,14 @@ class LinearFit:
         level = float(np.nanmean(image))  # reduces rounding errors of the transform
         missing = ~np.isfinite(wide)
         flipped_kernel = self.kernel[::-1, ::-1].astype(np.float64)
-        output = signal.oaconvolve(
-            np.where(missing, 0, wide - level), flipped_kernel, "valid"
-        )
+        known = np.where(missing, 0, wide - level)
+        output = signal.oaconvolve(known, flipped_kernel, "valid")
         output += level * float(flipped_kernel.sum()) + self.offset
         if missing.any():
-            missing_share = signal.oaconvolve(
-                missing.astype(float), np.ones_like(flipped_kernel)
-            )
-            output[missing_share[2 * half : -2 * half, 2 * half : -2 * half] > 0.5] = (
-                np.nan
-            )
+            ones = np.ones_like(flipped_kernel)
+            missing_share = signal.oaconvolve(missing.astype(float), ones)
+            inner = slice(2 * half, -2 * half)
+            output[missing_share[inner, inner] > 0.5] = np.nan
         return np.asarray(output, dtype=np.float32)
 
 

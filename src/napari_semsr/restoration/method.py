@@ -18,6 +18,7 @@ not depend on the tiling.
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Literal, Self
 
@@ -76,10 +77,8 @@ class RadialPower:
     weight: core.FloatArray  # (N,) Number of samples in a ring
     side: int  # Side of the blocks
     least: float  # Variance due to rounding only
-    steps: core.FloatPair = (
-        1.0,
-        1.0,
-    )  # Shorter side of a pixel over its sides, ``(y, x)``
+    # Shorter side of a pixel over its sides, ``(y, x)``
+    steps: core.FloatPair = (1.0, 1.0)
 
     @classmethod
     def from_blocks(
@@ -121,9 +120,8 @@ class RadialPower:
         `kernel` (N, M).
         """
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
-        ratio = grain.compute_noise_to_signal(
-            np.hypot(y * self.steps[0], x * self.steps[1])
-        )
+        frequency = np.hypot(y * self.steps[0], x * self.steps[1])
+        ratio = grain.compute_noise_to_signal(frequency)
         rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
         at = rows, columns % self.side
         power = self.plane[at] / grain.noise
@@ -145,9 +143,8 @@ class RadialPower:
         log_power, share = np.log(power), np.sqrt(f)
         log_transfer = np.zeros_like(f)
         if kernel is not None:
-            log_transfer = np.log(
-                np.maximum(self.average_transfer(kernel)[keep], 1e-30)
-            )
+            transfer = self.average_transfer(kernel)[keep]
+            log_transfer = np.log(np.maximum(transfer, 1e-30))
         floor = np.log(max(self.least, float(power.max()) * 1e-14))
 
         def compute_residual(p: core.FloatArray) -> core.FloatArray:
@@ -332,9 +329,8 @@ class RestoreOptions(core.Options):
         try:
             parse_psf(value)
         except core.OptionError as error:
-            raise ValueError(
-                core.Message(str(error), core.get_error_code(error))
-            ) from None
+            message = core.Message(str(error), core.get_error_code(error))
+            raise ValueError(message) from None
         return value
 
 
@@ -359,9 +355,8 @@ def _richardson_lucy(
     estimate = np.full(image.shape, 0.5)
     for _ in range(iterations):
         blurred_estimate = scipy.signal.convolve(estimate, kernel, mode="same") + _TINY
-        factor = scipy.signal.convolve(
-            image / blurred_estimate, mirrored_kernel, mode="same"
-        )
+        ratio = image / blurred_estimate
+        factor = scipy.signal.convolve(ratio, mirrored_kernel, mode="same")
         # the curvature: divergence of the normalised gradient
         down = np.diff(estimate, axis=0, append=estimate[-1:])
         right = np.diff(estimate, axis=1, append=estimate[:, -1:])
@@ -382,25 +377,19 @@ def _estimate_kernel(
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
        doi:10.1364/JOSAA.12.000058.
     """
+    convolve = partial(scipy.signal.fftconvolve, mode="valid")
     pad = [(n // 2, n // 2) for n in start.shape]
     kernel, sample = start.copy(), np.maximum(block, _TINY)
     for _ in range(iterations):
         yield MEASURING
         wide = np.pad(sample, pad, mode="reflect")
-        ratio = block / np.maximum(
-            scipy.signal.fftconvolve(wide, kernel, "valid"), _TINY
-        )
-        kernel = (
-            kernel
-            * scipy.signal.fftconvolve(wide, ratio[::-1, ::-1], "valid")[::-1, ::-1]
-        )
+        ratio = block / np.maximum(convolve(wide, kernel), _TINY)
+        kernel = kernel * convolve(wide, ratio[::-1, ::-1])[::-1, ::-1]
         kernel = np.maximum(kernel, 0)
         kernel /= kernel.sum()
-        ratio = block / np.maximum(
-            scipy.signal.fftconvolve(wide, kernel, "valid"), _TINY
-        )
+        ratio = block / np.maximum(convolve(wide, kernel), _TINY)
         wide = np.pad(ratio, pad, mode="reflect")
-        factor = scipy.signal.fftconvolve(wide, kernel[::-1, ::-1], "valid")
+        factor = convolve(wide, kernel[::-1, ::-1])
         sample = np.maximum(sample * factor, _TINY)
     return np.asarray(kernel)
 
@@ -494,9 +483,8 @@ def _choose_regularisation_weight(
     def compute_excess(exponent: float) -> float:
         roughness = 10**exponent * rough
         missing = (roughness / np.maximum(blur + roughness, 1e-300)) ** 2
-        return (
-            float((missing * rings.power * rings.weight).sum() / total) - allowed_error
-        )
+        error = (missing * rings.power * rings.weight).sum() / total
+        return float(error) - allowed_error
 
     low, high = -6.0, 6.0  # of the balance, decimal; chosen: gains up to 1000
     if compute_excess(low) >= 0 or compute_excess(high) <= 0:
@@ -738,9 +726,8 @@ def _create_known_psf(
     """Create the requested kernel; None if it must be estimated."""
     choice = parse_psf(options.psf)
     if choice.kind == "gaussian":
-        return PointSpreadFunction.from_sigma(
-            choice.compute_sigma_px(micrograph.pixel_size_nm)
-        )
+        sigmas = choice.compute_sigma_px(micrograph.pixel_size_nm)
+        return PointSpreadFunction.from_sigma(sigmas)
     if choice.kind == "flat":
         ones = np.ones((choice.side, choice.side))
         return PointSpreadFunction.from_image(ones, "the flat kernel", kind="flat")
@@ -791,6 +778,5 @@ def _compute_filter(
     elif balance is None:
         block = max(blocks, key=lambda b: float(b.std()))
         balance = _sample_balance(psf.kernel, block, grain.noise, border, options.seed)
-    return _crop_response(_compute_wiener_response(psf.kernel, balance)), {
-        "balance": balance
-    }
+    response = _compute_wiener_response(psf.kernel, balance)
+    return _crop_response(response), {"balance": balance}

@@ -92,12 +92,10 @@ def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
     f = np.fft.fftfreq(side) * side
     ring = np.rint(np.hypot(f[:, None], f[None])).astype(int)
-    usual = np.maximum.reduce(
-        [
-            ndimage.median_filter(power, size, mode="wrap")
-            for size in ((_NEARBY, _NEARBY), (2 * _NEARBY, 1), (1, 2 * _NEARBY))
-        ]
-    )  # stripes fill a row or a column
+    # stripes fill a row or a column
+    sizes = (_NEARBY, _NEARBY), (2 * _NEARBY, 1), (1, 2 * _NEARBY)
+    nearby = [ndimage.median_filter(power, size, mode="wrap") for size in sizes]
+    usual = np.maximum.reduce(nearby)
     beyond_gradient = (ring > _NEARBY) & (ring < side // 2)
     if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
         return True
@@ -144,12 +142,8 @@ def _differs_from_surrogates(
     skewness = abs(_compute_moments(spectra, slopes, bands[:1])[0, 1])
     # skewness that remains in a band of linearly filtered independent counts
     tips = [np.fft.irfft2(np.sqrt(power) * band, (side, side)) for band in bands]
-    left = np.array(
-        [
-            ((h**3).sum() / (h**2).sum() ** 1.5, (h**4).sum() / (h**2).sum() ** 2)
-            for h in tips
-        ]
-    )
+    sums = ([(h**power).sum() for power in (2, 3, 4)] for h in tips)
+    left = np.array([(third / two**1.5, four / two**2) for two, third, four in sums])
     # a skewness of 1 is that of one count per pixel, the lowest assumed dose
     counts = 1.3 * min(skewness / left[0, 0], 1.0) * left[1:]
     # above it in the finest band; a 5 x 5 median leaves 0.3

@@ -71,12 +71,8 @@ def compute_discriminator_step_loss(
     scores = discriminator(real), discriminator(fake)
     with torch.autocast(real.device.type, enabled=False):
         real_scores, fake_scores = (score.float() for score in scores)
-        return discriminator_loss(
-            options.adversarial,
-            real_scores,
-            fake_scores,
-            factor=options.discriminator_factor,
-        )
+        scores, factor = (real_scores, fake_scores), options.discriminator_factor
+        return discriminator_loss(options.adversarial, *scores, factor=factor)
 
 
 class AdversarialLearner(Learner, ABC):

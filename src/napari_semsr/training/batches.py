@@ -352,9 +352,9 @@ class TrainingData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[object] | _RandomBatches[Any]:
         """Return the batches of this process, one per step of the whole run."""
         recipe, data, trainer = self.recipe, self.recipe.data, self.trainer
-        number, of = (
-            (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        )
+        number, of = 0, 1
+        if trainer is not None:
+            number, of = trainer.global_rank, trainer.world_size
         device = None if trainer is None else trainer.strategy.root_device
         has_stores = data.pairs is not None
         if data.bank and recipe.has_simulated_scenes:

@@ -240,11 +240,8 @@ class Recorder(Callback):
         self.best.clear()
         self.best.update(figures, step=step)
         with self.folder.convert_save_errors():
-            models.save_model(
-                self.folder.model_file,
-                network,
-                create_model_card(self.recipe, network, self.best),
-            )
+            card = create_model_card(self.recipe, network, self.best)
+            models.save_model(self.folder.model_file, network, card)
             if beside is not None:
                 models.save_weights(self.folder.path / NETWORKS, beside.state_dict())
 

@@ -19,17 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from napari_semsr.core import (
-    Float32Array,
-    FloatArray,
-    OptionError,
-    ReadError,
-    ShapeError,
-    read_bytes,
-)
+from napari_semsr import core
 from napari_semsr.io import read
 from napari_semsr.models import build_discriminator, build_network
 from napari_semsr.simulation import create_gaussian_kernel
+from napari_semsr.training import validation
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
     ImageBuffer,
@@ -42,12 +36,6 @@ from napari_semsr.training.patches import (
     stretch_contrast,
 )
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
-from napari_semsr.training.validation import (
-    WHITE,
-    ValidationPair,
-    read_stored_patches,
-    restore_field,
-)
 
 # Evaluation of an image translation without ground truth.
 #
@@ -77,12 +65,12 @@ _TINY = 1e-12  # added to the power of a constant field
 _SEED = 3
 
 
-Fields = tuple[Sequence[FloatArray], Sequence[FloatArray]]
+Fields = tuple[Sequence[core.FloatArray], Sequence[core.FloatArray]]
 """Degraded images, and clear images of other areas."""
 
 
 def collect_unpaired_fields(
-    recipe: Recipe, pairs: Sequence[ValidationPair]
+    recipe: Recipe, pairs: Sequence[validation.ValidationPair]
 ) -> list[Fields]:
     """Return the images for the expected gain, or an empty list if it is not needed.
 
@@ -97,14 +85,14 @@ def collect_unpaired_fields(
     if store.is_paired:
         return []
     name = "validation" if store.counts["validation"] else "train"
+    sides = (validation.read_stored_patches(store, name, n) for n in (0, 1))
     low, high = (
-        [WHITE * patch.astype(float) for patch in read_stored_patches(store, name, n)]
-        for n in (0, 1)
+        [validation.WHITE * patch.astype(float) for patch in side] for side in sides
     )
     return [(low, high)]
 
 
-def create_unpaired_fields(pairs: Sequence[ValidationPair]) -> list[Fields]:
+def create_unpaired_fields(pairs: Sequence[validation.ValidationPair]) -> list[Fields]:
     """Combine degraded images of one half with clear images of the other half."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
@@ -116,7 +104,9 @@ def create_unpaired_fields(pairs: Sequence[ValidationPair]) -> list[Fields]:
 class UnpairedValidator:
     """Evaluation of networks on degraded images and clear images of other areas."""
 
-    def __init__(self, low: Sequence[FloatArray], high: Sequence[FloatArray]) -> None:
+    def __init__(
+        self, low: Sequence[core.FloatArray], high: Sequence[core.FloatArray]
+    ) -> None:
         self.low = low
         side = min(_BLOCK_PX, *(n for field in (*low, *high) for n in field.shape))
         self._rings = _RingSpectrum(side)
@@ -136,7 +126,7 @@ class UnpairedValidator:
         """Evaluate a network and, if `back` is given, the cycle back to its input."""
         gains, spectra, patches, cycle_gains = [], [], [], []
         for field in self.low:
-            output = restore_field(network, field).astype(float)
+            output = validation.restore_field(network, field).astype(float)
             x, g = stretch_contrast(field), stretch_contrast(output)
             power_x = self._rings.cross_power(x, x)
             power_g = self._rings.cross_power(g, g)
@@ -151,7 +141,7 @@ class UnpairedValidator:
             spectra.append(np.log(power_g))
             patches.append(_crop_patches(g))
             if back is not None:
-                again = restore_field(back, output.astype(np.float32))
+                again = validation.restore_field(back, output.astype(np.float32))
                 cycle_gains.append(float(np.abs(again - field).mean()))
         apart = np.abs(np.mean(spectra, axis=0) - self._target_power).mean()
         # sliced Wasserstein distance of the patches, relative to the target's spread
@@ -175,7 +165,7 @@ class UnpairedValidator:
             all_figures["returned"] = float(np.mean(cycle_gains))
         return all_figures
 
-    def _compute_log_power(self, field: FloatArray) -> FloatArray:
+    def _compute_log_power(self, field: core.FloatArray) -> core.FloatArray:
         unit = stretch_contrast(field)
         return np.asarray(np.log(self._rings.cross_power(unit, unit)))
 
@@ -191,7 +181,9 @@ class _RingSpectrum:
         self._ring = np.minimum(ring, _RINGS).ravel()  # the last: the corners
         self.counts = np.bincount(self._ring, minlength=_RINGS + 1)[:_RINGS]
 
-    def cross_power(self, first: FloatArray, second: FloatArray) -> FloatArray:
+    def cross_power(
+        self, first: core.FloatArray, second: core.FloatArray
+    ) -> core.FloatArray:
         """Return the mean cross-power of two images over blocks, per ring (24,)."""
         total = np.zeros(_RINGS + 1)
         rows, columns = (
@@ -209,7 +201,7 @@ class _RingSpectrum:
         return np.asarray(mean + _TINY if first is second else mean)
 
 
-def _crop_patches(field: FloatArray) -> FloatArray:
+def _crop_patches(field: core.FloatArray) -> core.FloatArray:
     """Cut patches (400, 49) at random positions."""
     rng = np.random.default_rng(_SEED)
     rows, columns = (rng.integers(0, n - _PATCH_PX + 1, _PATCHES) for n in field.shape)
@@ -236,7 +228,7 @@ _DECAY = 0.995  # of the running mean spectra
 _EMPTY = 1e-9  # power of no signal at all
 
 
-def create_kernel(options: KernelOptions) -> Float32Array:
+def create_kernel(options: KernelOptions) -> core.Float32Array:
     """Create or read a kernel (N, M) with odd sides, normalised to a sum of 1."""
     if options.file is None:
         kernel = create_gaussian_kernel(options.sigma_px, options.size_px)
@@ -244,14 +236,14 @@ def create_kernel(options: KernelOptions) -> Float32Array:
     path = Path(options.file)
     try:
         if path.suffix == ".npy":
-            contents = io.BytesIO(read_bytes(path, _LARGEST_FILE))
+            contents = io.BytesIO(core.read_bytes(path, _LARGEST_FILE))
             kernel = np.load(contents, allow_pickle=False).astype(float)
         else:
             kernel = read(path).array().astype(float)
     except (OSError, ValueError) as error:
         msg = f"Cannot read the kernel {path.name}: {str(error).splitlines()[0]}."
         is_absent = isinstance(error, FileNotFoundError)
-        raise ReadError(msg, code="file-missing" if is_absent else None) from error
+        raise core.ReadError(msg, code="file-missing" if is_absent else None) from error
     sides = kernel.shape
     odd = len(sides) == 2 and all(n % 2 for n in sides) and max(sides) <= _LARGEST
     if not odd or not np.isfinite(kernel).all() or kernel.sum() <= 0:
@@ -260,7 +252,7 @@ def create_kernel(options: KernelOptions) -> Float32Array:
             f"px and a positive sum, got {' x '.join(map(str, sides))} px in "
             f"{path.name}."
         )
-        raise ReadError(msg, code="kernel-invalid")
+        raise core.ReadError(msg, code="kernel-invalid")
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
@@ -269,7 +261,7 @@ class Blur(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, kernel: Float32Array, noise: float = 0.0) -> None:
+    def __init__(self, kernel: core.Float32Array, noise: float = 0.0) -> None:
         super().__init__()
         self.noise = noise
         flipped_kernel = np.ascontiguousarray(kernel[::-1, ::-1])
@@ -287,7 +279,7 @@ class TrainableBlur(nn.Module):
     mean_high: Tensor
     window: Tensor
 
-    def __init__(self, start: Float32Array, noise: float, side: int) -> None:
+    def __init__(self, start: core.Float32Array, noise: float, side: int) -> None:
         super().__init__()
         self.noise, self.side = noise, side
         kernel = np.maximum(start[::-1, ::-1], _FLOOR * start.max())
@@ -338,7 +330,7 @@ def create_blur(options: KernelOptions, side: int) -> Blur | TrainableBlur:
             f"A learnt kernel must not exceed the patch size of {side} px, got "
             f"{max(kernel.shape)} px."
         )
-        raise OptionError(msg, code="kernel-too-large")
+        raise core.OptionError(msg, code="kernel-too-large")
     return TrainableBlur(kernel, options.noise, side)
 
 
@@ -382,7 +374,7 @@ class CycleGan(AdversarialLearner):
     """Adversarial, cycle, identity and edge losses of two generators of scale 1."""
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
     ) -> None:
         super().__init__(network, recipe, pairs)
         scale = int(getattr(network, "scale", 1))
@@ -391,7 +383,7 @@ class CycleGan(AdversarialLearner):
                 "Training kind cycle-gan requires a network of scale 1, got scale "
                 f"{scale}."
             )
-            raise OptionError(msg, code="model-unsuitable")
+            raise core.OptionError(msg, code="model-unsuitable")
         gan, side = self.gan, recipe.data.patch_px
         self.back: nn.Module
         if gan.kernel:
@@ -406,9 +398,8 @@ class CycleGan(AdversarialLearner):
             self.judges[name] = build_discriminator(
                 gan.discriminator, gan.discriminator_options
             )
-            self.histories[name] = ImageBuffer(
-                gan.history, (1, side, side), 2 * recipe.seed + stream
-            )
+            seed = 2 * recipe.seed + stream
+            self.histories[name] = ImageBuffer(gan.history, (1, side, side), seed)
         self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
         self._outputs: dict[str, Tensor] = {}
         self.start: Blur | None = None
@@ -498,9 +489,8 @@ class CycleGan(AdversarialLearner):
         for name, judge in self.judges.items():
             history = cast("ImageBuffer", self.histories[name])
             fake = history.swap_images(self._outputs[name].float(), step)
-            losses.append(
-                compute_discriminator_step_loss(judge, true[name], fake, self.gan)
-            )
+            images = true[name], fake
+            losses.append(compute_discriminator_step_loss(judge, *images, self.gan))
         return _sum(losses)
 
     def validate_pairs(self) -> dict[str, float]:
@@ -522,9 +512,8 @@ class CycleGan(AdversarialLearner):
         if not (self.gan.identity_weight or self.gan.edge_weight):
             return generator(image), None
         if self.at_once:
-            output, same_output = generator(torch.cat((image, other))).split(
-                (len(image), len(other))
-            )
+            both = generator(torch.cat((image, other)))
+            output, same_output = both.split((len(image), len(other)))
             return output, same_output
         output = generator(image)
         with freeze_running_statistics(generator):
@@ -560,10 +549,8 @@ def edge_loss(
     output: Tensor, image: Tensor, operator: EdgeOperator = "sobel"
 ) -> Tensor:
     """Return the mean squared difference of edge maps (half of Gao's equation 13)."""
-    return functional.mse_loss(
-        compute_edge_magnitude(output, operator),
-        compute_edge_magnitude(image, operator),
-    )
+    first, second = (compute_edge_magnitude(one, operator) for one in (output, image))
+    return functional.mse_loss(first, second)
 
 
 def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
@@ -574,7 +561,7 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
             f"px, got {tuple(first.shape)} and {tuple(second.shape)}."
         )
         alike = first.shape == second.shape
-        raise ShapeError(msg, code="image-too-small" if alike else "sizes-differ")
+        raise core.ShapeError(msg, code="image-too-small" if alike else "sizes-differ")
     # Variances are small differences of large numbers: 16 bits are too few, and 32 are
     # more exact if each image's mean is subtracted, which changes no variance.
     a, b = (x if x.dtype == torch.float64 else x.float() for x in (first, second))
@@ -602,9 +589,8 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
 def compute_edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
     """Return the gradient magnitude of images (B, C, H, W); a slope of 1 gives 8."""
     kernels = _create_edge_kernels(operator, image.dtype, image.device)
-    padded_image = functional.pad(
-        image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
-    )
+    planes = image.flatten(0, 1)[:, None]
+    padded_image = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
     slopes = functional.conv2d(padded_image, kernels)
     if operator == "kirsch":
         steep = slopes.amax(1)

@@ -605,9 +605,8 @@ def fit_linear_filter_to_pairs(store: PairStore, scale: int) -> LinearFilter:
         ]
         for number in numbers.tolist()
     ]
-    return LinearFilter(
-        [
-            fit_linear_filter([(a, b[y::scale, x::scale]) for a, b in pairs], taps)
-            for y, x in np.ndindex(scale, scale)
-        ]
+    phases = (
+        [(a, b[y::scale, x::scale]) for a, b in pairs]
+        for y, x in np.ndindex(scale, scale)
     )
+    return LinearFilter([fit_linear_filter(phase, taps) for phase in phases])

@@ -21,13 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr import core, models
-from napari_semsr.training import validation
-from napari_semsr.training.patches import (
-    Patches,
-    crop_patches,
-    flatten_scenes,
-    open_pair_store,
-)
+from napari_semsr.training import patches, validation
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import SceneBatch, SurveyBatch
 
@@ -161,9 +155,8 @@ class Learner(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Start the clock, and set the learning rate and the weight memory layout."""
-        for config in (
-            () if self._trainer is None else self.trainer.lr_scheduler_configs
-        ):
+        has_trainer = self._trainer is not None
+        for config in self.trainer.lr_scheduler_configs if has_trainer else ():
             scheduler: Any = config.scheduler
             rate = self.recipe.learning_rate
             if all(base == rate for base in scheduler.base_lrs):
@@ -304,17 +297,16 @@ class SupervisedLearner(Learner):
         forward = network.forward
         self.run = torch.compile(forward) if recipe.compiled else forward
 
-    def training_step(self, batch: Patches, _index: int) -> Tensor:
+    def training_step(self, batch: patches.Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`."""
-        low, high = flatten_scenes(Patches(*batch))
+        low, high = patches.flatten_scenes(patches.Patches(*batch))
         prediction = self.run(self.set_memory_layout(low))
         compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse_loss)
         with self.full_precision():
             output = prediction.float()
-            loss = compare(
-                output,
-                validation.align_ground_truth(high, output, self.recipe.shift_px),
-            )
+            shift_px = self.recipe.shift_px
+            aligned = validation.align_ground_truth(high, output, shift_px)
+            loss = compare(output, aligned)
         self.check_finite("loss is", loss, low, high)
         return loss
 
@@ -400,21 +392,16 @@ def measure_correlation_range(fields: list[core.RealArray]) -> core.IntPair:
     flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
     along = _compute_noise_correlation(flat_ones)
     across = _compute_noise_correlation(flat_ones.swapaxes(1, 2))
-    return _find_correlation_limit(across - along), _find_correlation_limit(
-        along - across
-    )
+    beyond = across - along
+    return _find_correlation_limit(beyond), _find_correlation_limit(-beyond)
 
 
 def _compute_noise_correlation(blocks: core.FloatArray) -> core.FloatArray:
     """Return the median noise correlation along lines (N, Y, X) at each distance."""
     noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
     power = np.maximum((noise**2).mean((1, 2)), 1e-12)
-    return np.array(
-        [
-            np.median((noise[..., :-px] * noise[..., px:]).mean((1, 2)) / power)
-            for px in range(1, _FARTHEST + 1)
-        ]
-    )
+    products = (noise[..., :-px] * noise[..., px:] for px in range(1, _FARTHEST + 1))
+    return np.array([np.median(one.mean((1, 2)) / power) for one in products])
 
 
 def _find_correlation_limit(excess: core.FloatArray) -> int:
@@ -430,14 +417,16 @@ class BlindSpotLearner(SupervisedLearner):
     ) -> None:
         super().__init__(network, recipe, pairs)
         if recipe.hidden.reach is None and recipe.data.pairs is not None:
-            pairs = validation.read_stored_pairs(open_pair_store(recipe, 1), "train")
+            pairs = validation.read_stored_pairs(
+                patches.open_pair_store(recipe, 1), "train"
+            )
         self.reach = recipe.hidden.reach or measure_correlation_range(
             [one.low for one in pairs]
         )
 
-    def training_step(self, batch: Patches, _index: int) -> Tensor:
+    def training_step(self, batch: patches.Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, using only `low`."""
-        images = flatten_scenes(Patches(*batch)).low
+        images = patches.flatten_scenes(patches.Patches(*batch)).low
         masked_images = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
         prediction = self.run(self.set_memory_layout(masked_images.image))
         with self.full_precision():
@@ -455,20 +444,15 @@ class BlindSpotLearner(SupervisedLearner):
         network.eval()
         for pair in self.validator.pairs:
             rows, columns = (n // stride * stride for n in pair.low.shape)
-            image = torch.from_numpy(
-                pair.low[:rows, :columns] / validation.WHITE
-            ).float()
-            masked_images = mask_pixels(
-                image.expand(_DRAWS, 1, -1, -1),
-                self.recipe.hidden.every_px,
-                self.reach,
-                rng,
-            )
+            low = pair.low[:rows, :columns] / validation.WHITE
+            image = torch.from_numpy(low).float()
+            images = image.expand(_DRAWS, 1, -1, -1)
+            every_px = self.recipe.hidden.every_px
+            masked_images = mask_pixels(images, every_px, self.reach, rng)
             output = network(masked_images.image.to(self.device)).float().cpu()
             for number, estimate in enumerate((output, masked_images.mean)):
-                sums[number] += float(
-                    (estimate - image)[masked_images.mask].square().sum()
-                )
+                errors = (estimate - image)[masked_images.mask]
+                sums[number] += float(errors.square().sum())
         network.train(learning)
         ours, plain = np.maximum(sums, 1e-12)
         return {
@@ -509,9 +493,8 @@ def haze_loss(haze: models.Haze, scenes: SurveyBatch) -> Tensor:
         mean = (weight * log_gain).sum((-1, -2), keepdim=True)
         return log_gain - mean
 
-    error = (weight * remove_mean(haze.log_gain - scenes.log_gain).square()).sum(
-        (-1, -2)
-    )
+    square = remove_mean(haze.log_gain - scenes.log_gain).square()
+    error = (weight * square).sum((-1, -2))
     before = (weight * remove_mean(scenes.log_gain).square()).sum((-1, -2))
     share: Tensor = error / (before + _MIN_HAZE**2)
     # an airlight far outside the image's grey values may be less exact
@@ -582,11 +565,8 @@ class RestorerLearner(Learner):
                 else SurveyBatch.from_scenes(SceneBatch(*batch), survey)
             )
             # the loss of faults is cheap, and uses all scenes
-            hazy_scenes = (
-                SurveyBatch(*(p[:_HAZE_SCENES] for p in block_scenes))
-                if alone
-                else block_scenes
-            )
+            some = _HAZE_SCENES if alone else None
+            hazy_scenes = SurveyBatch(*(part[:some] for part in block_scenes))
             haze = survey.estimate_haze(hazy_scenes.statistics)
             estimated_faults = survey.estimate_faults(block_scenes.statistics)
             # a random window of blocks, the same for all scenes (S, 21, h, w)
@@ -600,9 +580,8 @@ class RestorerLearner(Learner):
             within = survey.estimate_faults(block_scenes.statistics[..., rows, columns])
         loss = torch.zeros((), device=estimated_faults.device)
         if self.recipe.learns in ("all", "survey"):
-            both = fault_loss(estimated_faults, block_scenes.faults) + fault_loss(
-                within, block_scenes.faults
-            )
+            faults = block_scenes.faults
+            both = fault_loss(estimated_faults, faults) + fault_loss(within, faults)
             loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
             scenes = SceneBatch(*batch)
@@ -643,7 +622,7 @@ class RestorerLearner(Learner):
         """Return the loss of the trained part on patches."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
-            crop_patches(part, scenes.corners, side).flatten(0, 1)
+            patches.crop_patches(part, scenes.corners, side).flatten(0, 1)
             for part in (planes, scenes.high, scenes.noiseless)
         )
         image = planes[:, :1]

@@ -565,10 +565,11 @@ class _AreaTrainer:
                 report_every_s=math.inf,
                 levels=(0.0, 1.0),
             )
-            found = yield from core.map_progress(
-                job,
-                lambda one: core.Progress(one.done, one.total, "learning the optics"),
-            )
+
+            def rename(step: core.Progress) -> core.Progress:
+                return core.Progress(step.done, step.total, "learning the optics")
+
+            found = yield from core.map_progress(job, rename)
             self.light_weights = found.network.state_dict()
         network = models.build_network(ARCHITECTURE, {}).eval().to(self.device)
         network.load_state_dict(self.light_weights)
@@ -660,11 +661,8 @@ class _AreaTrainer:
         self._losses.append(float(loss.detach()))
         share = (1 + _MEAN) / (self.steps + _MEAN)
         with torch.no_grad():
-            for mean, value in zip(
-                self.averaged_network.parameters(),
-                self.network.parameters(),
-                strict=True,
-            ):
+            both = self.averaged_network.parameters(), self.network.parameters()
+            for mean, value in zip(*both, strict=True):
                 mean.lerp_(value, share)
 
     def is_done(self) -> bool:
@@ -710,9 +708,8 @@ class _AreaTrainer:
             else:
                 below += np.nan
             black, white = self.levels
-            previews.append(
-                image[inner] * np.float32(white - black) + np.float32(black)
-            )
+            span = np.float32(white - black)
+            previews.append(image[inner] * span + np.float32(black))
         if lights and self.optics is not None:
             cut_off_px = self.optics[0] / math.sqrt(math.prod(self.optics[1]))
             found = analysis.ExplainedDetail.from_planes(
@@ -756,11 +753,8 @@ class _AreaTrainer:
 
     def current_fit(self) -> AreaFitResult:
         """Return the current model with the state for resuming."""
-        check_finite(
-            "weights are",
-            torch.stack([p.sum() for p in self.averaged_network.parameters()]),
-            self.steps,
-        )
+        sums = torch.stack([p.sum() for p in self.averaged_network.parameters()])
+        check_finite("weights are", sums, self.steps)
         return AreaFitResult.from_state(copy.deepcopy(self.state_dict()))
 
     def state_dict(self) -> dict[str, object]:
@@ -846,9 +840,8 @@ def _mask_held_out_pixels(images: AreaImages) -> core.RealArray:
 
 def _compute_common_range(images: Sequence[core.RealArray]) -> core.FloatPair:
     """Return the pooled 0.1 and 99.9 percentiles of all images."""
-    low, high = core.measure_percentiles(
-        np.concatenate([i.ravel() for i in images])[None]
-    )
+    greys = np.concatenate([image.ravel() for image in images])
+    low, high = core.measure_percentiles(greys[None])
     return low, high if high > low else low + 1.0
 
 

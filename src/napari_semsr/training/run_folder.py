@@ -257,11 +257,8 @@ class RunFolder:
         with self.convert_save_errors():
             first = trainer.is_global_zero
             try:  # of several processes, the first one writes it
-                with (
-                    io.write_atomically(self.state_file, partial)
-                    if first
-                    else nullcontext()
-                ):
+                atomic = io.write_atomically(self.state_file, partial)
+                with atomic if first else nullcontext():
                     trainer.save_checkpoint(partial)
                     if first:  # before the state, which is then never newer
                         _write_table(self.path / _BEST, dict(best))

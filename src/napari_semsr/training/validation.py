@@ -12,13 +12,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr import core, simulation
-from napari_semsr.analysis import (
-    FrcOptions,
-    fit_gain_and_offset,
-    measure_frc,
-    structural_similarity,
-)
+from napari_semsr import analysis, core, simulation
 from napari_semsr.models import upsample_bicubic
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.training.patches import (
@@ -166,7 +160,7 @@ def compute_affine_psnr_db(image: core.RealArray, truth: core.RealArray) -> floa
 def _match_grey_levels(image: core.RealArray, truth: core.RealArray) -> core.FloatArray:
     """Match the grey values of an image to the ground truth by gain and offset."""
     x = image.astype(float)
-    gain, offset = fit_gain_and_offset(x, truth.astype(float))
+    gain, offset = analysis.fit_gain_and_offset(x, truth.astype(float))
     return np.asarray(gain * x + offset)
 
 
@@ -174,7 +168,8 @@ def compute_frc_cutoff_per_px(image: core.RealArray, truth: core.RealArray) -> f
     """Return the frequency, per pixel, up to which image and ground truth agree."""
     a, b = (core.Micrograph(part.astype(np.float64)) for part in (image, truth))
     # allow_self: the image may have been simulated from the ground truth
-    result = measure_frc(a, b, FrcOptions(reference=True, allow_self=True))
+    options = analysis.FrcOptions(reference=True, allow_self=True)
+    result = analysis.measure_frc(a, b, options)
     if result.resolution_px:
         return min(1 / result.resolution_px, _NYQUIST)
     return _NYQUIST if result.reason in ("beyond-nyquist", "identical") else 0.0
@@ -227,9 +222,8 @@ class Validator:
             scale = pair.high.shape[0] // pair.low.shape[0]
             low = torch.from_numpy(pair.low.astype(np.float32))[None, None]
             image = np.asarray(upsample_bicubic(low, scale)[0, 0].numpy())
-            self._before.append(
-                compute_affine_psnr_db(*self.align_and_crop(image, pair))
-            )
+            planes = self.align_and_crop(image, pair)
+            self._before.append(compute_affine_psnr_db(*planes))
 
     def align_and_crop(
         self, image: core.RealArray, pair: ValidationPair
@@ -258,7 +252,7 @@ class Validator:
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
             truth = high.astype(float)
             matched = _match_grey_levels(output_part, truth)
-            similar = structural_similarity(matched, truth, WHITE)
+            similar = analysis.structural_similarity(matched, truth, WHITE)
             if similar is not None:
                 row["ssim"] = similar
             if self.cross_frc:

@@ -146,9 +146,7 @@ def check_correlation(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None
         )
         for light, sem in planes
     ]
-    contrasts = [
-        (_measure_contrast(light), _measure_contrast(sem)) for light, sem in planes
-    ]
+    contrasts = [tuple(map(_measure_contrast, both)) for both in planes]
     for pairs in (images, contrasts):
         products = [
             part.mean()
@@ -271,9 +269,9 @@ def _get_error_px(registration: register.Registered) -> float:
 
 def _is_accurate(registration: register.Registered, limit_px: float) -> bool:
     """Return whether the registration error is small enough or unknown."""
-    return (
-        registration.searched == "stored" and math.isinf(_get_error_px(registration))
-    ) or (_get_error_px(registration) <= limit_px)
+    error_px = _get_error_px(registration)
+    is_stored = registration.searched == "stored" and math.isinf(error_px)
+    return is_stored or error_px <= limit_px
 
 
 ADAPTED_MODEL = "adapted model"
@@ -357,9 +355,8 @@ def evaluate(
                 cut_off_nm=cut_off_nm,
             )
             measured_images.append(metrics)
-            matched_images.append(
-                plane * np.float32(metrics.gain) + np.float32(metrics.offset)
-            )
+            gain, offset = np.float32(metrics.gain), np.float32(metrics.offset)
+            matched_images.append(plane * gain + offset)
         split = [one.band_errors for one in measured_images]
         errors = SquaredErrors(
             np.concatenate(
@@ -374,11 +371,9 @@ def evaluate(
         )
         first = next(iter(evaluations.values()), None)
         base = errors if first is None else first.errors
-        below = (
-            (None, None)
-            if errors.below is None or base.below is None
-            else analysis.compute_psnr_gain(errors.below, base.below)
-        )
+        below: tuple[float | None, float | None] = None, None
+        if errors.below is not None and base.below is not None:
+            below = analysis.compute_psnr_gain(errors.below, base.below)
         pixels = sum(truth.array().size for truth in truths)
         mean = float(errors.all.sum()) / pixels
         evaluations[name] = Evaluation(

@@ -25,6 +25,7 @@ import numpy as np
 from napari_semsr import core, io, reporting
 from napari_semsr.analysis import choose_gain
 from napari_semsr.jobs import images, register
+from napari_semsr.jobs.adapt import train
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
     INPUT,
@@ -33,12 +34,6 @@ from napari_semsr.jobs.adapt.areas import (
     SEM_IN,
     Evaluation,
     register_sem,
-)
-from napari_semsr.jobs.adapt.train import (
-    SEM_IMAGE,
-    TRAINING_STATE,
-    AdaptOptions,
-    train_on_sem,
 )
 from napari_semsr.jobs.enhance import enhance
 from napari_semsr.jobs.models import get_model_origin
@@ -67,7 +62,7 @@ def write_report(
         Path(result.report),
         Path(__file__).with_name("adapt.html"),
         result=result,
-        held_out_shape=planes[SEM_IMAGE].shape,
+        held_out_shape=planes[train.SEM_IMAGE].shape,
         **draw_held_out_images(
             planes,
             record["pixel_size_nm"],
@@ -93,8 +88,8 @@ def draw_held_out_images(
     by name, and the SEM image; `curve` has the gains of the training over its time,
     and `held_out` those of the linear filter.
     """
-    limits, pixel = reporting.choose_grey_limits(planes[SEM_IMAGE]), pixel_size_nm
-    shape = planes[SEM_IMAGE].shape
+    limits, pixel = reporting.choose_grey_limits(planes[train.SEM_IMAGE]), pixel_size_nm
+    shape = planes[train.SEM_IMAGE].shape
     rows, columns = (min(_DETAIL, n) for n in shape)
     y, x = ((n - side) // 2 for n, side in zip(shape, (rows, columns), strict=True))
 
@@ -203,10 +198,8 @@ class Adapted(images.Result):
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the command prints."""
-        return {
-            **images.Result.to_json(self),
-            "held_out": images.to_json_value(self.held_out),
-        }
+        held_out = images.to_json_value(self.held_out)
+        return {**images.Result.to_json(self), "held_out": held_out}
 
     def figures(self) -> dict[str, core.Figure]:
         """Return gains on the held-out part, and enhanced images."""
@@ -221,9 +214,8 @@ class Adapted(images.Result):
         rows |= core.get_declared_figures(self)
         for one in self.applied:
             unlike = one.unfamiliar_percent
-            share = (
-                "" if unlike is None else (f", {unlike:.0f} % unlike the training area")
-            )
+            share = f", {unlike or 0:.0f} % unlike the training area"
+            share = "" if unlike is None else share
             rows[f"Enhanced, {one.image}"] = core.Figure(f"{one.output}{share}")
         return rows
 
@@ -233,7 +225,7 @@ _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd
 
 @command(title="registration and training", opens=False, resumes=True)
 def adapt(
-    run: Run[AdaptOptions],
+    run: Run[train.AdaptOptions],
     mosaic: Annotated[images.Image, MOSAIC_IN],
     sem: Annotated[Sequence[images.Image], SEM_IN],
     output: Annotated[
@@ -245,7 +237,7 @@ def adapt(
         ),
     ],
     *,
-    options: AdaptOptions,
+    options: train.AdaptOptions,
     apply: Annotated[
         Sequence[images.Image] | None,
         ImageInput(
@@ -276,7 +268,7 @@ def adapt(
     for path in run.inputs:  # rather than after the training
         if not io.path_exists(path):
             raise io.create_missing_file_error(path)
-    state_file = output / TRAINING_STATE
+    state_file = output / train.TRAINING_STATE
     if run.existing.overwrite:
         state_file.unlink(missing_ok=True)
     elif (state_file.is_file() or (output / _TRAINING).is_file()) and not any(
@@ -333,7 +325,7 @@ def adapt(
 class _Steps:
     """Steps of a run in its folder; `stem` begins the names of their outputs."""
 
-    task: Run[AdaptOptions]
+    task: Run[train.AdaptOptions]
     folder: Path
     stem: str
     mosaic: images.Image
@@ -348,7 +340,9 @@ class _Steps:
         model = folder / self._choose_model_name()
         outputs = {"output": model, "planes": folder / _PLANES}
         inputs = {"mosaic": mosaic, "sem": self.sems, "transforms": transforms}
-        yield from self._run_step("model", train_on_sem, inputs, outputs, _TRAINING)
+        yield from self._run_step(
+            "model", train.train_on_sem, inputs, outputs, _TRAINING
+        )
         applied: dict[str, EnhancedImage] = {}  # by the names of their steps
         for image in (mosaic, *self.apply):
             stem = _get_output_stem(image)

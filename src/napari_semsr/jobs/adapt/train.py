@@ -136,12 +136,8 @@ def train_on_sem(
     areas, registrations = yield from _open_areas(run, shown_image, sem, transforms)
     cut_off = analysis.find_cut_off(mosaic_image, options.cut_off_nm)
     yield core.Progress(0, 0, "fitting the linear filter")
-    linear = fit_linear_filter(
-        [
-            (light.array(), truth.array())
-            for light, truth in (area.crop(area.training_box) for area in areas)
-        ]
-    )
+    crops = (area.crop(area.training_box) for area in areas)
+    linear = fit_linear_filter([(one.array(), two.array()) for one, two in crops])
     check_correlation(areas, linear.kernel)
     images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}  # held-out parts
     for area in areas:
@@ -269,9 +265,8 @@ def _fit_network(
         below = step.gain_below_cutoff_db, linear.gain_below_cutoff_db
         return AdaptProgress(*common, step.seconds, *gains, *below, preview)
 
-    area_fit: training.AreaFitResult = yield from core.map_progress(
-        job, convert_progress
-    )
+    converted = core.map_progress(job, convert_progress)
+    area_fit: training.AreaFitResult = yield from converted
     return area_fit
 
 
@@ -286,11 +281,9 @@ def _create_card(
     """Create the card of the model."""
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
-    unit_range = [
-        (area.light.array()[area.training_box.slices] - levels[0])
-        / (levels[1] - levels[0])
-        for area in areas
-    ]
+    lights = (area.light.array()[area.training_box.slices] for area in areas)
+    low, high = levels
+    unit_range = [(light - low) / (high - low) for light in lights]
     place = analysis.BlockFeatures.from_parts(unit_range)
     return fit.create_card(
         name,
@@ -324,13 +317,8 @@ def _record_trained_area(record: core.InputRecord, area: SharedArea) -> dict[str
         around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
         mapped_places = area.transform(around)
         places = np.array([mapped_places.min(axis=0), mapped_places.max(axis=0)])
-    return {
-        "role": record.role,
-        "name": record.name,
-        "digest": record.digest,
-        "unit": "nm",
-        "areas": [[float(v) for v in places.ravel()]],
-    }
+    facts = record.model_dump(include={"role", "name", "digest"})
+    return {**facts, "unit": "nm", "areas": [[float(v) for v in places.ravel()]]}
 
 
 def _enhance_held_out(
@@ -343,19 +331,17 @@ def _enhance_held_out(
     level_options = {"input_scaling": "levels", "input_levels": levels}
     options = EnhanceOptions(device=device)
     images: dict[str, list[NDArray[Any]]] = {}
-    for name, model in (
-        (MOSAIC_MODEL, models.load_model(find_model(MOSAIC_MODEL))),
-        (ADAPTED_MODEL, adapted_model),
-    ):
+    mosaic_model = models.load_model(find_model(MOSAIC_MODEL))
+    compared = {MOSAIC_MODEL: mosaic_model, ADAPTED_MODEL: adapted_model}
+    for name, model in compared.items():
         yield core.Progress(0, 0, f"evaluating the {name}")
         model = replace(model, card=model.card.model_copy(update=level_options))
         images[name] = []
         for area in areas:
             output = yield from inference.enhance_in_memory(area.light, model, options)
             if output.shape != area.light.shape:  # a model for another pixel size
-                data = core.WarpedImage(
-                    output, core.Grid.from_image(area.light), core.Affine()
-                ).read()
+                grid = core.Grid.from_image(area.light)
+                data = core.WarpedImage(output, grid, core.Affine()).read()
                 output = area.light.replace(data=data)
             values = output.array()[area.held_out.slices]
             images[name].append(values.astype(np.float32))

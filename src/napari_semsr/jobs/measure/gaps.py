@@ -193,9 +193,8 @@ class GapReport(images.ImageMeasurement):
                 rows[f"Median width{name}"] = core.Figure(middle, unit, ".3g")
             if histogram is not None and histogram.fit is not None:
                 mean, error = histogram.fit.mean, histogram.fit.error
-                rows[f"Gaussian's mean{name}"] = core.Figure(
-                    mean, unit, ".3g", sd=error
-                )
+                figure = core.Figure(mean, unit, ".3g", sd=error)
+                rows[f"Gaussian's mean{name}"] = figure
         sizes = gaps.get_diameters(unit)
         if sizes.size:
             ends = np.quantile(sizes, [0.1, 0.9]).tolist()

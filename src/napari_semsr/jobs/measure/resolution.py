@@ -252,9 +252,8 @@ class FrcMapReport(_CorrelationReport):
         rows["Failed"] = replace(rows["Failed"], note=f"of {self.blocks} blocks")
         for name, count in self.reasons.items():
             if count:
-                rows[f"Failed, {name}"] = core.Figure(
-                    count, "", "d", analysis.REASON_TEXTS[name]
-                )
+                why = analysis.REASON_TEXTS[name]
+                rows[f"Failed, {name}"] = core.Figure(count, "", "d", why)
         return rows
 
 
@@ -309,7 +308,12 @@ def frc_map(
     if b is not None:
         run.warn_if_trained_on()
     history = yield from run.compose_history(inputs=records)
-    look = _create_map_display(result.map)
+    values = result.map.array()
+    look = core.DisplaySettings(
+        limits=core.contrast_limits(values, 1, 99),
+        colormap="viridis",
+        colour_bar=bool(np.isfinite(values).any()),
+    )
     result = replace(result, map=result.map.replace(provenance=history, look=look))
     run.write_image(result.map)
     interval_nm = result.median_interval if result.unit == "nm" else None
@@ -353,16 +357,6 @@ def _describe_coverage(result: analysis.FrcMap) -> str | None:
     note = f"{count} of {blocks} blocks are not covered by both halves"
     less = ": use smaller blocks, or scan with more overlap."
     return f"{note}{'.' if count < blocks else less}"
-
-
-def _create_map_display(image: core.Micrograph) -> core.DisplaySettings:
-    """Return opaque display settings: the colours are those of the colour bar."""
-    values = image.array()
-    return core.DisplaySettings(
-        limits=core.contrast_limits(values, 1, 99),
-        colormap="viridis",
-        colour_bar=bool(np.isfinite(values).any()),
-    )
 
 
 # The halves of a mosaic, stored next to it.

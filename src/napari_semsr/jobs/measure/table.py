@@ -149,9 +149,8 @@ def _create_input_rows(
             )
             raise core.OptionError(msg, code="options-contradict")
         rows, folder = [], Path(images).parent
-        for columns, cells in read_image_rows(
-            Path(images), measure.roles, measure.required_image_count
-        ):
+        counts = measure.roles, measure.required_image_count
+        for columns, cells in read_image_rows(Path(images), *counts):
             names = [cells[name] if name else "" for name in columns]
             places = (io.get_disk_spelling(folder / n) if n else None for n in names)
             own = {"", *_get_table_columns(measure), *columns}

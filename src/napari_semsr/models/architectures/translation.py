@@ -81,20 +81,15 @@ class Pix2PixUNet(nn.Module):
         inputs = channels
         for level, outputs in enumerate(widths):
             kind = norm if 0 < level < levels - 1 else "none"
-            self.encoder.append(
-                build_stage(halve(inputs, outputs, bias=needs_bias(kind)), kind)
-            )
+            layer = halve(inputs, outputs, bias=needs_bias(kind))
+            self.encoder.append(build_stage(layer, kind))
             inputs = outputs
         self.decoder = nn.ModuleList()
         for step, outputs in enumerate(reversed(widths[:-1])):
             drops = dropout and step < _WITH_DROPOUT
-            self.decoder.append(
-                build_stage(
-                    double(inputs, outputs, bias=needs_bias(norm)),
-                    norm,
-                    nn.Dropout(dropout) if drops else None,
-                )
-            )
+            noise = nn.Dropout(dropout) if drops else None
+            wider = double(inputs, outputs, bias=needs_bias(norm))
+            self.decoder.append(build_stage(wider, norm, noise))
             inputs = 2 * outputs
         self.head = double(inputs, channels)
         init_weights_normal(self)
@@ -152,13 +147,8 @@ class ResNetGenerator(nn.Module):
         relu = nn.ReLU(inplace=True)
         wide = partial(nn.Conv2d, kernel_size=7, padding=3, padding_mode="reflect")
         halve = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1, bias=bias)
-        double = partial(
-            nn.ConvTranspose2d,
-            kernel_size=3,
-            stride=2,
-            padding=1,
-            output_padding=1,
-            bias=bias,
+        double: Callable[..., nn.ConvTranspose2d] = partial(
+            nn.ConvTranspose2d, **halve.keywords, output_padding=1
         )
         self.body = nn.Sequential(
             *build_stage(wide(channels, width, bias=bias), norm, relu),
@@ -488,14 +478,9 @@ class PatchGAN(nn.Module):
             outputs = width * 2**level
             kind = norm if level or first_norm else "none"
             stride = 2 if level < 3 else 1
-            layers.append(
-                build_stage(
-                    nn.Conv2d(inputs, outputs, 4, stride, 1, bias=needs_bias(kind)),
-                    kind,
-                    LeakyReLU(),
-                    nn.Dropout2d(dropout) if dropout and level else None,
-                )
-            )
+            layer = nn.Conv2d(inputs, outputs, 4, stride, 1, bias=needs_bias(kind))
+            noise = nn.Dropout2d(dropout) if dropout and level else None
+            layers.append(build_stage(layer, kind, LeakyReLU(), noise))
             inputs = outputs
         self.features = nn.Sequential(*layers)
         self.head = nn.Conv2d(inputs, 1, 4, padding=1)
@@ -595,13 +580,9 @@ class SRGANDiscriminator(nn.Module):
         for index in range(8):
             outputs, norm = width * 2 ** (index // 2), "batch" if index else "none"
             stride = 1 + index % 2
-            layers.append(
-                build_stage(
-                    nn.Conv2d(inputs, outputs, 3, stride, 1, bias=needs_bias(norm)),
-                    norm,
-                    LeakyReLU(),
-                )
-            )
+            bias = needs_bias(norm)
+            layer = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias)
+            layers.append(build_stage(layer, norm, LeakyReLU()))
             inputs = outputs
         self.features = nn.Sequential(*layers)
         self.head = _build_dense_head(_GRID, inputs, 16 * width)
