@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from napari_semsr import core, io
 from napari_semsr.jobs import images, verb
-from napari_semsr.jobs.planes import run_on_planes
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -158,7 +156,7 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     title="restoration",
     opens=False,
     resumes=True,
-    planes=partial(run_on_planes, sum_up=_summarise_planes),
+    sum_up=_summarise_planes,
 )
 def restore(
     run: verb.Run[RestoreOptions],
