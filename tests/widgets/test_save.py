@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
-from napari.layers import Labels, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_semsr.core.errors import OptionError, ShapeError, WriteError
-from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import LIVE_KEY, SAVED_KEY, read_layers
@@ -25,7 +25,7 @@ from napari_semsr.widgets.base.results import (
     open_store,
     watch_images,
 )
-from napari_semsr.widgets.base.saving import write_tiff
+from napari_semsr.widgets.base.saving import ask_save_path, write_tiff
 from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquired
 from tests.refusals import refused
 from tests.widgets.scenes import create_classical, exposures_of
@@ -171,6 +171,14 @@ def test_the_button_saves_what_the_panel_made(
     else:
         np.testing.assert_array_equal(found.array(), made.data)
         assert panel.messages.unsaved_label.text() == ""
+
+
+def test_a_result_of_a_tiff_is_first_offered_as_tiff(choose, tmp_path):
+    source = InputRecord(role="image", name="a", path="a.tif")
+    history = Provenance(job="enhance", inputs=(source,))
+    layer = Image(np.eye(8), metadata={"micrograph": {"provenance": history}})
+    choose(tmp_path / "kept")
+    assert ask_save_path(None, layer) == tmp_path / "kept.ome.tif"
 
 
 def test_temporary_stores_go_with_the_last_layer_that_shows_them_and_no_others(

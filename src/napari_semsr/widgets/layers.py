@@ -243,6 +243,13 @@ def _list_inputs(history: core.Provenance | None) -> Iterator[core.InputRecord]:
         yield from _list_inputs(item.provenance)
 
 
+def is_from_tiff(layer: Layer) -> bool:
+    """Return whether a layer is a TIFF file, or was made from one."""
+    inputs = _list_inputs(get_provenance(layer))
+    paths = [get_file_path(layer), *(item.path for item in inputs)]
+    return any(str(path).lower().endswith((".tif", ".tiff")) for path in paths)
+
+
 def fits_beside(
     layer: Layer, other: Layer, *, anywhere: bool = False, of_source: bool = False
 ) -> bool:

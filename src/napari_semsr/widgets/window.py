@@ -38,9 +38,9 @@ STEPS = (
     WorkStep(
         "register",
         "Register",
-        "Train a network on an SEM image of part of the mosaic, or register the two "
-        "images.",
-        ("Train", "Register"),
+        "Register the mosaic and an SEM image of part of it, or train a network on "
+        "them.",
+        ("Register", "Train"),
     ),
     WorkStep("enhance", "Enhance", "Remove blur and noise.", ("Enhance",)),
     WorkStep(

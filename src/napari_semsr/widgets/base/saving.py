@@ -38,6 +38,8 @@ _STACK_FILTERS = {
 def ask_save_path(parent: QWidget, layer: Layer) -> Path | None:
     """Ask where to save a layer; return None if the user cancels."""
     filters = _FILTERS if layer.ndim == 2 else _STACK_FILTERS
+    if layers.is_from_tiff(layer):
+        filters = _STACK_FILTERS | filters  # in the format of the user's file
     return ask_output_file(parent, f"Save {layer.name}", layer.name, filters)
 
 

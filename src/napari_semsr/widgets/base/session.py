@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from napari_semsr.widgets.base.panel import VerbPanel
     from napari_semsr.widgets.window import StepsWindow
 
-_MOST_NAMES = 8  # in a sentence; chosen: more would fill the screen
+_MOST_NAMES = 5  # in a sentence; chosen: more would fill the screen
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
 _ARRAY = ".zarr"  # folders with pixels in a project
 _STORE = f".ome{_ARRAY}"
@@ -176,7 +176,8 @@ def ask_about_abandoned_results(
     """Ask, without waiting, whether to open or discard results of crashed sessions."""
     if QGuiApplication.platformName() in _NO_ONE:
         return None
-    sentence = f"A session that crashed left unsaved results: {_list_names(names)}"
+    left = f"{len(names)} unsaved result{'s'[: len(names) != 1]}"
+    sentence = f"A session that crashed left {left}: {_list_names(names)}"
     box = _ResultsQuestion(parent, sentence, answer)
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)

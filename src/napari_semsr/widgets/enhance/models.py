@@ -136,8 +136,8 @@ def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
     """
     training_images = {}
     for _, name in list_installed_models():
-        card = core.run(jobs.MODELS_INFO.job(name)).card
-        training_images[name] = jobs.get_training_digests(dict(card))
+        card = models.read_card(models.find_model(name)).model_dump()
+        training_images[name] = jobs.get_training_digests(card)
     digests = read() if any(training_images.values()) else set()
     return sorted(name for name, of in training_images.items() if of & digests)
 
@@ -336,7 +336,9 @@ class ModelChooser(base.Form):
         self.card = {}
         if self.value is not None and self.method is None:
             try:
-                self.card = dict(core.run(jobs.MODELS_INFO.job(self.value)).card)
+                # not by the command, which hashes the file
+                card = models.read_card(models.find_model(self.value))
+                self.card = jobs.to_json_value(card)
             except core.SemsrError as error:
                 self.card = {"description": str(error)}
         self._update_text()

@@ -348,10 +348,8 @@ class MeasurePanel(base.VerbPanel):
         return self.input_layers.create_image_boxes(self.verb, self.list_layers, first)
 
     def list_layers(self) -> list[Layer]:
-        """List grey layers, preceded by Labels layers if the command accepts them."""
-        kinds = [Labels] if "labels" in self.verb.options.model_fields else []
-        others = layers.list_user_layers(self.viewer, *kinds)
-        return [*others, *layers.list_grey_layers(self.viewer)]
+        """List the layers that can be measured."""
+        return list(layers.list_grey_layers(self.viewer))
 
     def create_options(self, **more: object) -> Any:
         """Read the options of the command from the form."""
@@ -379,7 +377,6 @@ class MeasurePanel(base.VerbPanel):
             msg = f"The layer {layer.name!r} is chosen as {labels_chosen}; "
             msg += f"choose another{instead}."
             raise core.ShapeError(msg, code="same-image")
-        labels = {"labels": True} if isinstance(layer, Labels) else {}
         path = None
         if verb.makes_image:
             name, shape = images[0].name, images[0].shape
@@ -388,7 +385,7 @@ class MeasurePanel(base.VerbPanel):
         call = Call(
             verb,
             dict(zip(boxes, images, strict=True)),
-            self.create_options(**labels),
+            self.create_options(),
             path,
             read_regions(self, self.regions.value, layer),
             self.read_more(images),

@@ -131,7 +131,6 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def build_form(self) -> None:
         """Build the form."""
-        self._size_stated: core.PixelSize | None = None
         tip = "Folder with the frames of one scan, and its positions if known."
         self.folder = FileEdit(
             name="folder",
@@ -151,6 +150,7 @@ class StitchMosaicPanel(base.VerbPanel):
         form = base.Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
         self._build_settings()
+        self._show_pixel_size(None, is_known=False)
         self._build_results()
         for control in (self.focus, self.flat, self.distortion, self.position_source):
             control.changed.connect(self._update_form_rows)
@@ -332,7 +332,7 @@ class StitchMosaicPanel(base.VerbPanel):
         """Describe the contents of a folder."""
         folder_chosen = folder or self.folder.value
         self._missing_timer.stop()
-        self._show_pixel_size(None)
+        self._show_pixel_size(None, is_known=False)
         self._offer_grids(())
         if not isinstance(folder_chosen, Path) or folder_chosen == Path():
             self.about.setText(_NOTHING)
@@ -374,11 +374,15 @@ class StitchMosaicPanel(base.VerbPanel):
         self._show_pixel_size(acquisition.pixel_size_nm)
         self.messages.show_status(f"{acquisition.name} can be stitched.")
 
-    def _show_pixel_size(self, size: core.PixelSize | None) -> None:
-        """Show the scan's pixel size, unless a calibration overrides it."""
+    def _show_pixel_size(
+        self, size: core.PixelSize | None, *, is_known: bool = True
+    ) -> None:
+        """Show the scan's pixel size once it is read, unless a calibration has one."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
             self.pixel_size.show_stated_size(size)
+        if not is_known:
+            self.pixel_size.note.setText("")
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal positions."""
