@@ -109,9 +109,8 @@ def read_regions(
             f"labels, got {len(regions)} in the displayed plane of {layer.name!r}; "
             "draw some there, or choose 'none'."
         )
-        raise core.OptionError(
-            msg, code="out-of-range" if regions else "regions-missing"
-        )
+        code = "out-of-range" if regions else "regions-missing"
+        raise core.OptionError(msg, code=code)
     return regions
 
 
@@ -366,11 +365,10 @@ class MeasurePanel(base.VerbPanel):
             if box.value is not None or not item.optional:
                 boxes[item.name] = box
         layer, *others = chosen = [box.value for box in boxes.values()]
-        images = (
-            read_image_pair(self, *chosen)
-            if self.on_one_grid
-            else [self.input_layers.read(one) for one in chosen]
-        )
+        if self.on_one_grid:
+            images = read_image_pair(self, *chosen)
+        else:
+            images = [self.input_layers.read(one) for one in chosen]
         if layer in others:
             labels_chosen = " and ".join(box.label for box in boxes.values())
             instead = ", or 'none'" if verb.images[1].optional else " for one of them"
@@ -433,16 +431,13 @@ class MeasurePanel(base.VerbPanel):
             cut = {layer: [part]} if part.shape != whole.shape else {}
             yield from show_area_outlines(self, cut)
             if cut:
-                note = format_measured_area_note(part)
-                figures = {**figures, "Measured": note}
+                figures = {**figures, "Measured": format_measured_area_note(part)}
         yield
         plots, curves = self.list_plots(outcome), dict[str, base.Columns]()
         if self.plots:
-            from napari_semsr.widgets.base import draw_plot
-
             canvas = self.results.clear_plot(rows=2, height=230)
             for axes, plot in zip(canvas.axes, plots, strict=False):
-                draw_plot(axes, plot)
+                base.draw_plot(axes, plot)
                 curves |= plot.columns
                 yield
             canvas.refresh()
@@ -468,8 +463,8 @@ class MeasurePanel(base.VerbPanel):
         source = outcome.report.images[self.input_image]
         # the unit in brackets
         _, bracket, unit = str(opened.micrograph.quantity).rpartition(" (")
-        title = f"{self.map_name}{bracket}{unit}"
-        title = layers.create_result_name(self.viewer, source, title)
+        step = f"{self.map_name}{bracket}{unit}"
+        title = layers.create_result_name(self.viewer, source, step)
         layer_made = base.add_opened_image(self.viewer, opened, name=title)
         layers.hide_other_maps(self.viewer, layer_made)
         yield

@@ -79,12 +79,9 @@ class ParticlesPanel(panel.ReferencePanel):
             return tuple(compress(items, is_inside))
 
         gaps, unit = report.result, report.unit
-        part = replace(
-            gaps,
-            found_gaps=select_inside(gaps.found_gaps),
-            invented_gaps=select_inside(gaps.invented_gaps),
-            sizes=select_inside(gaps.sizes),
-        )
+        names = "found_gaps", "invented_gaps", "sizes"
+        inside: Any = {name: select_inside(getattr(gaps, name)) for name in names}
+        part = replace(gaps, **inside)
         sizes, (widths, _) = part.get_diameters(unit), part.get_widths(unit)
         row: dict[str, panel.Cell] = {
             "particles": len(part.sizes),
@@ -164,9 +161,8 @@ class ParticlesPanel(panel.ReferencePanel):
         """
         result, part = outcome.report.result, outcome.parts[0]
         table, unit = _create_gap_table(result), f"({outcome.report.unit})"
-        known = {
-            k: v for k, v in table.items() if k.endswith(unit) and v != [None] * len(v)
-        }
+        lengths = ((k, v) for k, v in table.items() if k.endswith(unit))
+        known = {k: v for k, v in lengths if v != [None] * len(v)}
         self.rows.fill({"kind": table["kind"], **known}, sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
         if layer not in self.viewer.layers:
