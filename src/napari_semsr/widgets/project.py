@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
@@ -19,6 +20,10 @@ _NO_PROJECT = (
 _NEW = "Save all into a project…"
 
 
+def _list_projects(_: object) -> list[tuple[str, Path | None]]:
+    return [("choose one", None), *((p.name, p) for p in list_recent_projects())]
+
+
 class SavePanel(base.VerbPanel):
     """Panel that saves layers and the project, and restores removed layers."""
 
@@ -32,15 +37,8 @@ class SavePanel(base.VerbPanel):
             "there, and nothing is lost when napari is closed."
         )
         self.about = base.RichTextLabel(_NO_PROJECT)
-        self.recent = ComboBox(
-            name="recent",
-            label="Recent",
-            tooltip="Open a recent project.",
-            choices=lambda _: [
-                ("choose one", None),
-                *((path.name, path) for path in list_recent_projects()),
-            ],
-        )
+        about: Any = {"label": "Recent", "tooltip": "Open a recent project."}
+        self.recent = ComboBox(name="recent", choices=_list_projects, **about)
         create = base.create_button
         tip = "Open a folder NAME.semsr, replacing the open layers."
         self.open_button = create("Open project…", self.open_project, tip)

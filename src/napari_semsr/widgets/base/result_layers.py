@@ -88,10 +88,8 @@ class ResultLayers(QObject):
             return
         made = (i for i in layers if i.metadata.get(MADE_KEY) == self._title)
         layers_shown = [item for item in made if item.visible]
-        if not layers_shown:
-            return
         self._before = dict.fromkeys(layers_shown, True)
-        if under is not None and under in layers:
+        if layers_shown and under is not None and under in layers:
             self._before[under] = under.visible
             under.visible = True
         for item in layers_shown:

@@ -201,7 +201,6 @@ def _round_cell(value: object) -> object:
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-DASH = "\N{EN DASH}"
 
 
 _LARGE = 20  # font size of the large number; chosen: twice that of other text

@@ -293,8 +293,7 @@ class MousePreview(OverlayLayer):
 
     def _on_plane_changed(self, _: object = None) -> None:
         """Restart the preview if the displayed plane may have changed."""
-        subject = self._subject if base.is_alive(self) else None
-        if subject is not None and subject[0].ndim > 2:
+        if base.is_alive(self) and self._subject and self._subject[0].ndim > 2:
             self.restart_if_active()
 
     def stop(self) -> None:

@@ -687,8 +687,7 @@ class RegisterPanel(base.VerbPanel):
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
-        path = base.ask_existing_file(self, "Apply a transform", _TRANSFORMS)
-        if path is not None:
+        if path := base.ask_existing_file(self, "Apply a transform", _TRANSFORMS):
             self.apply_file(path)
 
     def apply_file(self, path: Path) -> None:
@@ -887,8 +886,7 @@ class RegisterPanel(base.VerbPanel):
 
     def train(self) -> None:
         """Open Train with both layers and their transform."""
-        both = self._get_registered_pair()
-        if both is not None:
+        if both := self._get_registered_pair():
             transform_file, low, high = both
             panel: Any = base.switch_panel(self, self.viewer, "Train")
             panel.take_registered(low, high, transform_file)

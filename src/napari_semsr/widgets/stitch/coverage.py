@@ -59,9 +59,8 @@ class Coverage(QObject):
     def _add_coverage_layer(self, opened_store: base.OpenedImage) -> None:
         """Add a layer with one colour per frame count, transparent where uncovered."""
         viewer, mosaic = self._panel.viewer, self._of
-        if not base.is_alive(self) or not self.tick.value:
-            return
-        if mosaic is None or mosaic not in viewer.layers:
+        is_off = not base.is_alive(self) or not self.tick.value
+        if is_off or mosaic is None or mosaic not in viewer.layers:
             return
         levels = [item.data for item in opened_store.levels]
         most = max(1, int(np.max(np.asarray(levels[-1]))))
