@@ -19,13 +19,8 @@ from qtpy.QtWidgets import (
 from napari_semsr import core
 from napari_semsr.core import Cancelled, Micrograph, Progress, parse_pixel_size, run
 from napari_semsr.io import FOLDER_KEY
-from napari_semsr.widgets.base import JobRequest, create_panel
+from napari_semsr.widgets.base import JobRequest, create_panel, navigation
 from napari_semsr.widgets.base.history import get_removed_layers
-from napari_semsr.widgets.base.navigation import (
-    create_heading_anchor,
-    get_manual_folder,
-    get_manual_url,
-)
 from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.enhance import panel as enhance_panel
 from tests.children import LIMIT_MS, run_python
@@ -121,11 +116,11 @@ def test_controls_say_what_they_are_and_take_either_point(module, model, qtbot, 
     check_decimal_point(panel, qtbot)
     page, _, heading = panel.help_place.partition("#")
     assert page != "panels.md"  # its own, not what all share
-    text = (get_manual_folder() / page).read_text("utf-8")
+    text = (navigation.get_manual_folder() / page).read_text("utf-8")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    assert not heading or heading in map(create_heading_anchor, headings)
+    assert not heading or heading in map(navigation.create_heading_anchor, headings)
     panel.help_button.click()
-    assert opened == [get_manual_url(panel.help_place)]
+    assert opened == [navigation.get_manual_url(panel.help_place)]
 
 
 @pytest.mark.broad
@@ -179,7 +174,7 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     for name, said in (
         ("wide", "to a common grid"),
         ("a", "'b' by 7 px vertically and 0 px horizontally"),
-        (itself, "ayer 'b' is chosen as both"),
+        (itself, "ayer 'b' is chosen as"),
     ):
         second.value = model.layers[name]
         panel.run()

@@ -8,24 +8,18 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
-from napari.layers import Labels, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_semsr.core.errors import OptionError, ShapeError, WriteError
-from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import LIVE_KEY, SAVED_KEY, read_layers
 from napari_semsr.jobs import FRC_MAP, FrcMapJobOptions
-from napari_semsr.widgets.base.results import (
-    add_opened_image,
-    get_cache_folder,
-    open_store,
-    watch_images,
-)
-from napari_semsr.widgets.base.saving import write_tiff
+from napari_semsr.widgets.base import results, saving
 from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquired
 from tests.refusals import refused
 from tests.widgets.scenes import create_classical, exposures_of
@@ -72,9 +66,9 @@ def layer(model, tmp_path, rng):
     store.parent.mkdir()
     write(image, store)
     steps = []
-    opened = run(open_store(store), steps.append)
+    opened = run(results.open_store(store), steps.append)
     assert not any(store.name in one.message for one in steps)
-    return image, add_opened_image(model, opened)
+    return image, results.add_opened_image(model, opened)
 
 
 @pytest.mark.usefixtures("qapp")
@@ -111,7 +105,7 @@ def test_pixels_that_another_program_replaced_have_no_more_the_history_of_the_fi
     image = Micrograph(rng.random((64, 64)), (5, 5), "m", Provenance(job="stitch"))
     for end in ("", ".half-a", ".half-b"):
         write(image, tmp_path / f"m{end}.ome.zarr")
-    watch_images(model)  # as our reader does for a viewer with a window
+    results.watch_images(model)  # as our reader does for a viewer with a window
     layer, copy = (
         model.open(tmp_path / "m.ome.zarr", plugin="napari-semsr")[0] for _ in range(2)
     )
@@ -173,6 +167,14 @@ def test_the_button_saves_what_the_panel_made(
         assert panel.messages.unsaved_label.text() == ""
 
 
+def test_a_result_of_a_tiff_is_first_offered_as_tiff(choose, tmp_path):
+    source = InputRecord(role="image", name="a", path="a.tif")
+    history = Provenance(job="enhance", inputs=(source,))
+    layer = Image(np.eye(8), metadata={"micrograph": {"provenance": history}})
+    choose(tmp_path / "kept")
+    assert saving.ask_save_path(None, layer) == tmp_path / "kept.ome.tif"
+
+
 def test_temporary_stores_go_with_the_last_layer_that_shows_them_and_no_others(
     panel, model, layer, tmp_path
 ):
@@ -181,7 +183,7 @@ def test_temporary_stores_go_with_the_last_layer_that_shows_them_and_no_others(
     made = model.layers["field · wiener"]
     store = Path(made.metadata["semsr store"])
     assert store.is_dir()
-    assert store.parent == get_cache_folder()
+    assert store.parent == results.get_cache_folder()
     twin = model.add_image(made.data, metadata=dict(made.metadata))
     model.layers.remove(made)
     model.layers.remove(twin)
@@ -276,7 +278,7 @@ def test_several_layers_are_one_store_and_open_as_they_were_without_drawings(
 def test_labels_in_a_tiff_open_as_labels(tmp_path, name, dtype):
     labels = Labels(np.arange(12).reshape(3, 4).astype(dtype), name="a")
     data, attributes, _ = labels.as_layer_data_tuple()
-    [saved] = write_tiff(str(tmp_path / name), data, attributes)
+    [saved] = saving.write_tiff(str(tmp_path / name), data, attributes)
     [opened] = read_layers(saved)
     layer = Layer.create(*opened)
     assert isinstance(layer, Labels)
@@ -323,7 +325,7 @@ def test_the_writers_of_napari_say_that_the_pixel_size_is_lost(
 ):
     npe2pm.register(PluginManifest.from_distribution("napari"))
     viewer = make_napari_viewer()
-    watch_images(viewer)
+    results.watch_images(viewer)
     records, numbers = notification_manager.records, count()
     data = np.arange(99, dtype=np.uint8).reshape(9, 11)
 

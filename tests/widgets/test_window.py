@@ -48,6 +48,7 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     assert len(model.layers) == 2
     assert window.beginning.isHidden()
     window.show_step(1)
+    assert window.page.panel.title == "Register"
     window.page.panel.ran.emit()
     assert button_of(window.steps, "Register").text().startswith("\N{CHECK MARK}")
     window.show_step(0)

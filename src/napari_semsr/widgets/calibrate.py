@@ -24,6 +24,7 @@ _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres per unit."""
 _DECIMALS = 6  # of a pixel size; chosen
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+_GRATING = "Calibrate from a grating"
 _CALIBRATIONS = {"Calibration (*.json)": ".json"}
 
 
@@ -59,14 +60,8 @@ class PixelSizeEdit(QWidget):
             box.native.setPrefix(f"{box.name} ")
             box.native.setSpecialValueText(f"{box.name} unknown")
             box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
-        self.unit_box = ComboBox(
-            name="unit",
-            tooltip=(
-                "Unit of both values; changing the unit does not convert the values."
-            ),
-            choices=list(_UNITS_NM),
-            value="nm",
-        )
+        tip, units = "Unit of both values, which it does not convert.", list(_UNITS_NM)
+        self.unit_box = ComboBox(name="unit", tooltip=tip, choices=units, value="nm")
         self._size_stated: core.PixelSize | None = None
         self.note = base.RichTextLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
@@ -98,10 +93,9 @@ class PixelSizeEdit(QWidget):
         numbers = [round(n / _UNITS_NM[unit], _DECIMALS) for n in size or (0.0, 0.0)]
         controls = (self.height_box, self.width_box, self.unit_box)
         for control, value_shown in zip(controls, (*numbers, unit), strict=True):
-            if control.value == value_shown:  # else Qt shows all decimals
-                continue
-            with control.changed.blocked():
-                control.value = value_shown
+            if control.value != value_shown:  # else Qt shows all decimals
+                with control.changed.blocked():
+                    control.value = value_shown
         self._on_change()
 
     def show_stated_size(self, size: core.PixelSize | None) -> None:
@@ -163,12 +157,9 @@ def explain_missing_scale_bar(viewer: Viewer) -> str:
     """Explain why the scale bar is missing, if layers have no common unit."""
     if not layers.have_mixed_units(viewer):
         return ""
-    bare = [
-        item.name
-        for item in layers.list_grey_layers(viewer)
-        if not layers.is_calibrated(item)
-    ]
-    whose = bare[-1] if bare else "another layer"
+    images = reversed(layers.list_grey_layers(viewer))
+    bare = (item.name for item in images if not layers.is_calibrated(item))
+    whose = next(bare, "another layer")
     return (
         f" There is no scale bar, since {whose} has no pixel size but others do: it "
         "is shown at the size of the field in view. Set it under Calibrate a layer, "
@@ -211,11 +202,8 @@ def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
     If they name no open image, return all layers on its pixel grid.
     """
     own = base.find_helper_layers(viewer, image)
-    names = {
-        name
-        for item in viewer.layers
-        for name in (item.name, layers.get_identity(item))
-    }
+    names = {item.name for item in viewer.layers}
+    names |= {layers.get_identity(item) for item in viewer.layers}
     found = []
     for item in viewer.layers:
         of = item.metadata.get(layers.MARK_KEY)
@@ -279,17 +267,12 @@ class CalibrationControls(base.Form):
         self._calibration: core.Calibration | None = None
         self._history = base.get_removed_layers(viewer)
         self._sizes: list[_FormerSize] = []
-        self.pixel_size = PixelSizeEdit(
-            "Pixel size of the layer, in nm; all lengths are computed from it."
-        )
-        self.apply_button = base.create_button(
-            "Apply pixel size",
-            self.apply_typed_size,
-            ("Set the pixel size of the layer to the value above."),
-        )
-        self.undo_button = base.create_button(
-            "Undo", self.undo, "Restore the previous pixel size."
-        )
+        tip = "Pixel size of the layer, in nm; all lengths are computed from it."
+        self.pixel_size = PixelSizeEdit(tip)
+        tip, apply = "Set the pixel size of the layer to it.", self.apply_typed_size
+        self.apply_button = base.create_button("Apply pixel size", apply, tip)
+        tip = "Restore the previous pixel size."
+        self.undo_button = base.create_button("Undo", self.undo, tip)
         self._build_line_controls()
         self._build_grating_controls()
         for row in (
@@ -306,57 +289,34 @@ class CalibrationControls(base.Form):
         self._show_pixel_size(layer.value)
 
     def _build_line_controls(self) -> None:
-        self.distance = _create_number_box(
-            "distance",
-            "True length of the drawn line, for example of the scale bar.",
-            "Known distance",
-        )
+        create, units = base.create_button, list(_UNITS_NM)
+        tip = "True length of the drawn line, for example of the scale bar."
+        self.distance = _create_number_box("distance", tip, "Known distance")
+        tip = "Unit of the known distance."
         self.distance_unit = ComboBox(
-            name="distance_unit",
-            label="in",
-            tooltip="Unit of the known distance.",
-            choices=list(_UNITS_NM),
-            value="nm",
+            name="distance_unit", label="in", tooltip=tip, choices=units, value="nm"
         )
         self.length = base.RichTextLabel()
-        self.draw_button = base.create_button(
-            "Draw a line",
-            self.start_drawing,
-            "Add a Shapes layer: drag from one end of the distance to the other",
-        )
-        self.bar_button = base.create_button(
-            "Find the printed bar",
-            self.find_bar,
-            "Find the printed scale bar and place the line over it. Then enter the "
-            "length on its label as the known distance.",
-        )
-        self.measure_button = base.create_button(
-            "Set scale from line",
-            self.set_scale_from_line,
-            "Pixel size = known distance / length of the last line drawn.",
+        tip = "Add a Shapes layer: drag from one end of the distance to the other"
+        self.draw_button = create("Draw a line", self.start_drawing, tip)
+        tip = "Place the line over the printed scale bar; then enter its known length."
+        self.bar_button = create("Find the printed bar", self.find_bar, tip)
+        tip = "Pixel size = known distance / length of the last line drawn."
+        self.measure_button = create(
+            "Set scale from line", self.set_scale_from_line, tip
         )
 
     def _build_grating_controls(self) -> None:
-        self.pitch = _create_number_box(
-            "pitch",
-            "Known period of the grating in the layer: a line grating, or dots on a "
-            "square or hexagonal lattice.",
-            "Grating period (nm)",
-            10,
+        tip = "Known period of lines, or of dots on a square or hexagonal lattice."
+        self.pitch = _create_number_box("pitch", tip, "Grating period (nm)", 10)
+        tip = (
+            "Measure pixel size, skew and distortion from a grating over all the layer."
         )
-        self.grating_button = base.create_button(
-            "Calibrate from a grating",
-            self.measure_grating,
-            "Measure the pixel size and its error, and the skew and distortion of "
-            "the field, from a grating that fills the layer.",
-        )
+        self.grating_button = base.create_button(_GRATING, self.measure_grating, tip)
         self.grating = base.RichTextLabel()
-        self.save_button = base.create_button(
-            "Save calibration…",
-            self.save_calibration,
-            "Save the pixel size, skew and distortion with their errors, for use in "
-            "Stitch.",
-        )
+        tip = "Save pixel size, skew and distortion with their errors, for Stitch."
+        text, save = "Save calibration…", self.save_calibration
+        self.save_button = base.create_button(text, save, tip)
 
     def _show_pixel_size(self, layer: Image | None) -> None:
         try:
@@ -372,11 +332,8 @@ class CalibrationControls(base.Form):
         if not base.is_alive(self):
             return
         line, size, text = self._find_line_layer(), self.pixel_size.value, ""
-        if line is not None and self._find_line_image(line) not in (
-            None,
-            self.layer.value,
-        ):
-            line = None
+        of = None if line is None else self._find_line_image(line)
+        line = line if of in (None, self.layer.value) else None
         with suppress(core.OptionError):  # not a line yet
             text = f"The line is {measure_line_length(line, (1, 1)):.1f} px long"
             if size:
@@ -541,8 +498,8 @@ class CalibrationControls(base.Form):
         if line is None:
             width = max(micrograph.shape) / 300
             line = layers.add_line_layer(self._viewer, _LINE_LAYER, width, **grid)
-        elif self._find_line_image(line) is not layer or not _have_same_pixel_grid(
-            line, layer
+        elif not (
+            self._find_line_image(line) is layer and _have_same_pixel_grid(line, layer)
         ):
             line.data = []
             for name, value in grid.items():
@@ -606,8 +563,7 @@ class CalibrationControls(base.Form):
                 msg = "The grating period must exceed 0; enter the true one in nm."
                 raise core.OptionError(msg, code="out-of-range")
             options = CalibrateOptions(pitch_nm=self.pitch.value)
-            show, title = self._apply_grating_calibration, "Calibrate from a grating"
-            self._start(options, show, title)
+            self._start(options, self._apply_grating_calibration, _GRATING)
 
     def _apply_grating_calibration(
         self, layer: Layer, report: CalibrationReport
@@ -616,12 +572,10 @@ class CalibrationControls(base.Form):
         calibration = report.calibration
         self._select_layer(layer)
         how = f"from a grating with a period of {self.pitch.value:g} nm"
-        self._calibrate_pixel_size(
-            calibration.pixel_size_nm, calibration.pixel_size_sd_nm, how
-        )
-        lines = [
-            f"{name}: {figure}" for name, figure in core.get_figures(report).items()
-        ]
+        size, sd = calibration.pixel_size_nm, calibration.pixel_size_sd_nm
+        self._calibrate_pixel_size(size, sd, how)
+        figures = core.get_figures(report).items()
+        lines = [f"{name}: {figure}" for name, figure in figures]
         lines += report.warnings
         self._show_grating_result(calibration, "\n".join(lines))
 
@@ -637,13 +591,10 @@ class CalibrationControls(base.Form):
         """Ask for a file name, and write the calibration."""
         calibration = self._calibration
         if calibration is not None:
-            self._panel.sharing.save_file(
-                "Save calibration",
-                "calibration",
-                _CALIBRATIONS,
-                lambda path: write_calibration(path, calibration),
-                "Saved {}; use it as Calibration in Stitch.",
-            )
+            write = partial(write_calibration, calibration=calibration)
+            sentence = "Saved {}; use it as Calibration in Stitch."
+            about = "Save calibration", "calibration", _CALIBRATIONS
+            self._panel.sharing.save_file(*about, write, sentence)
 
     def set_scale_from_line(self) -> None:
         """Compute the pixel size from the line and the known distance."""

@@ -126,9 +126,8 @@ class LayerIsolator:
 
     def show_only(self, *layers_shown: Layer) -> None:
         """Show the given layers, and hide all others except overlays."""
-        of = [
-            i for i in self._viewer.layers if i.metadata.get(io.HELPER_KEY) is not True
-        ]
+        every = self._viewer.layers
+        of = [i for i in every if i.metadata.get(io.HELPER_KEY) is not True]
         for item in of:  # before hiding one also hides its helper layers
             self._before.setdefault(item, item.visible)
         for item in sorted(of, key=layers_shown.__contains__, reverse=True):
@@ -170,10 +169,10 @@ class _BlendedResult:
     def show_mixture(self, strength: float) -> None:
         """Show a mixture, and record it in the layer's metadata."""
         about = self.layer.metadata
-        record = dict(about)
+        before = dict(about)
         levels = jobs.blend_levels(self.before, self.after, strength)
         self.layer.data = levels if self.layer.multiscale else levels[0]
-        about.update(record)  # its store has full strength
+        about.update(before)  # its store has full strength
         layers.disable_cache(self.layer)
         if self.strength >= 1:
             self.saved_path = about.get(io.SAVED_KEY)
@@ -183,18 +182,14 @@ class _BlendedResult:
         if strength < 1:
             about |= {io.STRENGTH_KEY: strength, io.DRAWN_KEY: self.stores}
             if self.provenance is None:
-                self.provenance = jobs.compose_derived_provenance(
-                    "blend", {}, input=self.image, result=self.result
-                )
-            history = self.provenance.model_copy(
-                update={"options": {"strength": strength}}
-            )
+                of = {"input": self.image, "result": self.result}
+                self.provenance = jobs.compose_derived_provenance("blend", {}, **of)
+            options = {"options": {"strength": strength}}
+            history = self.provenance.model_copy(update=options)
         elif self.saved_path:
             about[io.SAVED_KEY] = self.saved_path
-        about["micrograph"] = {
-            **about.get("micrograph", {}),
-            "provenance": None if history is None else history.model_dump(mode="json"),
-        }
+        record = None if history is None else history.model_dump(mode="json")
+        about["micrograph"] = {**about.get("micrograph", {}), "provenance": record}
 
 
 def _get_store_paths(source: Layer | None) -> list[str]:
@@ -212,9 +207,8 @@ def _resample_planes(
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
         yield core.Progress(number, len(images), f"drawing {image.name}")
-        levels_drawn += yield from jobs.resample_levels(
-            image, (), result, [result.data]
-        )
+        levels = [result.data]
+        levels_drawn += yield from jobs.resample_levels(image, (), result, levels)
     return [io.stack_planes(levels_drawn).reshape(shape)]
 
 
@@ -243,9 +237,7 @@ class CompareControls(base.Form):
         self.split = Slider(
             name="split", label="Before | after", max=100, readout=False, tooltip=tip
         )
-        tip = (
-            "Show both layers side by side with a shared view, hiding all other layers."
-        )
+        tip = "Show only both layers, side by side with a shared view."
         self.side_by_side = CheckBox(name="beside", text="Side by side", tooltip=tip)
         tip = "Mix the result with its input (0). The mixture is measured and saved."
         self.strength = Slider(
@@ -255,14 +247,8 @@ class CompareControls(base.Form):
         tip = "Add right minus left as a layer: green is brighter, magenta darker."
         self.difference_button = base.create_button("Difference", self.subtract, tip)
         own = () if boxes else (self.left, self.right)
-        rows = (
-            self.split,
-            self.side_by_side,
-            self.strength,
-            self.note,
-            self.difference_button,
-        )
-        for control in (*own, *rows):
+        rows = self.split, self.side_by_side, self.strength, self.note
+        for control in (*own, *rows, self.difference_button):
             self.add_row(control)
         self._ticks = [self.side_by_side]  # display modes, one at a time
         for box in (self.left, self.right):
@@ -481,11 +467,9 @@ class CompareControls(base.Form):
             colormap="PiYG",
             contrast_limits=(-(most or 1), most or 1),
         )
-        about = {
-            io.DRAWN_KEY: [path for one in both for path in _get_store_paths(one)],
-            layers.SOURCES_KEY: layers.get_source_identities(both),
-            io.BAR_KEY: True,
-        }
+        stores = [path for one in both for path in _get_store_paths(one)]
+        about = {io.DRAWN_KEY: stores, io.BAR_KEY: True}
+        about[layers.SOURCES_KEY] = layers.get_source_identities(both)
         layer.metadata.update(about)  # napari would clear it before "|="
         layers.show_colour_bar(layer)
         sentence = "the two layers hardly differ"

@@ -63,21 +63,14 @@ class CropControls(base.CollapsibleSection):
             ],
             none="none: exclude empty areas",
         )
-        self.draw_button = base.create_button(
-            "Draw rectangle",
-            self.select_rectangle_tool,
-            "Add or select a Shapes layer and activate its rectangle tool; then drag "
-            "over the area to keep.",
-        )
+        tip = "Select the rectangle tool of a Shapes layer; drag over the area to keep."
+        text, draw = "Draw rectangle", self.select_rectangle_tool
+        self.draw_button = base.create_button(text, draw, tip)
         self.form = base.OptionsForm(CropOptions)
-        self.keep = CheckBox(
-            name="keep",
-            text="Hide the cropped layers",
-            tooltip="Only the crops stay visible.",
-        )
-        self.crop_button = base.create_button(
-            "Crop", self.crop, "Add the crop of the layer above as a new layer."
-        )
+        text, tip = "Hide the cropped layers", "Only the crops stay visible."
+        self.keep = CheckBox(name="keep", text=text, tooltip=tip)
+        tip = "Add the crop of the layer above as a new layer."
+        self.crop_button = base.create_button("Crop", self.crop, tip)
         which = base.Form(self.like, self.draw_button)
         rest = base.Form(self.keep, self.crop_button)
         tooltip = "Crop the layer above to a rectangle, or to the area of another."
@@ -111,14 +104,11 @@ class CropControls(base.CollapsibleSection):
         if like is self._layer_offered or like is layer:
             # images without a pixel size cannot be aligned
             can_align = layer is not None and layers.is_calibrated(layer)
-            others = [
-                x
-                for x in layers.list_grey_layers(self._viewer)
-                if can_align
-                and x not in self.panel.result_layers.own
-                and layers.fits_beside(layer, x)
-            ]
-            self._layer_offered = others[-1] if others else None
+            own = self.panel.result_layers.own
+            images = layers.list_grey_layers(self._viewer)
+            others = [i for i in images if can_align and i not in own]
+            fits = (i for i in reversed(others) if layers.fits_beside(layer, i))
+            self._layer_offered = next(fits, None)
             self.like.value = self._layer_offered
 
     def _update_form_rows(self, _: object = None) -> None:

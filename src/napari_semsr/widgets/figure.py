@@ -27,10 +27,8 @@ class FigurePanel(base.VerbPanel):
 
     def build_form(self) -> None:
         """Build the form."""
-        self.run_button.setToolTip(
-            "Save a figure with a scale bar; the figure states whether a network "
-            "produced the image."
-        )
+        tip = "Save a figure with a scale bar, which states the network of an image."
+        self.run_button.setToolTip(tip)
         self.extent = ComboBox(
             name="extent",
             label="Figure of",
@@ -42,9 +40,8 @@ class FigurePanel(base.VerbPanel):
             ],
         )
         self.paper = base.OptionsForm(FigureOptions)
-        crop_button = base.create_button(
-            "Crop an image…", self._open_crop, "Open the crop tool of the panel Open."
-        )
+        tip = "Open the crop tool of the panel Open."
+        crop_button = base.create_button("Crop an image…", self._open_crop, tip)
         form = base.Form(self.extent)
         self.add_group("Content", form, self.paper, base.Form(crop_button))
         self.extent.changed.connect(

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 Paths = str | Sequence[str]
 Reader = Callable[[Any], Sequence[tuple[object, ...]]]  # from paths to layers
-_NO_LAYERS: Sequence[tuple[object, ...]] = [
-    (None,)
-]  # the plugin engine's sign for a file without layers
+# the plugin engine's sign for a file without layers
+_NO_LAYERS: Sequence[tuple[object, ...]] = [(None,)]
 # refusals of undamaged content that the panels do not take either
 _OTHERS = {
     "format-unknown",
@@ -65,9 +64,8 @@ def _read_in_napari(path: Paths) -> Sequence[tuple[object, ...]]:
             show_error(str(error))
             return _NO_LAYERS
     for sentence in sentences:
-        core.warn(
-            convert_names_to_panel_labels(sentence), core.get_error_code(sentence)
-        )
+        text = convert_names_to_panel_labels(sentence)
+        core.warn(text, core.get_error_code(sentence))
     watch_viewer()
     return layers
 
@@ -119,22 +117,18 @@ def degraded_and_truth() -> list[LayerData]:
     from napari_semsr.jobs import simulate_exposure, simulate_specimen
 
     truth = simulate_specimen()
-    return _create_layer_data(
-        truth, simulate_exposure(truth, noise_seed=1, name="degraded")
-    )
+    image = simulate_exposure(truth, noise_seed=1, name="degraded")
+    return _create_layer_data(truth, image)
 
 
 def two_exposures() -> list[LayerData]:
     """Simulate two exposures of one field of view with independent noise, for FRC."""
     from napari_semsr.jobs import simulate_exposure, simulate_specimen
 
-    truth, names = simulate_specimen(), ("first exposure", "second exposure")
-    return _create_layer_data(
-        *(
-            simulate_exposure(truth, noise_seed=n, name=name)
-            for n, name in enumerate(names, 1)
-        )
-    )
+    truth = simulate_specimen()
+    first = simulate_exposure(truth, noise_seed=1, name="first exposure")
+    second = simulate_exposure(truth, noise_seed=2, name="second exposure")
+    return _create_layer_data(first, second)
 
 
 def gold_pair() -> list[LayerData]:
@@ -195,9 +189,8 @@ def optical_and_sem(seed: int = 0) -> list[LayerData]:
     run(STITCH.job(folder, mosaic))
     paths = {"optical mosaic": mosaic, "SEM image": folder / "sem" / "view.tif"}
     images = ((name, read(path)) for name, path in paths.items())
-    layers = _create_layer_data(
-        *(i.replace(name=name, data=i.array()) for name, i in images)
-    )
+    named = (i.replace(name=name, data=i.array()) for name, i in images)
+    layers = _create_layer_data(*named)
     for (_, attributes, _), path in zip(layers, paths.values(), strict=True):
         attributes["metadata"] |= {STORE_KEY: str(path.resolve())}
     return layers

@@ -48,9 +48,8 @@ def create_result_name(viewer: ViewerModel, source: str, step: str) -> str:
 
 def find_free_name(viewer: ViewerModel, name: str) -> str:
     """Return an unused layer name, appending a number (2 or higher) if needed."""
-    names_in_use = {item.name for item in viewer.layers}
     names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
-    return next(item for item in names if item not in names_in_use)
+    return next(item for item in names if item not in viewer.layers)
 
 
 def get_nm_per_unit(unit: object) -> float | None:
@@ -90,9 +89,8 @@ def fit_layer_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
     such as `get_enlargement_factors`, which leave the fit out.
     """
     remove_display_fit(layer)
-    layer.affine = (
-        _create_enlargement_matrix(layer, factor, shift) @ layer.affine.affine_matrix
-    )
+    fit = _create_enlargement_matrix(layer, factor, shift)
+    layer.affine = fit @ layer.affine.affine_matrix
     layer.metadata[_FIT_KEY] = [float(factor), *map(float, np.asarray(shift))]
 
 
@@ -159,10 +157,8 @@ def get_pixel_transform(layer: Layer) -> tuple[core.FloatArray, core.FloatArray]
 
 def get_layer_pixel_size(layer: Layer) -> core.FloatArray:
     """Return the pixel size of a layer in nm, or in pixels if uncalibrated."""
-    pitch: core.FloatArray = (
-        layer.scale[-2:] * get_enlargement_factors(layer) * get_nm_scale(layer)
-    )
-    return pitch
+    pitch: core.FloatArray = layer.scale[-2:] * get_enlargement_factors(layer)
+    return pitch * get_nm_scale(layer)
 
 
 def list_image_layers(viewer: ViewerModel) -> list[Image]:
@@ -241,6 +237,13 @@ def _list_inputs(history: core.Provenance | None) -> Iterator[core.InputRecord]:
     for item in () if history is None else history.inputs:
         yield item
         yield from _list_inputs(item.provenance)
+
+
+def is_from_tiff(layer: Layer) -> bool:
+    """Return whether a layer is a TIFF file, or was made from one."""
+    inputs = _list_inputs(get_provenance(layer))
+    paths = [get_file_path(layer), *(item.path for item in inputs)]
+    return any(str(path).lower().endswith((".tif", ".tiff")) for path in paths)
 
 
 def fits_beside(
@@ -355,10 +358,8 @@ def _get_displayed_indices(layer: Layer, dims: Dims | None) -> core.FloatArray:
     lead = layer.ndim - 2
     if dims is None or dims.ndim < layer.ndim:
         return np.zeros(lead, dtype=int)
-    place: core.FloatArray = np.rint(
-        world_to_pixels(layer, [dims.point], dims)[0, :lead]
-    )
-    return place.astype(int)
+    place = world_to_pixels(layer, [dims.point], dims)[0, :lead]
+    return np.rint(place).astype(int)
 
 
 def get_displayed_plane(layer: Image | Labels, dims: Dims | None) -> tuple[int, ...]:
@@ -373,21 +374,18 @@ def get_displayed_plane(layer: Image | Labels, dims: Dims | None) -> tuple[int, 
 def find_visible_shapes(shapes: Shapes, dims: Dims) -> list[int]:
     """Return the indices of shapes in the displayed plane; 2-D shapes are in all."""
     place = _get_displayed_indices(shapes, dims)
-    return [
-        index
-        for index, vertices in enumerate(shapes.data)
-        if np.all(np.rint(vertices[:, :-2]) == place)
-    ]
+    places = [np.rint(vertices[:, :-2]) for vertices in shapes.data]
+    return [index for index, own in enumerate(places) if np.all(own == place)]
 
 
 def format_plane_name(layer: Image, place: Sequence[int]) -> str:
     """Return a plane's name, e.g. ``plane t = 3 of 10``; empty if not a stack."""
     counts = get_finest_level(layer).shape[: layer.ndim - 2]
-    places_text = ", ".join(
-        f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
-        for axis, i, n in zip(layer.axis_labels, place, counts, strict=False)
-    )
-    return f"plane {places_text}" if places_text else ""
+    places = []
+    for axis, index, count in zip(layer.axis_labels, place, counts, strict=False):
+        start = f"{axis} = " if axis.isalpha() and axis != "plane" else ""
+        places.append(f"{start}{index + 1} of {count}")
+    return f"plane {', '.join(places)}" if places else ""
 
 
 def format_layer_and_plane(layer: Image, place: Sequence[int]) -> str:
@@ -423,10 +421,9 @@ def get_image_record(layer: Layer) -> dict[str, Any]:
 
 def get_instrument(layer: Layer) -> str | None:
     """Return the kind of microscope that took a layer, as `Micrograph.instrument`."""
-    record, history = get_image_record(layer), get_provenance(layer)
-    return core.Micrograph(
-        np.zeros((1, 1)), provenance=history, metadata=record
-    ).instrument
+    facts: Any = {"metadata": get_image_record(layer)}
+    facts["provenance"] = get_provenance(layer)
+    return core.Micrograph(np.zeros((1, 1)), **facts).instrument
 
 
 def is_sem_image(layer: Layer) -> bool:
@@ -462,11 +459,9 @@ def record_edit(layer: Layer, *, of: Layer | None = None) -> None:
     if helper or (history and history.job == _EDIT):
         return
     before = {"name": source.name, "provenance": history, "path": get_file_path(source)}
-    edit_history = core.Provenance(
-        job=_EDIT,
-        inputs=(core.InputRecord(role="image", **before),),
-        versions=core.get_software_versions(),
-    )
+    inputs = (core.InputRecord(role="image", **before),)
+    versions = core.get_software_versions()
+    edit_history = core.Provenance(job=_EDIT, inputs=inputs, versions=versions)
     metadata = {"provenance": edit_history.model_dump(mode="json")}
     layer.metadata["micrograph"] = get_image_record(layer) | metadata
 
@@ -474,8 +469,7 @@ def record_edit(layer: Layer, *, of: Layer | None = None) -> None:
 def get_network_name(layer: Layer) -> str | None:
     """Return the name of the model that made a layer or one of its inputs, or None."""
     history = get_provenance(layer)
-    network = None if history is None else history.last_network()
-    if network is not None:
+    if history is not None and (network := history.last_network()) is not None:
         return network[0]
     mark = layer.metadata.get(io.NETWORK_KEY)
     return str(mark["model"]) if isinstance(mark, dict) and "model" in mark else None
@@ -516,9 +510,8 @@ def micrograph_from_layer(
     has_size = is_calibrated(layer)
     k = get_nm_scale(layer) if has_size else np.ones(2)
     pitch, origin = scale * k, shift * k
-    plane_values = get_finest_level(layer)[
-        get_displayed_plane(layer, dims) if plane is None else plane
-    ]
+    plane = get_displayed_plane(layer, dims) if plane is None else plane
+    plane_values = get_finest_level(layer)[plane]
     if not hasattr(plane_values, "dask"):
         plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
@@ -526,11 +519,8 @@ def micrograph_from_layer(
     facts = {k: v for k, v in record.items() if k == core.BITS_KEY}
     if kind := core.find_instrument(record):
         facts[core.INSTRUMENT_KEY] = kind
-    grey = (
-        _LuminanceArray(plane_values)
-        if as_colour
-        else io.try_convert_to_grey(plane_values)
-    )
+    convert: Any = _LuminanceArray if as_colour else io.try_convert_to_grey
+    grey = convert(plane_values)
     if grey is None:
         msg = (
             f"Layer {layer.name!r} must be a grey image, got a colour image. "
@@ -562,10 +552,8 @@ def get_pixel_size_metadata(layer: Layer) -> dict[str, object]:
     pitch, origin_record = get_layer_pixel_size(layer), about.get(core.ORIGIN_KEY) or {}
     sizes = (origin_record.get("pixel_size_nm"), about.get("pixel_size_nm"))
     if not any(size and np.allclose(size, pitch) for size in sizes):
-        size = float(pitch[0]), float(pitch[1])
-        facts[core.ORIGIN_KEY] = core.create_size_source(
-            "by the scale of its layer in napari", size
-        )
+        how, (y, x) = "by the scale of its layer in napari", pitch.tolist()
+        facts[core.ORIGIN_KEY] = core.create_size_source(how, (y, x))
     return facts
 
 
@@ -594,13 +582,10 @@ def apply_pixel_size(
     `origin`: source of the size, as in `create_size_source`; by default the user.
     """
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
-    size = np.asarray(size_nm, dtype=float)
-    size_source = origin or core.create_size_source(
-        TYPED_SIZE, (float(size[0]), float(size[1]))
-    )
-    record_pixel_size_metadata(
-        layer, {core.SIZE_ERROR_KEY: share, core.ORIGIN_KEY: size_source}
-    )
+    y, x = np.asarray(size_nm, dtype=float).tolist()
+    origin = origin or core.create_size_source(TYPED_SIZE, (y, x))
+    facts: dict[str, object] = {core.SIZE_ERROR_KEY: share, core.ORIGIN_KEY: origin}
+    record_pixel_size_metadata(layer, facts)
     resize_pixels(layer, size_nm, ("nm", "nm"))
 
 
@@ -703,9 +688,8 @@ def _get_label_settings(layer: Labels) -> core.DisplaySettings:
         raise core.OptionError(msg, code="too-many-values")
     features = layer.features.drop(columns="index", errors="ignore")
     index = layer.features.get("index", layer.features.index)
-    rows = zip(
-        index, features.iloc[:, 0] if len(features.columns) else [], strict=False
-    )
+    texts = features.iloc[:, 0] if len(features.columns) else []
+    rows = zip(index, texts, strict=False)
     meanings = {int(value): str(text) for value, text in rows}
     label_values, classes = sorted({*values.tolist(), *meanings}), []
     for value in label_values:
@@ -723,15 +707,8 @@ def _get_label_settings(layer: Labels) -> core.DisplaySettings:
 
 def show_colour_bar(layer: Layer) -> None:
     """Show the colour bar of a map, with its name and unit above it."""
-    for _ in show_colour_bar_in_steps(layer):
-        pass
-
-
-def show_colour_bar_in_steps(layer: Layer) -> Iterator[None]:
-    """Show the colour bar in two steps, because napari renders its text slowly."""
     if isinstance(layer, Image) and layer.metadata.get(io.BAR_KEY):
         layer.colorbar.visible = True
-        yield
         layer.name_overlay.position = layer.colorbar.position
         layer.name_overlay.visible = True
 
@@ -859,10 +836,8 @@ def pixels_to_view(
 def get_unit_factors(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
     """Return the factors that convert a layer's units to the viewer's common units."""
     units = (viewer.layers.units or layer.units)[-layer.ndim :]
-    pairs = zip(layer.units, units, strict=True)
-    return np.array(
-        [(get_nm_per_unit(u) or 1) / (get_nm_per_unit(v) or 1) for u, v in pairs]
-    )
+    own, common = ([get_nm_per_unit(u) or 1 for u in us] for us in (layer.units, units))
+    return np.divide(own, common)
 
 
 def show_scale_bar(viewer: ViewerModel) -> None:
@@ -930,13 +905,10 @@ def create_overlay_keywords(
     `of`: the layer of the image, or one that contains it.
     """
     fit = create_display_fit_keywords(of)
+    marks = {io.HELPER_KEY: panel, MARK_KEY: get_identity(of)}
     return {
         **fit,
-        "metadata": {
-            **fit.get("metadata", {}),
-            io.HELPER_KEY: panel,
-            MARK_KEY: get_identity(of),
-        },
+        "metadata": fit.get("metadata", {}) | marks,
         "scale": image.scale,
         "translate": image.origin,
         "units": (image.unit, image.unit),
@@ -946,11 +918,8 @@ def create_overlay_keywords(
 
 def list_user_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
     """Return the layers of the given types, excluding helper layers."""
-    return [
-        item
-        for item in viewer.layers
-        if isinstance(item, kinds) and not item.metadata.get(io.HELPER_KEY)
-    ]
+    chosen = [item for item in viewer.layers if isinstance(item, kinds)]
+    return [item for item in chosen if not item.metadata.get(io.HELPER_KEY)]
 
 
 DRAWING_KEY = "semsr drawing"
@@ -980,8 +949,8 @@ def add_drawing_layer(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
     linear, _ = get_display_transform(image)
     pitch = float(np.sqrt(abs(np.linalg.det(linear))))
     width = (float(np.max(image.extent.data[1][-2:])) + 1) / 400
-    grid = {"scale": (pitch, pitch), "units": image.units[-2:]}
-    return add_line_layer(viewer, name, width, **grid)
+    units = image.units[-2:]
+    return add_line_layer(viewer, name, width, scale=(pitch, pitch), units=units)
 
 
 def get_drawing_scale(layer: Layer, image: Layer) -> NDArray[np.float64]:
@@ -989,11 +958,9 @@ def get_drawing_scale(layer: Layer, image: Layer) -> NDArray[np.float64]:
 
     napari displays layers without a length unit as if they had the image's.
     """
-    theirs = [get_nm_per_unit(unit) for unit in image.units[-2:]]
-    own = [get_nm_per_unit(unit) for unit in layer.units[-2:]]
-    return np.array(
-        [1.0 if k is None else one or k for one, k in zip(own, theirs, strict=True)]
-    )
+    sizes = (map(get_nm_per_unit, item.units[-2:]) for item in (layer, image))
+    pairs = zip(*sizes, strict=True)
+    return np.array([1.0 if k is None else one or k for one, k in pairs])
 
 
 def get_common_unit(micrographs: Sequence[core.Micrograph]) -> str:

@@ -70,52 +70,31 @@ class OpenMosaicPanel(base.VerbPanel):
             tooltip="Image, mosaic, store or CZI file to open, or a folder of frames.",
             mode=FileDialogMode.EXISTING_FILE,
         )
-        choose = base.create_button(
-            "Choose a store or folder…",
-            self._choose_folder,
-            "For an OME-Zarr store or a folder of frames.",
-        )
+        text, tip = "Choose a store or folder…", "An OME-Zarr store or frames."
+        choose = base.create_button(text, self._choose_folder, tip)
         self.about = base.RichTextLabel(_NOTHING)
-        self.dataset = ComboBox(
-            name="dataset",
-            label="Dataset",
-            tooltip="Image to open if the HDF5 file contains several.",
-            choices=[],
+        tip = "Image to open if the HDF5 file contains several."
+        self.dataset = ComboBox(name="dataset", label="Dataset", tooltip=tip)
+        text, tip = (
+            "Use its luminance",
+            "Open a colour image as a grey one.",
         )
-        self.luminance = CheckBox(
-            name="luminance",
-            text="Use its luminance",
-            tooltip="Open a colour image as a grey image of its luminance.",
-        )
+        self.luminance = CheckBox(name="luminance", text=text, tooltip=tip)
         self.form = base.OptionsForm(io.ReadOptions)
         self.form.show_row("colour", False)  # the tick box replaces it
-        self.pixel_size = calibrate.PixelSizeEdit(
-            "Pixel size stated by the file; correct it here if it is wrong."
-        )
-        self.bar = SpinBox(
-            name="bar",
-            label="Data-bar rows",
-            tooltip="Number of bottom rows to crop: the microscope's data bar.",
-            max=100_000,
-        )
+        tip = "Pixel size stated by the file; correct it here if it is wrong."
+        self.pixel_size = calibrate.PixelSizeEdit(tip)
+        label, tip = "Data-bar rows", "Bottom rows to crop: the microscope's data bar."
+        self.bar = SpinBox(name="bar", label=label, tooltip=tip, max=100_000)
         self.bar_note = base.RichTextLabel()
-        self.bar_button = base.create_button(
-            "Crop these rows",
-            self.crop_data_bar,
-            "Open the image without these rows; if it is already open, its layer is "
-            "replaced.",
-        )
+        tip = "Open the image without these rows, replacing its layer if it is open."
+        text = "Crop these rows"
+        self.bar_button = base.create_button(text, self.crop_data_bar, tip)
         self.bar_button.setVisible(False)
         self.shown_layer: Layer | None = None
         self._layer_outdated: Layer | None = None
         layer = self.input_layers.create_box(
-            "layer",
-            "Layer",
-            "The layer to calibrate.",
-            layers=lambda: [
-                *list_user_layers(self.viewer, Labels),
-                *list_grey_layers(self.viewer),
-            ],
+            "layer", "Layer", "The layer to calibrate.", layers=self._list_layers
         )
         self.calibrate = calibrate.CalibrationControls(self, layer)
         self._coverage = stitch.Coverage(self, lambda: layer.value)
@@ -136,6 +115,10 @@ class OpenMosaicPanel(base.VerbPanel):
         self.over = self.add_group("Mosaic", self.coverage.native)
         self.add_results("Result")
         self._connect_controls()
+
+    def _list_layers(self) -> list[Layer]:
+        labels = list_user_layers(self.viewer, Labels)
+        return [*labels, *list_grey_layers(self.viewer)]
 
     def _connect_controls(self) -> None:
         layer = self.calibrate.layer
@@ -184,15 +167,15 @@ class OpenMosaicPanel(base.VerbPanel):
         if path == Path() or not path.exists():
             text = _NOTHING if path == Path() else f"{path} does not exist."
             self.about.setText(text)
-            return
-        if io.is_scan(path):
-            self.controls.start_inspection(
-                "Look into file",
-                partial(_describe_scan, path),
-                partial(self._show_scan, path),
-            )
-            return
-        work = partial(_describe_file, path, io.ReadOptions())
+        elif io.is_scan(path):
+            work, show = partial(_describe_scan, path), partial(self._show_scan, path)
+            self.controls.start_inspection("Look into file", work, show)
+        else:
+            self._inspect_image(path)
+
+    def _inspect_image(self, path: Path, dataset: str | None = None) -> None:
+        """Inspect an image of a file, and show its description."""
+        work = partial(_describe_file, path, io.ReadOptions(dataset=dataset))
         self.controls.start_inspection("Look into file", work, self._show_description)
 
     def _set_luminance(self, on: bool) -> None:
@@ -204,11 +187,10 @@ class OpenMosaicPanel(base.VerbPanel):
     def _show_readiness(self) -> None:
         """Show whether the file can be opened with the current options."""
         name = "" if self._path_described is None else self._path_described.name
+        sentence = f"{name} can be opened."
         if self._in_colour and not self.luminance.value:
             sentence = f"{name} is a colour image; tick 'Use its luminance' to open it."
-            self.messages.show_status(sentence)
-        else:
-            self.messages.show_status(f"{name} can be opened.")
+        self.messages.show_status(sentence)
 
     def _name_luminance(self, text: str) -> str:
         """Replace an option name in a message with the label of its tick box."""
@@ -229,12 +211,9 @@ class OpenMosaicPanel(base.VerbPanel):
 
     def _inspect_dataset(self, name: str | None) -> None:
         """Inspect another dataset of the same file, and show its description."""
-        path, options = self._path_described, io.ReadOptions(dataset=name)
-        if path is None or name is None:
-            return
-        self._clear_description()
-        work = partial(_describe_file, path, options)
-        self.controls.start_inspection("Look into file", work, self._show_description)
+        if self._path_described is not None and name is not None:
+            self._clear_description()
+            self._inspect_image(self._path_described, name)
 
     def _show_datasets(self, facts: dict[str, Any]) -> None:
         metadata = facts.get("metadata") or {}
@@ -259,10 +238,10 @@ class OpenMosaicPanel(base.VerbPanel):
         ]
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
-        if facts.get("suggested_bar_px"):
+        if bar_px := facts.get("suggested_bar_px"):
             lines.append(
-                f"Found a printed scale bar of {facts['suggested_bar_px']:g} px. Once "
-                "the image is open, use Calibrate a layer to draw a line along it."
+                f"Found a printed scale bar of {bar_px:g} px. Once the image is open, "
+                "use Calibrate a layer to draw a line along it."
             )
         self.about.setText("\n".join(lines))
         self._update_index_rows(facts)
@@ -365,14 +344,12 @@ class OpenMosaicPanel(base.VerbPanel):
                 series=choice.series,
                 channel=choice.channel,
             )
-            return base.JobRequest(
-                lambda: stitch.create_frame_layers(path, of), self._show_frames
-            )
+            make = partial(stitch.create_frame_layers, path, of)
+            return base.JobRequest(make, self._show_frames)
         options, levels = self.create_options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, layer_outdated=layer_outdated)
-        return base.JobRequest(
-            lambda: base.open_image_levels(path, options, levels=levels), show
-        )
+        make_image = partial(base.open_image_levels, path, options, levels=levels)
+        return base.JobRequest(make_image, show)
 
     def _show_frames(self, layers: list[Any]) -> None:
         sentence = stitch.add_frame_layers(self.viewer, layers)
@@ -400,7 +377,6 @@ class OpenMosaicPanel(base.VerbPanel):
             self.calibrate.layer.value = self.shown_layer
         shape = core.format_shape(opened_store.micrograph.shape)
         size = core.format_pixel_size(opened_store.micrograph.pixel_size_nm)
-        self.messages.show_status(
-            f"Opened {name}: {shape}, pixel size "
-            f"{size}.{calibrate.explain_missing_scale_bar(self.viewer)}"
-        )
+        note = calibrate.explain_missing_scale_bar(self.viewer)
+        sentence = f"Opened {name}: {shape}, pixel size {size}.{note}"
+        self.messages.show_status(sentence)

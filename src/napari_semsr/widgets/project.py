@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
@@ -19,6 +20,10 @@ _NO_PROJECT = (
 _NEW = "Save all into a project…"
 
 
+def _list_projects(_: object) -> list[tuple[str, Path | None]]:
+    return [("choose one", None), *((p.name, p) for p in list_recent_projects())]
+
+
 class SavePanel(base.VerbPanel):
     """Panel that saves layers and the project, and restores removed layers."""
 
@@ -32,46 +37,26 @@ class SavePanel(base.VerbPanel):
             "there, and nothing is lost when napari is closed."
         )
         self.about = base.RichTextLabel(_NO_PROJECT)
-        self.recent = ComboBox(
-            name="recent",
-            label="Recent",
-            tooltip="Open a recent project.",
-            choices=lambda _: [
-                ("choose one", None),
-                *((path.name, path) for path in list_recent_projects()),
-            ],
-        )
-        self.open_button = base.create_button(
-            "Open project…",
-            self.open_project,
-            "Open a folder NAME.semsr, replacing the open layers.",
-        )
-        self.new_button = base.create_button(
-            "Save as another project…",
-            self.new_project,
-            "Save everything to another folder NAME.semsr, and continue with that "
-            "project.",
-        )
-        self.layer_button = base.create_button(
-            "Save layer…",
-            lambda: self.result_layers.save_as(self.chosen_layer()),
-            "Save the selected layer in a format of your choice.",
-        )
-        self.replay_button = base.create_button(
-            "Reproduce",
-            self.replay,
+        about: Any = {"label": "Recent", "tooltip": "Open a recent project."}
+        self.recent = ComboBox(name="recent", choices=_list_projects, **about)
+        create = base.create_button
+        tip = "Open a folder NAME.semsr, replacing the open layers."
+        self.open_button = create("Open project…", self.open_project, tip)
+        tip = "Save everything to another folder NAME.semsr, and continue with that."
+        self.new_button = create("Save as another project…", self.new_project, tip)
+        tip = "Save the selected layer in a format of your choice."
+        self.layer_button = create("Save layer…", self._save_layer, tip)
+        tip = (
             "Recompute the saved file of the selected layer from its history, and "
-            "compare the two files; nothing is changed. Only for saved layers that "
-            "were computed here.",
+            "compare the two files. Only for saved layers that were computed here."
         )
-        self.undo_button = base.create_button(
-            "Undo", self.undo, "Restore the most recently removed layers."
-        )
+        self.replay_button = create("Reproduce", self.replay, tip)
+        tip = "Restore the most recently removed layers."
+        self.undo_button = create("Undo", self.undo, tip)
         project = base.Form(self.recent, self.open_button, self.new_button)
         self.add_group("Project", self.about, project)
-        self.add_group(
-            "Layers", self.layer_button, self.replay_button, self.undo_button
-        )
+        layer_buttons = self.layer_button, self.replay_button, self.undo_button
+        self.add_group("Layers", *layer_buttons)
         self.messages.translate = partial(
             base.convert_names_to_panel_labels, read=self._get_job_labels
         )
@@ -131,9 +116,8 @@ class SavePanel(base.VerbPanel):
 
     def open_project(self) -> None:
         """Ask for a project, and open it, replacing the open layers."""
-        path_chosen = QFileDialog.getExistingDirectory(
-            self, "Open project NAME.semsr", str(base.get_start_folder())
-        )
+        title, start = "Open project NAME.semsr", str(base.get_start_folder())
+        path_chosen = QFileDialog.getExistingDirectory(self, title, start)
         self._open_recent_project(Path(path_chosen) if path_chosen else None)
 
     def _open_recent_project(self, path: Path | None) -> None:
@@ -145,9 +129,8 @@ class SavePanel(base.VerbPanel):
         if path is None or answer != "discard":
             return
         if not self.session.open_project(path):
-            self.messages.show_status(
-                "A project is being saved; try again when saving has finished."
-            )
+            text = "A project is being saved; try again when saving has finished."
+            self.messages.show_status(text)
 
     def _show_project(self) -> None:
         """Show the open project, and update the list of recent projects."""
@@ -189,6 +172,9 @@ class SavePanel(base.VerbPanel):
             and layers.get_provenance(layer) is not None
         )
 
+    def _save_layer(self) -> None:
+        self.result_layers.save_as(self.chosen_layer())
+
     def chosen_layer(self) -> Layer | None:
         """Return the active image layer, or otherwise the latest result."""
         active = self.viewer.layers.selection.active
@@ -204,9 +190,8 @@ class SavePanel(base.VerbPanel):
                 msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
             self.messages.clear_warnings()
-            self.controls.start(
-                lambda: REPLAY.job(path), self._show_replay_report, "Reproduce"
-            )
+            make, show = partial(REPLAY.job, path), self._show_replay_report
+            self.controls.start(make, show, "Reproduce")
 
     def _get_job_labels(self) -> base.Labels:
         """Return the panel labels of the options of a layer's job."""
@@ -220,9 +205,8 @@ class SavePanel(base.VerbPanel):
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
         sentence = f"The reproduced {name} is {same} to the saved file ({report.job})."
-        self.messages.notify(
-            " ".join([sentence, *(item.said for item in report.differs)])
-        )
+        differences = (item.said for item in report.differs)
+        self.messages.notify(" ".join([sentence, *differences]))
 
     # -- removed layers --------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import combinations, starmap
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,9 +38,9 @@ STEPS = (
     WorkStep(
         "register",
         "Register",
-        "Train a network on an SEM image of part of the mosaic, or register the two "
-        "images.",
-        ("Train", "Register"),
+        "Register the mosaic and an SEM image of part of it, or train a network on "
+        "them.",
+        ("Register", "Train"),
     ),
     WorkStep("enhance", "Enhance", "Remove blur and noise.", ("Enhance",)),
     WorkStep(
@@ -153,34 +153,25 @@ class StartPage(QtWidgets.QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        note = base.RichTextLabel(
-            "Nothing is open. Choose a file below, or a folder of frames."
-        )
-        self.frames_button = base.create_button(
-            "Folder of frames…",
-            self._ask_frame_folder,
-            "Choose a folder of frames to stitch.",
-        )
+        text = "Nothing is open. Choose a file below, or a folder of frames."
+        tip, ask = "Choose a folder of frames to stitch.", self._ask_frame_folder
+        self.frames_button = base.create_button("Folder of frames…", ask, tip)
+        tip, show = "Open a ten-minute tutorial with a sample.", base.open_manual
         self.help_button = base.create_button(
-            "First steps",
-            lambda: base.open_manual("first-steps.md"),
-            "Open the manual: a ten-minute tutorial with a sample, from opening to "
-            "saving.",
+            "First steps", lambda: show("first-steps.md"), tip
         )
         self.buttons = [
             base.create_button(title, partial(self._open_sample, key), tooltip)
             for key, (title, tooltip) in _SAMPLES.items()
         ]
         first = base.WrappingRow(self.frames_button, self.help_button)
+        texts = base.RichTextLabel(text), base.RichTextLabel("Or open a sample:")
         samples = base.WrappingRow(*self.buttons)
-        base.stack_widgets(
-            self, note, first, base.RichTextLabel("Or open a sample:"), samples
-        )
+        base.stack_widgets(self, texts[0], first, texts[1], samples)
 
     def _ask_frame_folder(self) -> None:
-        folder = QtWidgets.QFileDialog.getExistingDirectory(
-            self, "Folder of frames", str(base.get_start_folder())
-        )
+        title, start = "Folder of frames", str(base.get_start_folder())
+        folder = QtWidgets.QFileDialog.getExistingDirectory(self, title, start)
         if folder:
             self.frames_chosen.emit(Path(folder))
 
@@ -202,7 +193,7 @@ class StepPage(QtWidgets.QWidget):
         self.panels: dict[str, base.VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
         self.kinds = ButtonRow([(title, step.hint) for title in step.panels])
-        self.kinds.button_chosen.connect(self._show_numbered)
+        self.kinds.button_chosen.connect(lambda n: self.show_kind(step.panels[n]))
         self.stack = QtWidgets.QStackedLayout()
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -215,12 +206,6 @@ class StepPage(QtWidgets.QWidget):
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, base.VerbPanel) else None
 
-    def _show_numbered(self, number: int) -> None:
-        self.show_kind(self.step.panels[number])
-
-    def _report_run(self) -> None:
-        self.ran.emit(self.step.key)
-
     def show_kind(self, title: str | None = None) -> None:
         """Show a panel; by default, the last one shown."""
         if title is None:
@@ -232,7 +217,7 @@ class StepPage(QtWidgets.QWidget):
             self.panels[title] = panel
             panel.sharing.figure_button.hide()  # the window has one for all steps
             self.stack.addWidget(panel)
-            panel.ran.connect(self._report_run)
+            panel.ran.connect(lambda: self.ran.emit(self.step.key))
         self.stack.setCurrentWidget(self.panels[title])
         self.kinds.check(self.step.panels.index(title))
         self.page_changed.emit()
@@ -248,10 +233,8 @@ class StepsWindow(QtWidgets.QWidget):
         super().__init__()
         self.setMinimumWidth(_WIDTH)
         # otherwise napari adds a stretch below, larger for each window of a session
-        self.setSizePolicy(
-            QtWidgets.QSizePolicy.Policy.Preferred,
-            QtWidgets.QSizePolicy.Policy.Expanding,
-        )
+        policies = QtWidgets.QSizePolicy.Policy
+        self.setSizePolicy(policies.Preferred, policies.Expanding)
         self.viewer = viewer
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
@@ -260,9 +243,8 @@ class StepsWindow(QtWidgets.QWidget):
         self.hint = base.RichTextLabel()
         self.beginning = StartPage(viewer)
         self.beginning.frames_chosen.connect(self._show_frames)
-        self.next_button = base.create_button(
-            "Next", self.show_next, "Continue with the result of this step."
-        )
+        tip = "Continue with the result of this step."
+        self.next_button = base.create_button("Next", self.show_next, tip)
         tip = "Save all visible images as one figure for a paper."
         self.figure_button = base.create_button("Save figure…", self._save_figure, tip)
         self.pages = [StepPage(viewer, step) for step in STEPS]
@@ -324,12 +306,8 @@ class StepsWindow(QtWidgets.QWidget):
 
     def state(self) -> dict[str, object]:
         """Return the current step, the panel of each step, and the finished steps."""
-        panels_shown = {
-            page.step.key: title
-            for page in self.pages
-            for title, panel in page.panels.items()
-            if panel is page.panel
-        }
+        shown = {page.step.key: page.panel for page in self.pages}
+        panels_shown = {key: one.title for key, one in shown.items() if one is not None}
         steps_done = sorted(self._ran)
         return {"step": self.page.step.key, "panels": panels_shown, "done": steps_done}
 
@@ -355,8 +333,8 @@ class StepsWindow(QtWidgets.QWidget):
         """Return the later steps that the open layers allow."""
         numbers = range(self.stack.currentIndex() + 1, len(STEPS))
         images = self._get_open_images()
-        check = partial(_can_register, images)
-        has_pair = any(starmap(check, combinations(images, 2)))
+        pairs = combinations(images, 2)
+        has_pair = any(_can_register(images, *pair) for pair in pairs)
         return [n for n in numbers if STEPS[n].key != "register" or has_pair]
 
     def _get_open_images(self) -> list[Image]:

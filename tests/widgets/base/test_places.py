@@ -86,6 +86,7 @@ def offered(sessions, tmp_path, model, monkeypatch):
     now._offer_abandoned_results(None)  # noqa: SLF001 - by the first panel in a window
     ((_, names, answer),) = asked
     assert names == ["mosaic"]
+    assert session.describe_unsaved_content([*"abcdefgh"]).endswith("e and 3 more.")
     return left, now, answer
 
 

@@ -12,10 +12,7 @@ from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
 from napari_semsr.jobs import ENHANCE, Verb, digest_values, get_check_figures
 from napari_semsr.models import find_model
 from napari_semsr.widgets.base import results
-from napari_semsr.widgets.enhance.models import (
-    format_model_card,
-    format_model_card_details,
-)
+from napari_semsr.widgets.enhance import models
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
 from tests.stopping import stop_at
@@ -72,8 +69,8 @@ def test_card_tells_what_its_checks_found():
     worse = {"together": {**shares, "enhanced": 0.64}}
     conditions = {"fog": {"resolved": wide}, "blur": {"resolved": worse}}
     card = {"name": "n", "checks": {"discs": {"held_out": {"conditions": conditions}}}}
-    assert "has not been checked" not in format_model_card(card, None)
-    details = format_model_card_details(card)
+    assert "has not been checked" not in models.format_model_card(card, None)
+    details = models.format_model_card_details(card)
     assert ("98 %" in details, "64 % of 9 discs (input: 50 %)" in details) == (
         True,
         True,
@@ -84,8 +81,8 @@ def test_card_tells_what_its_checks_found():
     rows = dict.fromkeys(("model", "linear filter"), groups)
     card["checks"] = {"removals": {"rows": rows}}
     told = "28 % of 50 (95 % interval 18 to 42 %; linear filter: 28 %)"
-    assert told in format_model_card_details(card)
-    assert "has not been checked" in format_model_card({"name": "n"}, None)
+    assert told in models.format_model_card_details(card)
+    assert "has not been checked" in models.format_model_card({"name": "n"}, None)
     for nonsense in (3, {"discs": {"drawn": 1}}, {"removals": {"rows": 1}}):
         assert get_check_figures({"checks": nonsense}) == {}
 
@@ -271,6 +268,7 @@ def test_a_model_of_the_same_place_is_proposed_first(
     layer = add(model, image)
     if of == "file":
         layer.metadata[STORE_KEY] = str(path)
+    monkeypatch.setattr("napari_semsr.models.compute_model_digest", None)  # is slow
     panel = hold(EnhancePanel(model))
     assert (panel.model.value == "own-2026-01-02") == (of != "sem")
 

@@ -28,6 +28,7 @@ def panel(model, hold, add) -> ParticlesPanel:
 def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     assert panel.reference.value is model.layers["truth"]  # proposed
+    assert panel.form.get_widget("labels").native.isHidden()
     said = run_panel(panel)
     (name, size), *_ = panel.findings().numbers.items()
     assert (name, size.large) == ("Mean diameter", True)

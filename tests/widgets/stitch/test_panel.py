@@ -47,6 +47,7 @@ def units(viewer):
 
 
 def test_folder_says_what_it_holds(make, scan):
+    assert not make().pixel_size.note.text()  # which no folder states yet
     panel = make(scan)
     assert "4 frames of 96" in panel.about.text()
     assert "Nominal positions are known" in panel.about.text()

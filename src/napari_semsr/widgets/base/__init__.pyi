@@ -73,7 +73,6 @@ from .results import (
     watch_images as watch_images,
 )
 from .results_group import (
-    DASH as DASH,
     TIMES as TIMES,
     Columns as Columns,
     Findings as Findings,

@@ -71,14 +71,10 @@ class RichTextLabel(QtWidgets.QTextBrowser):
         self.setOpenLinks(False)
         self.anchorClicked.connect(self._open_link)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
-        self.setSizePolicy(
-            QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed
-        )
-        for choose in (
-            self.setHorizontalScrollBarPolicy,
-            self.setVerticalScrollBarPolicy,
-        ):
-            choose(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        policies, off = QtWidgets.QSizePolicy.Policy, Qt.ScrollBarPolicy
+        self.setSizePolicy(policies.Ignored, policies.Fixed)
+        self.setHorizontalScrollBarPolicy(off.ScrollBarAlwaysOff)
+        self.setVerticalScrollBarPolicy(off.ScrollBarAlwaysOff)
         option = self._page.defaultTextOption()
         option.setWrapMode(option.WrapMode.WrapAtWordBoundaryOrAnywhere)
         self._page.setDefaultTextOption(option)
@@ -216,24 +212,18 @@ class _ComboElider(QObject):
         option.initFrom(source)
         style = source.style()
         assert style is not None  # noqa: S101 - every widget has one
-        room = style.subControlRect(
-            QtWidgets.QStyle.ComplexControl.CC_ComboBox,
-            option,
-            QtWidgets.QStyle.SubControl.SC_ComboBoxEditField,
-            source,
-        ).width()
+        kind = QtWidgets.QStyle.ComplexControl.CC_ComboBox
+        field = QtWidgets.QStyle.SubControl.SC_ComboBoxEditField
+        room = style.subControlRect(kind, option, field, source).width()
         middle = Qt.TextElideMode.ElideMiddle
         metrics = source.fontMetrics()
         text = metrics.elidedText(source.currentText(), middle, room - 2)
         if isinstance(event, QPaintEvent):
             option.currentText = text
             painter = QtWidgets.QStylePainter(source)
-            painter.drawComplexControl(
-                QtWidgets.QStyle.ComplexControl.CC_ComboBox, option
-            )
-            painter.drawControl(
-                QtWidgets.QStyle.ControlElement.CE_ComboBoxLabel, option
-            )
+            painter.drawComplexControl(kind, option)
+            label = QtWidgets.QStyle.ControlElement.CE_ComboBoxLabel
+            painter.drawControl(label, option)
             painter.end()
             return True
         if isinstance(event, QHelpEvent) and text != source.currentText():
@@ -358,9 +348,8 @@ def compute_minimum_width(widget: QtWidgets.QWidget) -> int:
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
         widest = max(map(metrics.horizontalAdvance, texts))
         return widest + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
-    if isinstance(
-        widget, QtWidgets.QPushButton | QtWidgets.QCheckBox
-    ):  # whose text may wrap now
+    # whose text may wrap now
+    if isinstance(widget, QtWidgets.QPushButton | QtWidgets.QCheckBox):
         text, others = " ".join(widget.text().split()), widget.property(TEXTS)
         if others:
             option, style, widths = QtWidgets.QStyleOptionButton(), widget.style(), []
@@ -428,9 +417,8 @@ class _FlowLayout(QFlowLayout):
         for line in self._break_lines(rect.width()):
             fixed_policy = QtWidgets.QSizePolicy.Policy.Fixed
             parts = [part for part, _ in line]
-            grows = [
-                p for p in parts if p.sizePolicy().horizontalPolicy() != fixed_policy
-            ]
+            policies = ((part, part.sizePolicy().horizontalPolicy()) for part in parts)
+            grows = [part for part, policy in policies if policy != fixed_policy]
             width_used = sum(need for _, need in line) + _GAP_PX * (len(line) - 1)
             more = max(0, rect.width() - width_used) // max(1, len(grows))
             high = max(part.sizeHint().height() for part in parts)
@@ -451,9 +439,8 @@ class WrappingRow(QtWidgets.QWidget):
         super().__init__()
         self._lines = _FlowLayout(self)
         self._lines.setContentsMargins(0, 0, 0, 0)
-        self.setSizePolicy(
-            QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Minimum
-        )
+        policies = QtWidgets.QSizePolicy.Policy
+        self.setSizePolicy(policies.Preferred, policies.Minimum)
         for widget in widgets:
             self._lines.addWidget(widget)
 

@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import (
     Annotated,
@@ -21,15 +22,9 @@ from typing import (
     get_origin,
 )
 
+from magicgui import widgets
 from magicgui.application import use_app
-from magicgui.widgets import (
-    CheckBox,
-    ComboBox,
-    FileEdit,
-    FloatSpinBox,
-    LineEdit,
-    create_widget,
-)
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit
 from magicgui.widgets.bases import Widget
 from pydantic.fields import FieldInfo
 from qtpy import QtWidgets
@@ -171,14 +166,12 @@ class Form(QtWidgets.QWidget):
         self._layout = QtWidgets.QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setRowWrapPolicy(QtWidgets.QFormLayout.RowWrapPolicy.WrapLongRows)
-        self._layout.setFieldGrowthPolicy(
-            QtWidgets.QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
-        )
+        growth = QtWidgets.QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
+        self._layout.setFieldGrowthPolicy(growth)
         self._layout.setHorizontalSpacing(0)  # Qt ignores it when it wraps rows
         self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-        self.setSizePolicy(
-            QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Minimum
-        )
+        policies = QtWidgets.QSizePolicy.Policy
+        self.setSizePolicy(policies.Preferred, policies.Minimum)
         self._rows: dict[str, tuple[QtWidgets.QWidget, QtWidgets.QLabel | None]] = {}
         self._controls_by_name: dict[str, Any] = {}
         self._guard = _WheelEventFilter(self)
@@ -307,7 +300,7 @@ class _OptionControl:
             widget = CheckBox(name=name, value=bool(default), text=display.full_label)
         else:
             value = "" if default is None else default
-            widget = create_widget(value=value, annotation=self.kind, name=name)
+            widget = widgets.create_widget(value=value, annotation=self.kind, name=name)
         self.widget = widget
         self.widget.label = display.full_label
         self.widget.tooltip = field.description or display.full_label
@@ -326,16 +319,15 @@ class _OptionControl:
         if step is not None:
             options["step"] = step
         if not self.optional:
-            return create_widget(
-                value=default, annotation=self.kind, name=name, options=options
-            )
+            about: Any = {"annotation": self.kind, "options": options}
+            return widgets.create_widget(value=default, name=name, **about)
         # 0 may be a value, so "automatic" is one step below it.
         zero = any(getattr(item, "ge", None) == 0 for item in field.metadata)
         below: float = -1 if self.kind is int else -(step or 1)
         self._none = below if zero else 0
         options["min"] = self._none
         value = self._none if default is None else default
-        widget = FloatSpinBox(name=name, value=value, **options)
+        widget = widgets.FloatSpinBox(name=name, value=value, **options)
         if self.kind is int:
             widget.native.setDecimals(0)
         widget.native.setSpecialValueText(_AUTOMATIC)
@@ -392,10 +384,8 @@ def convert_names_to_panel_labels(text: str, read: Callable[[], Labels] = dict) 
 
     def replace_part(match: re.Match[str]) -> str:
         known_name = partial(name, unknown=_UNKNOWN)
-        parts = [
-            core.replace_option_names(part, known_name)
-            for part in _BETWEEN.split(match[1])
-        ]
+        between = _BETWEEN.split(match[1])
+        parts = (core.replace_option_names(part, known_name) for part in between)
         parts_known = (part for part in parts if _UNKNOWN not in part)
         parts_named = ", ".join(dict.fromkeys(parts_known))
         return f" ({parts_named})" if parts_named else ""
@@ -459,15 +449,12 @@ def get_command_labels(names: Iterable[str]) -> Labels:
 
 def _get_option_labels(*models: type[core.Options]) -> Labels:
     """Return the row and entry labels of options, keyed by option name."""
-    fields = [item for model in models for item in model.model_fields.items()]
-    return {
-        name: (
-            core.get_display(info).full_label,
-            {str(v): k for k, v in _get_option_entries(info).items()},
-        )
-        for name, info in fields
-        if core.get_display(info).label
-    }
+    labels = {}
+    for name, info in chain(*(model.model_fields.items() for model in models)):
+        if (words := core.get_display(info)).label:
+            entries = {str(v): k for k, v in _get_option_entries(info).items()}
+            labels[name] = words.full_label, entries
+    return labels
 
 
 class OptionsForm(Form, Generic[_O]):
@@ -559,16 +546,13 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 
 def get_preference(category: str, name: str) -> Any:
     """Return a value that the user set under Preferences."""
-    default = DEFAULTS[category][name]
     try:
         from napari.settings import get_plugin_settings
-    except ImportError:  # an older napari
-        return default
-    try:
-        group = getattr(get_plugin_settings(_PLUGIN), category)
-        return getattr(group, name)
-    except (AttributeError, KeyError):  # napari has not registered the plugin
-        return default
+
+        return getattr(getattr(get_plugin_settings(_PLUGIN), category), name)
+    # an older napari, or one that has not registered the plugin
+    except (ImportError, AttributeError, KeyError):
+        return DEFAULTS[category][name]
 
 
 def read_form_state(
@@ -577,11 +561,8 @@ def read_form_state(
     """Return the texts, ticks and selected rows of a form, except in some parts."""
 
     def find_widgets(kind: type[_Part]) -> list[_Part]:
-        return [
-            item
-            for item in content.findChildren(kind)
-            if not any(part.isAncestorOf(item) for part in ignored_parts)
-        ]
+        items = content.findChildren(kind)
+        return [i for i in items if not any(p.isAncestorOf(i) for p in ignored_parts)]
 
     texts = [item.text() for item in find_widgets(QtWidgets.QLineEdit)]
     texts += [item.currentText() for item in find_widgets(QtWidgets.QComboBox)]

@@ -89,11 +89,10 @@ class RemovedLayers:
 
     def _find_removal(self, layer: Layer | None) -> _Removal | None:
         """Return the last removal of a layer that can be undone, or None."""
-        removals = reversed(self._removals)
-        return next(
-            (one for one in removals if any(item is layer for _, item in one.layers)),
-            None,
-        )
+        for removal in reversed(self._removals):
+            if any(item is layer for _, item in removal.layers):
+                return removal
+        return None
 
     def can_restore(self, layer: Layer | None) -> bool:
         """Return whether the removal of a layer can be undone."""
@@ -146,11 +145,9 @@ class RemovedLayers:
         layer, viewer = event.value, self._viewer()
         if viewer is None:
             return
-        if (
-            self._quiet
-            or layer.metadata.get(HELPER_KEY) is True  # which was only temporary
-            or layer.metadata.get(LIVE_KEY)  # its results were removed with its run
-        ):
+        # an overlay was only temporary, results were removed with their run
+        is_passing = layer.metadata.get(HELPER_KEY) is True
+        if self._quiet or is_passing or layer.metadata.get(LIVE_KEY):
             remove_layer_store(layer, [*viewer.layers, *self._layers_removed])
         else:
             if not self._removing or not self._removals:
@@ -178,10 +175,8 @@ def _measure_kept_bytes(layer: Layer) -> int:
     """Return the bytes of the pixels that a removed layer keeps."""
     if not isinstance(layer, Image | Labels):
         return 0
-    data = get_finest_level(layer)
-    is_kept = isinstance(data, np.ndarray) or is_temporary(
-        str(layer.metadata.get(STORE_KEY, ""))
-    )
+    data, store = get_finest_level(layer), str(layer.metadata.get(STORE_KEY, ""))
+    is_kept = isinstance(data, np.ndarray) or is_temporary(store)
     return int(data.nbytes) if is_kept else 0
 
 
@@ -223,6 +218,11 @@ def _is_result_layer(layer: Layer) -> bool:
     return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
 
 
+def _get_result_group(layer: Layer) -> tuple[str, str] | None:
+    """Return the group of a result, or None."""
+    return _get_layer_group(layer) if _is_result_layer(layer) else None
+
+
 def _find_members(
     layers: Iterable[Layer], group: tuple[str, str], *, lead: bool
 ) -> list[Layer]:
@@ -236,7 +236,7 @@ def _find_members(
 
 def find_helper_layers(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     """Return the helper layers of a result, such as frame outlines."""
-    group = _get_layer_group(layer) if _is_result_layer(layer) else None
+    group = _get_result_group(layer)
     return [] if group is None else _find_members(viewer.layers, group, lead=False)
 
 
@@ -261,15 +261,9 @@ class LayerLinker(QObject):
 
     def _on_visibility_changed(self, event: Event) -> None:
         """Hide or show helper layers with their result."""
-        layer = event.source
-        group = (
-            _get_layer_group(layer)
-            if is_alive(self) and _is_result_layer(layer)
-            else None
-        )
-        if group is None:
+        group, layers = _get_result_group(event.source), self._history.layers
+        if group is None or not is_alive(self):
             return
-        layers = self._history.layers
         is_shown = any(item.visible for item in _find_members(layers, group, lead=True))
         for item in _find_members(layers, group, lead=False):
             if not is_shown and item.visible:
@@ -280,15 +274,9 @@ class LayerLinker(QObject):
 
     def _on_layer_removed(self, event: Event) -> None:
         """Record a result that the user removed."""
-        layer = event.value
-        group = _get_layer_group(layer)
-        if (
-            is_alive(self)
-            and group
-            and _is_result_layer(layer)
-            and not self._history.is_quiet
-        ):
-            self._layers_gone.append((layer, group))
+        group = _get_result_group(event.value)
+        if group and is_alive(self) and not self._history.is_quiet:
+            self._layers_gone.append((event.value, group))
             self._later.start()
 
     def _remove_helper_layers(self) -> None:

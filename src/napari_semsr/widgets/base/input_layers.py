@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, Select
@@ -41,12 +42,8 @@ Planes = dict[Image, tuple[int, ...]]
 
 def _list_values(boxes: Sequence[_Box]) -> list[Layer | None]:
     """Return the values of layer lists, of which some select several layers."""
-    values = [box.value for box in boxes]
-    return [
-        item
-        for value in values
-        for item in (value if isinstance(value, list | tuple) else [value])
-    ]
+    values = (box.value for box in boxes)
+    return [*chain(*(v if isinstance(v, list | tuple) else [v] for v in values))]
 
 
 def _refresh_layer_choices(box: _Box) -> None:
@@ -88,11 +85,8 @@ class InputLayers(QObject):
             self._apply_stated_sizes,
             "Set the pixel sizes of the layers to those stated in their files.",
         )
-        self.grey_button = create_button(
-            "Use the luminance",
-            self._select_luminance,
-            "Add the luminance of the selected layer as a grey layer.",
-        )
+        text, tip = "Use the luminance", "Add the luminance of the layer as a grey one."
+        self.grey_button = create_button(text, self._select_luminance, tip)
         self.offers = self.databar_button, self.size_button, self.grey_button
         for button in self.offers:
             button.setVisible(False)
@@ -117,12 +111,10 @@ class InputLayers(QObject):
         viewer = self._viewer
 
         def list_choices(_: object) -> list[tuple[str, Layer | None]]:
-            layer_list = list_grey_layers(viewer) if layers is None else layers()
+            of = reversed(list_grey_layers(viewer) if layers is None else layers())
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
-            layer_list = sorted(
-                layer_list, key=lambda item: not (is_map(item) or is_incomplete(item))
-            )
-            return first + [(item.name, item) for item in reversed(layer_list)]
+            rows = sorted(of, key=lambda item: is_map(item) or is_incomplete(item))
+            return first + [(item.name, item) for item in rows]
 
         box = ComboBox(name=name, label=label, tooltip=tooltip, choices=list_choices)
         self._register_box(box)
@@ -138,21 +130,13 @@ class InputLayers(QObject):
 
         `first`: the image that is selected first; then none of the others is.
         """
-        nothing = NO_CHOICE if first else None
-        return [
-            self.create_box(
-                item.name,
-                item.title,
-                item.tooltip,
-                layers=layers,
-                none="none"
-                if item.optional
-                else None
-                if item.name == first
-                else nothing,
-            )
-            for item in verb.images
-        ]
+        boxes = []
+        for item in verb.images:
+            none = NO_CHOICE if first and item.name != first else None
+            about = item.name, item.title, item.tooltip
+            none = "none" if item.optional else none
+            boxes.append(self.create_box(*about, layers=layers, none=none))
+        return boxes
 
     def create_list(
         self,
@@ -195,11 +179,8 @@ class InputLayers(QObject):
 
     def create_planes_box(self) -> CheckBox:
         """Create the all-planes tick box, shown if the input is a stack."""
-        self.all_planes = CheckBox(
-            name="all_planes",
-            text="All planes",
-            tooltip="Process all planes into a stack, not only the displayed one.",
-        )
+        tip = "Process all planes into a stack, not only the displayed one."
+        self.all_planes = CheckBox(name="all_planes", text="All planes", tooltip=tip)
         self.all_planes.changed.connect(self._show_plane)
         return self.all_planes
 
@@ -223,11 +204,9 @@ class InputLayers(QObject):
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
         dims = self._viewer.dims
-        planes = {
-            item.name: format_plane_name(item, get_displayed_plane(item, dims))
-            for item in stacks
-        }
-        sentences = [f"{plane} of {name} is used" for name, plane in planes.items()]
+        planes = [format_plane_name(i, get_displayed_plane(i, dims)) for i in stacks]
+        pairs = zip(planes, stacks, strict=True)
+        sentences = [f"{plane} of {item.name} is used" for plane, item in pairs]
         if self.uses_all_planes():
             sentences = [f"all planes of {stacks[0].name} are used"]
         text = "; ".join(sentences)
@@ -246,10 +225,9 @@ class InputLayers(QObject):
             disable_cache(layer)
             plane = () if self.uses_all_planes() else get_displayed_plane(layer, dims)
             self.planes_read[layer] = plane
+        how: Any = {"is_unturned": is_unturned, "colour": colour}
         try:
-            return micrograph_from_layer(
-                layer, dims, is_unturned=is_unturned, colour=colour
-            )
+            return micrograph_from_layer(layer, dims, **how)
         except core.ShapeError as error:
             code = core.get_error_code(error)
             if isinstance(layer, Image) and code == "colour-image":
@@ -259,10 +237,9 @@ class InputLayers(QObject):
 
     def get_planes(self, layers: Sequence[Image]) -> Planes:
         """Return the plane of each layer that was read or is displayed."""
-        read, dims = self.planes_read, self._viewer.dims
-        return {
-            item: read.get(item, get_displayed_plane(item, dims)) for item in layers
-        }
+        dims = self._viewer.dims
+        shown = {item: get_displayed_plane(item, dims) for item in layers}
+        return shown | {k: v for k, v in self.planes_read.items() if k in shown}
 
     def follow_active_layer(self, box: _Box) -> None:
         """Select the active layer in a box, now and whenever it changes."""
@@ -381,19 +358,17 @@ class InputLayers(QObject):
         sizes = {item: results.get_stated_pixel_size(item) for item in layers_chosen}
         lacking = {item: size for item, size in sizes.items() if size}
         self.size_button.setVisible(bool(lacking))
-        for item, size in lacking.items():
+        text = f"The files of {len(lacking)} layers state pixel sizes: use them"
+        if len(lacking) == 1:
+            [(item, size)] = lacking.items()
             stated = core.format_pixel_size(size)
-            sentence = f"The file of {item.name} states {stated} per pixel"
-            if len(lacking) > 1:
-                sentence = f"The files of {len(lacking)} layers state pixel sizes"
-            many = "them" if len(lacking) > 1 else "it"
-            self.size_button.setText(f"{sentence}: use {many}")
+            text = f"The file of {item.name} states {stated} per pixel: use it"
+        self.size_button.setText(text)
         colour_layer = next(filter(results.is_coloured, layers_chosen), None)
         self.grey_button.setVisible(colour_layer is not None)
         if colour_layer is not None:
-            self.grey_button.setText(
-                f"{colour_layer.name} is a colour image: use its luminance"
-            )
+            text = f"{colour_layer.name} is a colour image: use its luminance"
+            self.grey_button.setText(text)
 
     def _crop_databar(self) -> None:
         """Replace the selected image by one without its data bar."""

@@ -74,9 +74,8 @@ class Messages(QScrollArea):
     def _update_scroll_bar(self) -> None:
         # "as needed" would keep a bar from before the height followed
         kinds, fits = Qt.ScrollBarPolicy, self.sizeHint().height() <= self.height()
-        self.setVerticalScrollBarPolicy(
-            kinds.ScrollBarAlwaysOff if fits else kinds.ScrollBarAsNeeded
-        )
+        kind = kinds.ScrollBarAlwaysOff if fits else kinds.ScrollBarAsNeeded
+        self.setVerticalScrollBarPolicy(kind)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Return the height that is kept free for messages."""

@@ -147,17 +147,14 @@ def _show_step(widget: QWidget, name: str) -> QWidget | None:
 def show_panel(viewer: "Viewer", name: str) -> Any:
     """Show a panel in the window of all steps if it is open, otherwise in a dock."""
     steps = (_show_step(item, name) for item in viewer.window.dock_widgets.values())
-    return next((panel for panel in steps if panel is not None), None) or open_panel(
-        viewer, name
-    )
+    return next(filter(None, steps), None) or open_panel(viewer, name)
 
 
 def create_panel(viewer: "Viewer", place: str) -> "VerbPanel":
     """Import a panel from a module below ``napari_semsr.widgets``, and create it."""
     module, name = place.split(":")
-    kind: type[VerbPanel] = getattr(
-        import_module(f"napari_semsr.widgets.{module}"), name
-    )
+    home = import_module(f"napari_semsr.widgets.{module}")
+    kind: type[VerbPanel] = getattr(home, name)
     return kind(viewer)
 
 
@@ -217,12 +214,8 @@ def find_manual_section(message: str) -> str | None:
 
     `message`: as raised by the job, with the option names of commands.
     """
-    places = (
-        place
-        for pattern, place in _read_troubleshooting_entries()
-        if pattern.search(message)
-    )
-    return next(places, None)
+    entries = _read_troubleshooting_entries()
+    return next((place for one, place in entries if one.search(message)), None)
 
 
 def get_manual_url(place: str) -> QUrl:

@@ -138,9 +138,8 @@ class VerbPanel(QtWidgets.QWidget):
         self.history, self.session = get_removed_layers(viewer), get_session(viewer)
         self.setMinimumWidth(_MINIMUM_WIDTH)
         self.content, self.scroll_area = QtWidgets.QWidget(), QtWidgets.QScrollArea()
-        self.unread: list[
-            QtWidgets.QWidget
-        ] = []  # parts of the form without effect on a run
+        # parts of the form without effect on a run
+        self.unread: list[QtWidgets.QWidget] = []
         # each part reads what it needs from the panel
         self.messages = messages = Messages(self)
         self.input_layers = inputs = InputLayers(self)
@@ -184,9 +183,8 @@ class VerbPanel(QtWidgets.QWidget):
         self.help_button = form.create_button("?", self.show_help, tooltip)
         fixed_policy = QtWidgets.QSizePolicy.Policy.Fixed
         self.help_button.setSizePolicy(fixed_policy, fixed_policy)
-        self.buttons = folding.WrappingRow(
-            self.run_button, self.cancel_button, self.save_button
-        )
+        buttons = self.run_button, self.cancel_button, self.save_button
+        self.buttons = folding.WrappingRow(*buttons)
         for part in (self.progress_bar, self.save_button):
             policy = part.sizePolicy()
             policy.setRetainSizeWhenHidden(True)  # nothing moves
@@ -211,9 +209,8 @@ class VerbPanel(QtWidgets.QWidget):
     def add_group(self, title: str, *widgets: QtWidgets.QWidget) -> QtWidgets.QGroupBox:
         """Add a titled group to the scroll area."""
         group = QtWidgets.QGroupBox(title)
-        folding.stack_widgets(group, *widgets).setContentsMargins(
-            *results_group.GROUP_MARGINS
-        )
+        column = folding.stack_widgets(group, *widgets)
+        column.setContentsMargins(*results_group.GROUP_MARGINS)
         self.body.insertWidget(self.body.count() - 1, group)
         return group
 
@@ -231,10 +228,8 @@ class VerbPanel(QtWidgets.QWidget):
         above the common buttons, with other `ticks`.
         """
         self.helpers = self.result_layers.create_helper_box(helpers)
-        shared = self.helpers.native, self.sharing
-        self.results = results_group.ResultsGroup(
-            self, heading, above=widgets, below=(*ticks, *shared, *below)
-        )
+        below = (*ticks, self.helpers.native, self.sharing, *below)
+        self.results = results_group.ResultsGroup(self, heading, widgets, below)
         self.headline, self.figures = self.results.headline, self.results.figures
         self.body.insertWidget(self.body.count() - 1, self.results)
         self.unread.append(self.results)

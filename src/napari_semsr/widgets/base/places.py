@@ -60,11 +60,8 @@ def create_temporary_folder(parent: Path | None) -> Path:
     """
     new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     lock = StoreLock(new_folder / _MARK)
-    mark = {
-        "machine": get_machine_name(),
-        "process": os.getpid(),
-        "locked": lock.is_supported,
-    }
+    mark = {"machine": get_machine_name(), "process": os.getpid()}
+    mark["locked"] = lock.is_supported
     (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
     _own_folders[new_folder.resolve()] = lock
     return new_folder

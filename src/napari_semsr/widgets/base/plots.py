@@ -89,9 +89,8 @@ class PlotCanvas(QWidget):
         self.figure = Figure(dpi=_DPI, layout="constrained")
         self.canvas = _Canvas(self.figure)
         self._grid = self.figure.add_gridspec(rows)
-        self.axes: list[Axes] = [
-            self.figure.add_subplot(self._grid[row]) for row in range(rows)
-        ]
+        add = self.figure.add_subplot
+        self.axes: list[Axes] = [add(self._grid[row]) for row in range(rows)]
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._height = height
         stack_widgets(self, self.canvas)
@@ -122,9 +121,8 @@ class PlotCanvas(QWidget):
         axes_in_use = [axes for axes in self.axes if axes.has_data()]
         for axes in self.axes:
             axes.set_visible(axes in axes_in_use)
-        self._grid.set_height_ratios(
-            [1.0 if axes in axes_in_use else _NO_ROOM for axes in self.axes]
-        )
+        ratios = [1.0 if axes in axes_in_use else _NO_ROOM for axes in self.axes]
+        self._grid.set_height_ratios(ratios)
         self.setVisible(bool(axes_in_use))
         self.setFixedHeight(self._height * max(1, len(axes_in_use)))
         theme = get_theme(self._theme)
@@ -143,10 +141,8 @@ class PlotCanvas(QWidget):
         try:
             self.figure.set_size_inches(_WIDTH_IN, rows * _ROW_IN, forward=False)
             self._set_colours(_INK, "white")
-            with (
-                rc_context({"svg.fonttype": "none"}),
-                replace_atomically(path) as place,
-            ):
+            text = rc_context({"svg.fonttype": "none"})
+            with text, replace_atomically(path) as place:
                 self.figure.savefig(
                     place,
                     format=path.suffix[1:].lower(),

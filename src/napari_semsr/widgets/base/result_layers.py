@@ -51,7 +51,8 @@ class ResultLayers(QObject):
         self.under: Layer | list[Layer] | None = None
         self._before: dict[Layer, bool] = {}  # visibility of layers that are switched
         self.saver = runner.JobRunner(self)
-        self.saver.cancelled.connect(self._report_cancelled)
+        nothing = partial(self._messages.show_status, "Nothing was saved.")
+        self.saver.cancelled.connect(nothing)
         tooltip = "Save the layer created by this panel in a format of your choice."
         self.save_button = create_button("Save…", self._save, tooltip)
         self.save_button.setVisible(False)
@@ -87,10 +88,8 @@ class ResultLayers(QObject):
             return
         made = (i for i in layers if i.metadata.get(MADE_KEY) == self._title)
         layers_shown = [item for item in made if item.visible]
-        if not layers_shown:
-            return
         self._before = dict.fromkeys(layers_shown, True)
-        if under is not None and under in layers:
+        if layers_shown and under is not None and under in layers:
             self._before[under] = under.visible
             under.visible = True
         for item in layers_shown:
@@ -99,11 +98,9 @@ class ResultLayers(QObject):
     def mark_inserted(self, event: Event | None) -> None:
         """Mark an inserted layer as a result, if one is being shown."""
         if self.is_adding and event is not None and event.type == "inserted":
-            about = event.value.metadata
-            about.setdefault(MADE_KEY, self._title)
-            about.setdefault(
-                layers.SOURCES_KEY, layers.get_source_identities(self.sources)
-            )
+            sources = layers.get_source_identities(self.sources)
+            marks = {MADE_KEY: self._title, layers.SOURCES_KEY: sources}
+            event.value.metadata.update(marks | event.value.metadata)
             self._new_layers.append(event.value)
 
     @contextmanager
@@ -148,9 +145,7 @@ class ResultLayers(QObject):
         layers explain.
         """
         layer_list = self._viewer.layers
-        names = [
-            one if isinstance(one, str) else layers.get_identity(one) for one in of
-        ]
+        names = (i if isinstance(i, str) else layers.get_identity(i) for i in of)
         run = {"by": self._title, "of": " and ".join(names)}
         places = {
             item.name: place
@@ -169,9 +164,8 @@ class ResultLayers(QObject):
         before = list(layers_placed)
         fits = {name: layers.get_display_fit(layer_list[name]) for name in places}
         yield [layer_list[name] for name in places]
-        layers_added = [
-            item for item in layers_placed if item in layer_list and item not in before
-        ]
+        new = [item for item in layers_placed if item not in before]
+        layers_added = [item for item in new if item in layer_list]
         for item in layers_added:
             item.metadata[RUN_KEY] = run | {"name": item.name}
         if leader is not None:
@@ -185,12 +179,9 @@ class ResultLayers(QObject):
             camera.center, camera.zoom = center, zoom
         self._show_helpers(bool(self.helpers.value))
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
-        if results:
-            layer_list.selection.active = results[-1]
-        elif (
-            active is None or active in layer_list
-        ):  # helper layers are not the next input
-            layer_list.selection.active = active
+        # helper layers are not the next input
+        if results or active is None or active in layer_list:
+            layer_list.selection.active = results[-1] if results else active
 
     def _put_in_place(
         self,
@@ -248,17 +239,11 @@ class ResultLayers(QObject):
                 runner.check_path_unused(path)
                 saving.check_output_not_source(planes[0], layer.metadata, path)
                 saving.check_stack_format(layer, path)
-                image = planes if stack else planes[0]
-                request = runner.JobRequest(
-                    partial(save_image, image, path),
-                    partial(self._report_saved_layer, layer),
-                )
-                self.saver.start(f"Save {layer.name}", request)
+                make = partial(save_image, planes if stack else planes[0], path)
+                show = partial(self._report_saved_layer, layer)
+                self.saver.start(f"Save {layer.name}", runner.JobRequest(make, show))
 
     def _report_saved_layer(self, layer: Image, saved_file: ConvertedFile) -> None:
         saving.record_saved_path(layer.metadata, saved_file)
         self.show_unsaved()
         self._messages.notify(f"{layer.name} was saved as {saved_file.output}.")
-
-    def _report_cancelled(self) -> None:
-        self._messages.show_status("Nothing was saved.")

@@ -54,14 +54,13 @@ def get_cache_folder() -> Path:
     if not _folder or not _folder[0].is_dir():
         parent = get_cache_parent()
         try:
-            folder = create_temporary_folder(parent)
+            _folder[:] = [create_temporary_folder(parent)]
         except OSError as error:
             msg = (
                 f"The cache folder {parent} must exist and be writable "
                 f"({error.strerror}); choose another under Preferences, Storage."
             )
             raise core.WriteError(msg) from error
-        _folder[:] = [folder]
         atexit.register(remove_cache)
     return _folder[0]
 
@@ -144,11 +143,9 @@ def has_new_pixel_size(layer: Layer) -> bool:
 
 def is_saved_by_user(layer: Layer) -> bool:
     """Return whether the user saved a layer to a path of their choice."""
-    paths = [
-        Path(layer.metadata.get(key) or "") for key in (io.SAVED_KEY, io.STORE_KEY)
-    ]
-    kept = (p for p in paths if p != Path() and p.parent not in _project)
-    return any(not is_temporary(str(path)) for path in kept)
+    paths = filter(None, map(layer.metadata.get, (io.SAVED_KEY, io.STORE_KEY)))
+    kept = (path for path in paths if Path(path).parent not in _project)
+    return not all(map(is_temporary, kept))
 
 
 def find_free_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
@@ -335,7 +332,6 @@ def run_and_open(
     If the job does not finish, those that no user named are removed, unless `keep` is
     true.
     """
-    stack = path.suffix.lower() != ".zarr"
     try:
         report = yield from job
     except BaseException:
@@ -343,7 +339,7 @@ def run_and_open(
             for store in filter(None, (path, beside)):
                 remove_created_store(store)
         raise
-    if stack:
+    if path.suffix.lower() != ".zarr":  # a stack
         count, planes = report.shape[0], []
         for number in range(count):
             yield core.Progress(number, count, "opening the result")
@@ -366,8 +362,7 @@ def create_coarse_levels(
     rows, columns = micrograph.shape
     step = max(1, STRIP_PX // (columns * _FACTOR)) * _FACTOR
     starts = range(0, rows - rows % _FACTOR, step)
-    strips = []
-    doing = f"creating an overview of {micrograph.name}"
+    strips, doing = [], f"creating an overview of {micrograph.name}"
     for number, start in enumerate(starts):
         yield core.Progress(number, len(starts), doing)
         part = micrograph.data[start : min(start + step, rows)]
@@ -417,21 +412,20 @@ def add_opened_image(
     viewer: Viewer, opened_store: OpenedImage, **keywords: object
 ) -> Image:
     """Add an opened image as a calibrated layer, with its pyramid."""
-    data = [item.data for item in opened_store.levels]
+    data, image = [i.data for i in opened_store.levels], opened_store.micrograph
     many = len(data) > 1
-    image = opened_store.micrograph
     if image.look is not None and image.look.classes:
-        about = io.create_layer_attributes(image) | keywords
+        kind, about = "labels", io.create_layer_attributes(image) | keywords
         del about["rgb"]
-        layer = viewer.add_labels(data if many else data[0], multiscale=many, **about)
     else:
+        kind = "image"
         about = layers.create_layer_keywords(image, levels=data, **keywords)
-        layer = viewer.add_image(data if many else data[0], multiscale=many, **about)
+    add = getattr(viewer, f"add_{kind}")
+    layer: Image = add(data if many else data[0], multiscale=many, **about)
     if opened_store.path is not None:
-        layer.metadata[io.STORE_KEY] = str(opened_store.path.resolve())
-        layer.metadata[io.READ_KEY] = opened_store.options.model_dump(
-            exclude_defaults=True
-        )
+        read = opened_store.options.model_dump(exclude_defaults=True)
+        store = str(opened_store.path.resolve())
+        layer.metadata.update({io.STORE_KEY: store, io.READ_KEY: read})
     layers.show_colour_bar(layer)
     layers.show_scale_bar(viewer)
     return layer
@@ -494,12 +488,9 @@ def watch_images(viewer: ViewerModel) -> None:
 
     for layer in viewer.layers:
         _track_pixel_changes(layer)
-    events = viewer.layers.events
-    camera = host.get_camera(viewer).events
-    for signal in (
-        *(events.inserted, events.removed, events.reordered, events.renamed),
-        *(camera.center, camera.zoom),
-    ):
+    events, camera = viewer.layers.events, host.get_camera(viewer).events
+    changes = events.inserted, events.removed, events.reordered, events.renamed
+    for signal in (*changes, camera.center, camera.zoom):
         signal.connect(update_viewer)
     _keep_field_in_view(viewer)
     host.connect_to_resize(viewer, update_viewer)
@@ -563,8 +554,7 @@ def _update_colour_bars(viewer: ViewerModel) -> None:
 
 def _raise_drawing_layers(of_viewer: Callable[[], ViewerModel | None]) -> None:
     """Move drawing layers, such as the scale line, above later images."""
-    viewer = of_viewer()
-    if viewer is None:
+    if (viewer := of_viewer()) is None:
         return
     drawings = [item for item in viewer.layers if layers.DRAWING_KEY in item.metadata]
     images = [n for n, item in enumerate(viewer.layers) if isinstance(item, Image)]
@@ -640,12 +630,8 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
 
 def _fit_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     """Display a layer without a pixel size at its image, or at the field in view."""
-    images = layers.list_grey_layers(viewer)
-    if (
-        layer.ndim < 2
-        or layers.is_calibrated(layer)
-        or layers.get_display_fit(layer)[0] != 1
-    ):
+    images, has_size = layers.list_grey_layers(viewer), layers.is_calibrated(layer)
+    if layer.ndim < 2 or has_size or layers.get_display_fit(layer)[0] != 1:
         return
     others = (i for i in images if i is not layer and not layers.is_calibrated(i))
     image = next((i for i in others if _belongs_to_image(layer, i)), None)
@@ -735,8 +721,7 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     of_viewer = ref(viewer)
 
     def open_size_panel() -> None:
-        model = of_viewer()
-        if model is not None and layer in model.layers:
+        if (model := of_viewer()) is not None and layer in model.layers:
             show_panel(model, "Open").focus_pixel_size(layer)
 
     question = (

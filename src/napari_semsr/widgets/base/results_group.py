@@ -69,39 +69,26 @@ class Findings:
     def write_csv(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
         # with a byte-order mark, else Excel misreads µ
-        with (
-            io.replace_atomically(path) as place,
-            place.open(
-                "w", encoding="utf-8-sig", newline="", errors="backslashreplace"
-            ) as stream,
-        ):
-            lines = (f"{self.title} by napari-semsr {__version__}", *self.origin)
-            for line in lines:  # not quoted: readers recognise comments by the #
-                stream.write(f"# {' '.join(line.split())}\r\n")
-            heads = [["quantity", "value", "unit", "note"]] if self.numbers else []
-            curves = [[], *self._create_curve_rows()] if self.curves else []
-            rows = [
-                *heads,
-                *self._create_number_rows(),
-                *self._create_table_rows(),
-                *curves,
-            ]
-            stream.write(io.format_csv(rows, "\r\n"))
+        lines = (f"{self.title} by napari-semsr {__version__}", *self.origin)
+        # not quoted: readers recognise comments by the #
+        text = "".join(f"# {' '.join(line.split())}\r\n" for line in lines)
+        heads = [["quantity", "value", "unit", "note"]] if self.numbers else []
+        curves = [[], *self._create_curve_rows()] if self.curves else []
+        numbers, tables = self._create_number_rows(), self._create_table_rows()
+        text += io.format_csv([*heads, *numbers, *tables, *curves], "\r\n")
+        with io.replace_atomically(path) as place:
+            place.write_text(text, "utf-8-sig", "backslashreplace", newline="")
 
     def _create_number_rows(self) -> list[list[str]]:
-        return [
-            [
-                name,
-                _format_cell(number.value),
-                number.unit,
-                " ".join(
-                    filter(None, (number.error_text, number.note, number.verdict))
-                ),
-            ]
-            if isinstance(number, Figure)
-            else [name, number, "", ""]
-            for name, number in self.numbers.items()
-        ]
+        rows = []
+        for name, number in self.numbers.items():
+            if isinstance(number, Figure):
+                notes = filter(None, (number.error_text, number.note, number.verdict))
+                cells = _format_cell(number.value), number.unit, " ".join(notes)
+                rows.append([name, *cells])
+            else:
+                rows.append([name, number, "", ""])
+        return rows
 
     def _create_table_rows(self) -> list[list[str]]:
         """Return the rows of each table, preceded by an empty row."""
@@ -176,10 +163,8 @@ class SelectableTable(QtWidgets.QTableWidget):
         self.setSortingEnabled(sorts)
         heads, bar = self.horizontalHeader(), self.horizontalScrollBar()
         if heads is not None and bar is not None:
-            parts = heads.sizeHint().height(), bar.sizeHint().height()
-            self.setFixedHeight(
-                sum(parts) + self.rowHeight(0) * min(count, _MOST_ROWS) + 4
-            )
+            parts = heads.sizeHint().height() + bar.sizeHint().height()
+            self.setFixedHeight(parts + self.rowHeight(0) * min(count, _MOST_ROWS) + 4)
 
     def get_selected_row(self) -> int | None:
         """Return the index of the selected row, in the order passed to `fill`."""
@@ -191,9 +176,7 @@ class SelectableTable(QtWidgets.QTableWidget):
         role = Qt.ItemDataRole.UserRole
         chosen = {item.data(role): None for item in self.selectedItems()}
         columns = {
-            head: [
-                value for row, value in enumerate(column) if row in (chosen or [row])
-            ]
+            head: [v for row, v in enumerate(column) if row in (chosen or [row])]
             for head, column in self.columns.items()
         }
         return Findings(self.title, tables={self.title: columns}).to_text().strip()
@@ -218,7 +201,6 @@ def _round_cell(value: object) -> object:
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-DASH = "\N{EN DASH}"
 
 
 _LARGE = 20  # font size of the large number; chosen: twice that of other text
@@ -264,27 +246,14 @@ class SharingBar(folding.WrappingRow):
         self.setParent(panel)
         self.setVisible(False)
         self._panel, self._viewer, self._messages = panel, panel.viewer, panel.messages
-        self.copy_button = create_button(
-            "Copy",
-            self._copy_numbers,
-            "Copy the numbers for pasting into a spreadsheet.",
-        )
-        self.save_button = create_button(
-            "Save numbers…",
-            self._save_numbers,
-            "Save the numbers, and all curves of the plot, as a CSV table with units.",
-        )
-        self.plot_button = create_button(
-            "Save plot…",
-            self._save_plot,
-            "Save the plot on a white background, as PNG (300 dpi) or SVG.",
-        )
-        self.figure_button = create_button(
-            "Save figure…",
-            self.save_figure,
-            "Save all visible images as one figure for a paper, with scale bar, "
-            "colour bar and caption.",
-        )
+        tip = "Copy the numbers for pasting into a spreadsheet."
+        self.copy_button = create_button("Copy", self._copy_numbers, tip)
+        tip = "Save the numbers, and all curves of the plot, as a CSV table with units."
+        self.save_button = create_button("Save numbers…", self._save_numbers, tip)
+        tip = "Save the plot on a white background, as PNG (300 dpi) or SVG."
+        self.plot_button = create_button("Save plot…", self._save_plot, tip)
+        tip = "Save all visible images as one figure with scale bar and caption."
+        self.figure_button = create_button("Save figure…", self.save_figure, tip)
         sharing = self.copy_button, self.save_button, self.plot_button
         for place, button in enumerate((*sharing, self.figure_button)):
             self.insert_widget(place, button)
@@ -353,9 +322,8 @@ class SharingBar(folding.WrappingRow):
     ) -> None:
         """Ask for a file name, and save the visible images as a figure for a paper."""
         with self._messages.show_errors():
-            images = [
-                item for item in layers.list_image_layers(self._viewer) if item.visible
-            ]
+            images = layers.list_image_layers(self._viewer)
+            images = [item for item in images if item.visible]
             if not images:
                 msg = "A figure needs a visible image layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
@@ -364,13 +332,9 @@ class SharingBar(folding.WrappingRow):
             if path is not None:
                 parts = [self._read_displayed_layer(layer) for layer in images]
                 options = create_options() if create_options else FigureOptions()
-                self._panel.controls.start(
-                    partial(FIGURE.rerun, parts, path, options=options),
-                    lambda figure: self._messages.notify(
-                        f"The figure is saved as {figure.path}."
-                    ),
-                    "Save figure",
-                )
+                make = partial(FIGURE.rerun, parts, path, options=options)
+                notify, text = self._messages.notify, f"The figure is saved as {path}."
+                self._panel.controls.start(make, lambda _: notify(text), "Save figure")
 
     def _read_displayed_layer(self, layer: Image) -> Micrograph:
         """Read a layer with its displayed contrast and colours.
@@ -478,26 +442,20 @@ class ResultsGroup(QtWidgets.QGroupBox):
         origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in networks_known.items()]
         if network:
             origin.append(f"{MADE_BY} {network}")
-        networks = (
-            [network]
-            if network
-            else filter(None, dict.fromkeys(networks_known.values()))
-        )
-        names = ", ".join(networks)
+        networks = dict.fromkeys(filter(None, networks_known.values()))
+        names = network or ", ".join(networks)
         note = f"<p>Made by a network: <b>{names}</b>. {_ESTIMATE}</p>" if names else ""
         numbers = {
             name: translate(number) if isinstance(number, str) else number
             for name, number in numbers.items()
             if not is_temporary(str(number))  # a path that moves, or disappears
         }
-        large_figures = [
-            (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
-        ]
-        known_figures = [one for one in large_figures if one[1].value is not None]
-        first = next(iter(known_figures + large_figures), None)
+        figures = [(k, v) for k, v in numbers.items() if isinstance(v, Figure)]
+        large_figures = [one for one in figures if one[1].large]
+        large_figures.sort(key=lambda one: one[1].value is None)
         large = html.escape(sentence)
-        if first is not None:
-            large = format_headline(*first)
+        if large_figures:
+            large = format_headline(*large_figures[0])
         self.headline.setText(translate(large))
         self.remarks.setText(f"{note}{translate(more)}")
         self.figures.setText(format_value_table(numbers) if numbers else "")

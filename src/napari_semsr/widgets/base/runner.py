@@ -156,10 +156,8 @@ class _JobRun:
             return
         self.return_event.clear()
         try:
-            with (
-                core.use_background_priority(),
-                core.capture_warnings(self._emit_warning),
-            ):
+            warn = self._emit_warning
+            with core.use_background_priority(), core.capture_warnings(warn):
                 self.value = self._run_job_steps(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
@@ -285,21 +283,15 @@ class _JobQueue(QObject):
                         before.append(other)
                 if before:
                     sentence = f"Waiting for {before[0].title} ({len(before)} ahead)"
-                    if (
-                        owner is not None
-                        and sentence != run.last_sentence
-                        and not owner.is_running
-                    ):
+                    is_new = sentence != run.last_sentence
+                    if owner is not None and is_new and not owner.is_running:
                         run.last_sentence = sentence
                         owner.stepped.emit(core.WaitingProgress(0, 0, sentence))
                     continue
                 begin, run.has_begun = run.request.begin, True
                 run.request = replace(run.request, begin=_do_nothing)  # releases it
-                self._run_next_part(
-                    run,
-                    _iterate_function_parts(begin),
-                    partial(self._start_thread, run),
-                )
+                parts, end = _iterate_function_parts(begin), self._start_thread
+                self._run_next_part(run, parts, partial(end, run))
 
     def release(self, run: _JobRun) -> None:
         """Report a job as cancelled before the step that it computes has ended."""
@@ -338,11 +330,10 @@ class _JobQueue(QObject):
             next(parts)
         except StopIteration:
             end(None)
-        except core.SemsrError as error:
-            end(error)
         except Exception as error:
             end(error)
-            raise
+            if not isinstance(error, core.SemsrError):
+                raise
         else:
             QTimer.singleShot(_BREATH_MS, partial(self._run_next_part, run, parts, end))
 
@@ -369,11 +360,8 @@ class _JobQueue(QObject):
             self._report_end(run, run.error)
             return
         self.runs_shown.append(run)
-        self._run_next_part(
-            run,
-            _iterate_function_parts(partial(run.request.show, run.value)),
-            partial(self._finish_run, run),
-        )
+        parts = _iterate_function_parts(partial(run.request.show, run.value))
+        self._run_next_part(run, parts, partial(self._finish_run, run))
 
     def _finish_run(self, run: _JobRun, error: Exception | None) -> None:
         """Remove a job whose result has been shown."""

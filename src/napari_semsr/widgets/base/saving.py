@@ -38,6 +38,8 @@ _STACK_FILTERS = {
 def ask_save_path(parent: QWidget, layer: Layer) -> Path | None:
     """Ask where to save a layer; return None if the user cancels."""
     filters = _FILTERS if layer.ndim == 2 else _STACK_FILTERS
+    if layers.is_from_tiff(layer):
+        filters = _STACK_FILTERS | filters  # in the format of the user's file
     return ask_output_file(parent, f"Save {layer.name}", layer.name, filters)
 
 
@@ -45,15 +47,11 @@ def ask_output_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
     """Ask for a file name with a valid suffix; return None if the user cancels."""
-    place = get_start_folder() / io.create_file_stem(name)
-    path_typed, filter_chosen = QFileDialog.getSaveFileName(
-        parent, title, str(place), ";;".join(filters)
-    )
-    path = (
-        _complete_path(Path(path_typed), filters[filter_chosen], parent, filters)
-        if path_typed
-        else None
-    )
+    place, kinds = get_start_folder() / io.create_file_stem(name), ";;".join(filters)
+    path_typed, kind = QFileDialog.getSaveFileName(parent, title, str(place), kinds)
+    if not path_typed:
+        return None
+    path = _complete_path(Path(path_typed), filters[kind], parent, filters)
     if path is not None:
         remember_output_folder(path)
     return path
@@ -63,17 +61,15 @@ def ask_existing_file(
     parent: QWidget, title: str, filters: Iterable[str]
 ) -> Path | None:
     """Ask for an existing file; return None if the user cancels."""
-    path_chosen, _ = QFileDialog.getOpenFileName(
-        parent, title, str(get_start_folder()), ";;".join(filters)
-    )
+    place, kinds = str(get_start_folder()), ";;".join(filters)
+    path_chosen, _ = QFileDialog.getOpenFileName(parent, title, place, kinds)
     return Path(path_chosen) if path_chosen else None
 
 
 def ask_existing_folder(parent: QWidget, title: str) -> Path | None:
     """Ask for a folder; return None if the user cancels."""
-    path_chosen = QFileDialog.getExistingDirectory(
-        parent, title, str(get_start_folder())
-    )
+    place = str(get_start_folder())
+    path_chosen = QFileDialog.getExistingDirectory(parent, title, place)
     return Path(path_chosen) if path_chosen else None
 
 
@@ -142,12 +138,9 @@ def record_saved_path(metadata: dict[str, object], saved_file: ConvertedFile) ->
     """Record the saved path in a layer's metadata, unless the file is a PNG."""
     if not saved_file.output.lower().endswith(".png"):
         metadata[io.SAVED_KEY] = saved_file.output
-        about = metadata.get("micrograph")
+        about, size = metadata.get("micrograph"), saved_file.pixel_size_nm
         if isinstance(about, dict):
-            metadata["micrograph"] = {
-                **about,
-                "pixel_size_nm": saved_file.pixel_size_nm,
-            }
+            metadata["micrograph"] = {**about, "pixel_size_nm": size}
 
 
 LayerTuple = tuple[Any, dict[str, Any], str]
@@ -215,13 +208,11 @@ def _choose_save_path(
 @relabel_errors()
 def write_figure(path: str, items: Sequence[LayerTuple]) -> list[str]:
     """Save the visible images of several layers as one figure."""
-    images = [
-        layers.micrograph_from_layer(layer, colour=True).replace(
-            look=layers.get_display_settings(layer)
-        )
-        for layer in (Layer.create(*item) for item in items)
-        if isinstance(layer, Image) and layer.visible
-    ]
+    images = []
+    for layer in (Layer.create(*item) for item in items):
+        if isinstance(layer, Image) and layer.visible:
+            image = layers.micrograph_from_layer(layer, colour=True)
+            images.append(image.replace(look=layers.get_display_settings(layer)))
     target = _choose_save_path(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
     return [core.run(FIGURE.rerun(images, target, options=FigureOptions())).path]
 

@@ -25,7 +25,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     Signal as QtSignal,
 )
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QMainWindow, QMessageBox, QWidget
+from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
 
 from napari_semsr import io
 from napari_semsr.core import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from napari_semsr.widgets.base.panel import VerbPanel
     from napari_semsr.widgets.window import StepsWindow
 
-_MOST_NAMES = 8  # in a sentence; chosen: more would fill the screen
+_MOST_NAMES = 5  # in a sentence; chosen: more would fill the screen
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
 _ARRAY = ".zarr"  # folders with pixels in a project
 _STORE = f".ome{_ARRAY}"
@@ -156,28 +156,17 @@ _OPEN, _DISCARD, _LATER = "Open", "Discard", "Later"
 _RECOVERED = "recovered"  # in place of the panel that made a result
 
 
-class _ResultsQuestion(QMessageBox):
-    """Question whose answer, the text of a button, goes to a function."""
-
-    def __init__(self, parent: QWidget, sentence: str, answer: Callable[[str], object]):
-        icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
-        super().__init__(icon, "Results were found", sentence, none, parent)
-        self._answer = answer
-        self.buttonClicked.connect(self.pass_answer)
-
-    def pass_answer(self, button: QAbstractButton) -> None:
-        """Pass the text of the pressed button on."""
-        self._answer(button.text())
-
-
 def ask_about_abandoned_results(
     parent: QWidget, names: list[str], answer: Callable[[str], object]
 ) -> QMessageBox | None:
     """Ask, without waiting, whether to open or discard results of crashed sessions."""
     if QGuiApplication.platformName() in _NO_ONE:
         return None
-    sentence = f"A session that crashed left unsaved results: {_list_names(names)}"
-    box = _ResultsQuestion(parent, sentence, answer)
+    left = f"{len(names)} unsaved result{'s'[: len(names) != 1]}"
+    sentence = f"A session that crashed left {left}: {_list_names(names)}"
+    icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
+    box = QMessageBox(icon, "Results were found", sentence, none, parent)
+    box.buttonClicked.connect(lambda button: answer(button.text()))
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)
     box.addButton(_DISCARD, roles.DestructiveRole)
@@ -206,9 +195,10 @@ class Session(QObject):
         self.ask = ask_about_unsaved_content
         self.ask_about_abandoned = ask_about_abandoned_results
         self.runner = JobRunner(self)
-        self.runner.returned.connect(self._finish_job)
+        self.runner.returned.connect(lambda show: show())
         self.runner.failed.connect(self._report_failure)
-        self.runner.cancelled.connect(self._report_saving_cancelled)
+        cancelled = partial(self._report_failure, "Saving was cancelled.")
+        self.runner.cancelled.connect(cancelled)
         # layers changed since their pixels were saved
         self._changed_layers: WeakSet[Layer] = WeakSet()
         # layers changed by hand since they were written
@@ -360,9 +350,8 @@ class Session(QObject):
         layers_lost = [item for item in project.layers if item.name not in names]
         self._resume_project(folder, project, tuple(layers_lost))
         self.save()
-        self.message_ready.emit(
-            f"{folder.name} is open; changes are saved automatically."
-        )
+        sentence = f"{folder.name} is open; changes are saved automatically."
+        self.message_ready.emit(sentence)
 
     def _resume_project(
         self,
@@ -434,9 +423,8 @@ class Session(QObject):
         quiet = self._history.is_quiet and not self._history.can_restore(layer)
         passes = _is_temporary_overlay(layer) or layer.metadata.get(io.LIVE_KEY)
         if self.folder is not None and not (quiet or passes):
-            self._removed_layers.append(
-                _RemovedLayer(event.index, ref(layer), unsaved_layer=layer)
-            )
+            removed = _RemovedLayer(event.index, ref(layer), unsaved_layer=layer)
+            self._removed_layers.append(removed)
         self._schedule_save()
 
     def _on_removal_undoable(self, name: str) -> None:
@@ -506,9 +494,10 @@ class Session(QObject):
             self._schedule_save()
             return
         removed = filter(None, (item.unsaved_layer for item in self._removed_layers))
-        layers = [*self.viewer.layers, *removed]
-        sources = [(layer, self._get_pixel_writer(layer)) for layer in layers]
-        left = [(layer, bring) for layer, bring in sources if bring is not None]
+        writers = {
+            i: self._get_pixel_writer(i) for i in (*self.viewer.layers, *removed)
+        }
+        left = [(layer, bring) for layer, bring in writers.items() if bring is not None]
         if left:
             make = partial(self._store_all_layers, left)
             self.runner.start("Save project", JobRequest(make))
@@ -518,20 +507,18 @@ class Session(QObject):
     def exclude_removed_layers(self) -> None:
         """Exclude removed layers from the next save, as requested by the user."""
         if self.folder is not None:
-            stores = [
+            self._outdated_paths += [
                 self.folder / item.record.store
                 for item in self._removed_layers
                 if item.record is not None and item.record.store
                 if not self._history.can_restore(item.layer())
             ]
-            self._outdated_paths += stores
         self._removed_layers.clear()
 
     def list_removed_names(self) -> list[str]:
         """Return the names of removed layers that are still in the project."""
-        return [
-            item.record.name for item in self._removed_layers if item.record is not None
-        ]
+        records = (item.record for item in self._removed_layers)
+        return [record.name for record in records if record is not None]
 
     def _store_all_layers(
         self, left: list[tuple[Layer, _Bring]]
@@ -578,12 +565,6 @@ class Session(QObject):
             call()
         self.changed.emit()
 
-    def _finish_job(self, show: Callable[[], object]) -> None:
-        show()
-
-    def _report_saving_cancelled(self) -> None:
-        self._report_failure("Saving was cancelled.")
-
     def _report_failure(self, text: str) -> None:
         self._then.clear()
         self.failing, self._opening = not self._opening, False
@@ -593,11 +574,8 @@ class Session(QObject):
 
     def _describe_project(self) -> io.Project:
         """Return a description of the open project."""
-        layers = [
-            describe_layer(item, self._kept_sources.get(item))
-            for item in self.viewer.layers
-            if self._can_save_layer(item)
-        ]
+        known = filter(self._can_save_layer, self.viewer.layers)
+        layers = [describe_layer(item, self._kept_sources.get(item)) for item in known]
         self._insert_removed_layers(layers)
         inputs_named = {layer.input for layer in (*layers, *self._lost_layers)}
         for panel in filter(is_alive, self._panels):
@@ -605,21 +583,15 @@ class Session(QObject):
         steps = self._steps_window()
         if is_alive(steps):
             self._steps = steps.state()
-        viewer, view = self.viewer, _get_view_objects(self.viewer)
-        active = viewer.layers.selection.active
-        window: dict[str, object] = io.to_json_value(
-            {name: getattr(item, name) for item, name in view}
-            | {
-                "scale_bar": host.get_scale_bar(viewer).visible,
-                "active": None if active is None else active.name,
-            }
-        )
-        inputs = {k: one for k, one in self._inputs.items() if k in inputs_named}
+        viewer, active = self.viewer, self.viewer.layers.selection.active
+        view = {name: getattr(it, name) for it, name in _get_view_objects(viewer)}
+        view["scale_bar"] = host.get_scale_bar(viewer).visible
+        view["active"] = None if active is None else active.name
         return io.Project(
-            inputs=inputs,
+            inputs={k: one for k, one in self._inputs.items() if k in inputs_named},
             layers=(*layers, *self._lost_layers),
             options=self._options,
-            window=window | {"steps": self._steps},
+            window=io.to_json_value(view) | {"steps": self._steps},
         )
 
     def _insert_removed_layers(self, layers: list[io.ProjectLayer]) -> None:
@@ -634,9 +606,7 @@ class Session(QObject):
                 if self._can_save_layer(layer):
                     item.record = describe_layer(layer, self._kept_sources.get(layer))
                     item.unsaved_layer = None
-                elif not isinstance(
-                    layer, Image | Labels
-                ):  # of a kind that is not saved
+                elif not isinstance(layer, Image | Labels):  # its kind is not saved
                     self._removed_layers.remove(item)
             one = item.record
             if one is not None and (one.kind, one.name, one.input) in read:
@@ -652,11 +622,8 @@ class Session(QObject):
 
     def list_excluded_names(self) -> list[str]:
         """Return the names of layers that are not in the project."""
-        return [
-            item.name
-            for item in self.viewer.layers
-            if not (_is_temporary_overlay(item) or self._can_save_layer(item))
-        ]
+        left = (i for i in self.viewer.layers if not self._can_save_layer(i))
+        return [item.name for item in left if not _is_temporary_overlay(item)]
 
     # -- pixels -----------------------------------------------------------
 
@@ -666,11 +633,8 @@ class Session(QObject):
         if has_changed:
             self._changed_layers.discard(layer)
             self._kept_sources.pop(layer, None)
-        if (
-            layer in self._kept_sources
-            or layer.metadata.get(io.LIVE_KEY)
-            or _is_temporary_overlay(layer)
-        ):
+        is_passing = layer.metadata.get(io.LIVE_KEY) or _is_temporary_overlay(layer)
+        if is_passing or layer in self._kept_sources:
             return None
         folder, frames = self.folder or Path(), layer.metadata.get(io.FOLDER_KEY)
         is_image = isinstance(layer, Image | Labels)
@@ -682,9 +646,8 @@ class Session(QObject):
         path = Path(layer.metadata.get(io.STORE_KEY) or "")
         # its store has the result at full strength
         own = io.STRENGTH_KEY in layer.metadata or layer in self._own
-        is_painted = isinstance(layer, Labels) and (
-            has_changed or path.parent != folder
-        )
+        is_painted = has_changed or path.parent != folder
+        is_painted = is_painted and isinstance(layer, Labels)
         if own or is_painted or not path.exists():
             return self._create_pixel_writer(layer)
         if path.suffix == _ARRAY and path.parent == folder:
@@ -806,6 +769,7 @@ class Session(QObject):
         with self._history.make_removals_final():
             viewer.layers.clear()
         self._history.clear()
+        folder, project = project_opened.folder, project_opened.project
         for record, layer in layers_made:
             layers.disable_cache(layer)
             viewer.add_layer(layer)
@@ -814,11 +778,10 @@ class Session(QObject):
                 source = LayerSource(record.store, record.input, record.read)
                 self._kept_sources[layer] = source
             if record.store and record.kind == "labels":  # which can be painted on
-                self._own[layer] = project_opened.folder / record.store
-        folder, project = project_opened.folder, project_opened.project
+                self._own[layer] = folder / record.store
         self._resume_project(folder, project, tuple(layers_lost))
-        count, name = len(layers_made), project_opened.folder.name
-        sentence = f"Opened {name} with {count} layer{'s'[: count != 1]}."
+        count = len(layers_made)
+        sentence = f"Opened {folder.name} with {count} layer{'s'[: count != 1]}."
         self.message_ready.emit(" ".join([sentence, *sentences]))
         self.changed.emit()
 
@@ -827,12 +790,11 @@ class Session(QObject):
     def _offer_abandoned_results(self, window: QMainWindow) -> None:
         """Offer complete results of sessions that have crashed."""
         found = places.find_abandoned_results(results.get_cache_parent())
-        paths = [path for stores in found.values() for path in stores]
-        if not paths:
-            return
+        paths = chain(*found.values())
         names = [i.name.removesuffix(i.suffix).removesuffix(".ome") for i in paths]
-        answer = partial(self._handle_abandoned_results, found)
-        self.ask_about_abandoned(window, names, answer)
+        if names:
+            answer = partial(self._handle_abandoned_results, found)
+            self.ask_about_abandoned(window, names, answer)
 
     def _handle_abandoned_results(
         self, found: dict[Path, list[Path]], answer: str
@@ -961,15 +923,12 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> io.ProjectLayer:
             if name in attributes_kept:
                 attributes_kept[name] = getattr(layer, f"current_{name}")
         attributes_kept.pop("border_width", None)
-    source = place or LayerSource()
     return io.ProjectLayer(
         kind=kind,
         name=layer.name,
         attributes=io.to_json_attributes(attributes_kept),
-        store=source.store,
-        input=source.input,
-        read=source.read,
         data=data,
+        **(place or LayerSource())._asdict(),
     )
 
 

@@ -51,6 +51,7 @@ _PREVIEW = (
     'image of part of it: <a href="adapt.md#in-napari">Train</a>.'
 )
 _ASKS = "choose a model"
+_Resample = Literal["auto", "keep", "never"]
 QUESTION = (
     "The file does not state which microscope took this image: an electron microscope "
     f"({models.DEFAULT_MODEL}), or a superlens ({models.MOSAIC_MODEL})?"
@@ -61,7 +62,7 @@ QUESTION = (
 def format_model_card(
     card: Mapping[str, object],
     pixel_size_nm: core.PixelSize | None,
-    resample: Literal["auto", "keep", "never"] = "auto",
+    resample: _Resample = "auto",
     advice: str = "",
 ) -> str:
     """Describe in rich text what a model does, and how it was checked.
@@ -136,8 +137,8 @@ def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
     """
     training_images = {}
     for _, name in list_installed_models():
-        card = core.run(jobs.MODELS_INFO.job(name)).card
-        training_images[name] = jobs.get_training_digests(dict(card))
+        card = models.read_card(models.find_model(name)).model_dump()
+        training_images[name] = jobs.get_training_digests(card)
     digests = read() if any(training_images.values()) else set()
     return sorted(name for name, of in training_images.items() if of & digests)
 
@@ -154,8 +155,7 @@ class ModelChooser(base.Form):
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
         # the layer that the card is compared with
-        self._field: tuple[core.PixelSize | None, Literal["auto", "keep", "never"], str]
-        self._field = (None, "auto", "")
+        self._field: tuple[core.PixelSize | None, _Resample, str] = (None, "auto", "")
         self._layer: Layer | None = None  # the layer to enhance
         self._layer_asked: Layer | None = None  # whose instrument is unknown
         self._is_asking = False
@@ -284,8 +284,7 @@ class ModelChooser(base.Form):
         return self.value
 
     def _choose_import(self) -> None:
-        path = base.ask_existing_file(self, "Model", _IMPORTED)
-        if path is not None:
+        if path := base.ask_existing_file(self, "Model", _IMPORTED):
             self.import_file(path)
 
     def import_file(self, path: Path) -> None:
@@ -301,8 +300,7 @@ class ModelChooser(base.Form):
 
     def _choose_export(self) -> None:
         name = str(self.card.get("name") or Path(str(self.value)).stem)
-        path = base.ask_output_file(self, "Export model", name, _EXPORTED)
-        if path is not None:
+        if path := base.ask_output_file(self, "Export model", name, _EXPORTED):
             self.export_file(path)
 
     def export_file(self, path: Path) -> None:
@@ -316,9 +314,9 @@ class ModelChooser(base.Form):
     def compare_with_layer(
         self,
         pixel_size_nm: core.PixelSize | None,
-        resample: Literal["auto", "keep", "never"],
+        resample: _Resample,
         advice: str,
-        layer: Layer | None = None,
+        layer: Layer | None,
     ) -> None:
         """Compare the card with a layer's pixel size, and show advice.
 
@@ -336,7 +334,9 @@ class ModelChooser(base.Form):
         self.card = {}
         if self.value is not None and self.method is None:
             try:
-                self.card = dict(core.run(jobs.MODELS_INFO.job(self.value)).card)
+                # not by the command, which hashes the file
+                card = models.read_card(models.find_model(self.value))
+                self.card = jobs.to_json_value(card)
             except core.SemsrError as error:
                 self.card = {"description": str(error)}
         self._update_text()

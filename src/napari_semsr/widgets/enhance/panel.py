@@ -293,8 +293,7 @@ class MousePreview(OverlayLayer):
 
     def _on_plane_changed(self, _: object = None) -> None:
         """Restart the preview if the displayed plane may have changed."""
-        subject = self._subject if base.is_alive(self) else None
-        if subject is not None and subject[0].ndim > 2:
+        if base.is_alive(self) and self._subject and self._subject[0].ndim > 2:
             self.restart_if_active()
 
     def stop(self) -> None:
@@ -320,10 +319,9 @@ class MousePreview(OverlayLayer):
         answer = self._desk.take_result()
         if answer is not None:
             (box, pixels), image = answer, subject[1]
-            pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
-            corner = np.asarray(image.origin) + (
-                (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
-            )
+            scale, start = np.asarray(image.scale), np.array(box.corner) - 0.5
+            pitch = scale * np.asarray(box.shape) / pixels.shape
+            corner = np.asarray(image.origin) + (start * scale + pitch / 2)
             limits = {"contrast_limits": tuple(layer.contrast_limits)}
             look = layers.create_layer_keywords(image, name=_NAME, **limits)
             self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
@@ -371,7 +369,7 @@ _MAPS = {
     jobs.UNFAMILIAR: "distance to training area (unlike it above 1)",
 }
 """The name of the layer of each map."""
-_EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
+_EXISTING = ("refuse", "refuse"), ("resume it", "resume"), ("replace it", "replace")
 
 
 class EnhancePanel(base.VerbPanel):
@@ -403,9 +401,8 @@ class EnhancePanel(base.VerbPanel):
         self._build_settings()
         self.look = CompareControls(self)
         tip = "Enhance a small box under the mouse, to test models and options."
-        self.pointing = CheckBox(
-            name="pointing", text="Preview at the mouse", tooltip=tip
-        )
+        text = "Preview at the mouse"
+        self.pointing = CheckBox(name="pointing", text=text, tooltip=tip)
         self.look.add_row(self.pointing)
         say = self.messages.show_problem
         self.preview = MousePreview(self.viewer, self._read_run_inputs, say, self)
@@ -441,16 +438,12 @@ class EnhancePanel(base.VerbPanel):
         tip = "Show where the result, blurred again, differs from the input."
         self.misfit = CheckBox(name="misfit", text="Map of the misfit", tooltip=tip)
         tip = "Show how far blocks of 96 px are from the training area: unlike above 1."
-        self.unfamiliar = CheckBox(
-            name="unfamiliar", text="Show distance to the training area", tooltip=tip
-        )
+        text = "Show distance to the training area"
+        self.unfamiliar = CheckBox(name="unfamiliar", text=text, tooltip=tip)
         self.output = base.create_store_edit()
+        tip = "Keep a store, overwrite it, or resume its run with its settings."
         self.existing = ComboBox(
-            name="existing",
-            label="If it exists",
-            tooltip="Keep an existing store, overwrite it, or resume an interrupted "
-            "run, started here or on the command line, with its original settings.",
-            choices=list(_EXISTING.items()),
+            name="existing", label="If it exists", tooltip=tip, choices=_EXISTING
         )
         self._ticks = {jobs.MISFIT: self.misfit, jobs.UNFAMILIAR: self.unfamiliar}
         choices = base.Form(self.whole, *self._ticks.values())
@@ -589,12 +582,6 @@ class EnhancePanel(base.VerbPanel):
 
     # -- the output ----------------------------------------------------------
 
-    def _create_result_name(self, name: str) -> str:
-        """Return the name of the result of an image, with its model or method."""
-        model = Path(self.model.value or "").stem
-        step = self.model.method or str(self.model.card.get("name") or model)
-        return layers.create_result_name(self.viewer, name, step)
-
     def _load_unfinished_options(self) -> EnhanceOptions | None:
         """Show and return the options of a store that will be resumed."""
         path = base.get_entered_store(self.output)
@@ -666,12 +653,14 @@ class EnhancePanel(base.VerbPanel):
             request = source, model, options, place_seen
             possible = self._list_possible_maps()
             maps = {key: self._ticks[key].value and on for key, on in possible.items()}
-            there = self._outcome
             is_there = any(maps.values()) and self._has_result(request, path)
-            if there is not None and is_there:
+            if is_there and (there := self._outcome) is not None:
                 make = partial(_create_maps, micrograph, there, maps, model, options)
                 return base.JobRequest(make, self._show_maps)
-        image, name = planes or micrograph, self._create_result_name(micrograph.name)
+        named = card.get("name") or Path(str(self.model.value)).stem
+        step = str(self.model.method or named)
+        image = planes or micrograph
+        name = layers.create_result_name(self.viewer, micrograph.name, step)
         scale, count = int(card.get("scale", 1)), len(planes)
         target = base.choose_store_path(self.output, name, shape, scale, planes=count)
         how: dict[str, Any] = {
@@ -682,16 +671,13 @@ class EnhancePanel(base.VerbPanel):
         show = partial(self.show_enhanced, source, micrograph, card, name)
         begin = self._prepare_view
         if is_classical:
-            job = jobs.RESTORE.job(image, target, **how)
-            make = partial(_restore, job, target)
-            return base.JobRequest(
-                lambda: core.count_stages(make(), _STAGES), show, begin, writes=target
-            )
-        how |= {"model": model, "cluster": self._read_cluster()}
-        make = partial(_enhance_and_create_maps, self, image, target, maps, how)
-        if not planes:  # they are not drawn during the run
-            draw = partial(self._draw_live_layer, request, micrograph, name, path)
-            begin = partial(draw, card, target, how)
+            make = partial(_restore, jobs.RESTORE.job(image, target, **how), target)
+        else:
+            how |= {"model": model, "cluster": self._read_cluster()}
+            make = partial(_enhance_and_create_maps, self, image, target, maps, how)
+            if not planes:  # they are not drawn during the run
+                draw = partial(self._draw_live_layer, request, micrograph, name, path)
+                begin = partial(draw, card, target, how)
         return base.JobRequest(
             lambda: core.count_stages(make(), _STAGES), show, begin, writes=target
         )
@@ -724,10 +710,8 @@ class EnhancePanel(base.VerbPanel):
         source, _, options, _ = request
         live = self._find_resumable_layer(request, path, replaces=how["overwrite"])
         if live is None:
-            whole = bool(self.whole.value)
-            shown = create_live_field(
-                micrograph, source, card, options, name=name, whole=whole
-            )
+            about: Any = {"name": name, "whole": bool(self.whole.value)}
+            shown = create_live_field(micrograph, source, card, options, **about)
             removed = self._on_layer_removed
             live = LiveLayer(self.viewer, *shown, target, removed, request)
         else:
@@ -740,13 +724,9 @@ class EnhancePanel(base.VerbPanel):
     def _has_result(self, request: tuple[object, ...], path: Path | None) -> bool:
         """Return whether a result with these settings exists at the chosen path."""
         live = self.live
-        return (
-            live is not None
-            and live.is_shown
-            and live.request == request
-            and io.STRENGTH_KEY not in live.layer.metadata
-            and path in (None, live.store)
-        )
+        if live is None or not live.is_shown or io.STRENGTH_KEY in live.layer.metadata:
+            return False
+        return live.request == request and path in (None, live.store)
 
     def _show_layer_with_source(self, source: Image) -> None:
         """Show a layer that is being enhanced next to its source, with a scale bar."""
@@ -862,9 +842,8 @@ class EnhancePanel(base.VerbPanel):
         self._show_options(options)
         elsewhere = plane != layers.get_displayed_plane(source, self.viewer.dims)
         where = " when its plane is shown" if elsewhere else ""
-        self.messages.show_status(
-            f"{live.layer.name} is unfinished; Enhance resumes it{where}."
-        )
+        sentence = f"{live.layer.name} is unfinished; Enhance resumes it{where}."
+        self.messages.show_status(sentence)
 
     def _check_project_stores(self) -> None:
         """Offer to resume unfinished stores of the open project."""
@@ -899,12 +878,11 @@ def describe_enhancement(report: Any, image: str) -> str:
         name, parts = report.method_text, [f"a blur ({report.blur})"]
     else:
         name, cost = str(report.provenance.model_name), report.report
-        noise = cost.noise_percent and (
-            f"noise of {cost.noise_percent:.2g} % of the range of grey values"
-        )
-        blur_px = round(cost.blur_px or 0, 2)
-        blur = f"a blur ({core.SIGMA}) of {blur_px:.2f} px" if blur_px else None
-        parts = list(filter(None, (noise, blur)))
+        parts, share = [], cost.noise_percent
+        if share:
+            parts.append(f"noise of {share:.2g} % of the range of grey values")
+        if blur_px := round(cost.blur_px or 0, 2):
+            parts.append(f"a blur ({core.SIGMA}) of {blur_px:.2f} px")
     removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
     return f"{name} {removed} {image}."
 
@@ -963,11 +941,9 @@ def _create_maps(
             maps_shown[jobs.UNFAMILIAR] = yield from job
         except core.ShapeError as error:  # of an image smaller than a block
             core.warn(str(error), core.get_error_code(error))
-    stores = {}
+    stores, story = {}, result_image.provenance
     for part, item in maps_shown.items():
-        story = result_image.provenance and result_image.provenance.model_copy(
-            update={"part": part}
-        )
-        shown = item.replace(provenance=story)
+        own = story and story.model_copy(update={"part": part})
+        shown = item.replace(provenance=own)
         stores[part] = base.OpenedImage(shown, (shown,))
     return outcome, stores

@@ -109,9 +109,8 @@ def read_regions(
             f"labels, got {len(regions)} in the displayed plane of {layer.name!r}; "
             "draw some there, or choose 'none'."
         )
-        raise core.OptionError(
-            msg, code="out-of-range" if regions else "regions-missing"
-        )
+        code = "out-of-range" if regions else "regions-missing"
+        raise core.OptionError(msg, code=code)
     return regions
 
 
@@ -348,10 +347,8 @@ class MeasurePanel(base.VerbPanel):
         return self.input_layers.create_image_boxes(self.verb, self.list_layers, first)
 
     def list_layers(self) -> list[Layer]:
-        """List grey layers, preceded by Labels layers if the command accepts them."""
-        kinds = [Labels] if "labels" in self.verb.options.model_fields else []
-        others = layers.list_user_layers(self.viewer, *kinds)
-        return [*others, *layers.list_grey_layers(self.viewer)]
+        """List the layers that can be measured."""
+        return list(layers.list_grey_layers(self.viewer))
 
     def create_options(self, **more: object) -> Any:
         """Read the options of the command from the form."""
@@ -368,18 +365,16 @@ class MeasurePanel(base.VerbPanel):
             if box.value is not None or not item.optional:
                 boxes[item.name] = box
         layer, *others = chosen = [box.value for box in boxes.values()]
-        images = (
-            read_image_pair(self, *chosen)
-            if self.on_one_grid
-            else [self.input_layers.read(one) for one in chosen]
-        )
+        if self.on_one_grid:
+            images = read_image_pair(self, *chosen)
+        else:
+            images = [self.input_layers.read(one) for one in chosen]
         if layer in others:
             labels_chosen = " and ".join(box.label for box in boxes.values())
             instead = ", or 'none'" if verb.images[1].optional else " for one of them"
             msg = f"The layer {layer.name!r} is chosen as {labels_chosen}; "
             msg += f"choose another{instead}."
             raise core.ShapeError(msg, code="same-image")
-        labels = {"labels": True} if isinstance(layer, Labels) else {}
         path = None
         if verb.makes_image:
             name, shape = images[0].name, images[0].shape
@@ -388,7 +383,7 @@ class MeasurePanel(base.VerbPanel):
         call = Call(
             verb,
             dict(zip(boxes, images, strict=True)),
-            self.create_options(**labels),
+            self.create_options(),
             path,
             read_regions(self, self.regions.value, layer),
             self.read_more(images),
@@ -436,16 +431,13 @@ class MeasurePanel(base.VerbPanel):
             cut = {layer: [part]} if part.shape != whole.shape else {}
             yield from show_area_outlines(self, cut)
             if cut:
-                note = format_measured_area_note(part)
-                figures = {**figures, "Measured": note}
+                figures = {**figures, "Measured": format_measured_area_note(part)}
         yield
         plots, curves = self.list_plots(outcome), dict[str, base.Columns]()
         if self.plots:
-            from napari_semsr.widgets.base import draw_plot
-
             canvas = self.results.clear_plot(rows=2, height=230)
             for axes, plot in zip(canvas.axes, plots, strict=False):
-                draw_plot(axes, plot)
+                base.draw_plot(axes, plot)
                 curves |= plot.columns
                 yield
             canvas.refresh()
@@ -471,8 +463,8 @@ class MeasurePanel(base.VerbPanel):
         source = outcome.report.images[self.input_image]
         # the unit in brackets
         _, bracket, unit = str(opened.micrograph.quantity).rpartition(" (")
-        title = f"{self.map_name}{bracket}{unit}"
-        title = layers.create_result_name(self.viewer, source, title)
+        step = f"{self.map_name}{bracket}{unit}"
+        title = layers.create_result_name(self.viewer, source, step)
         layer_made = base.add_opened_image(self.viewer, opened, name=title)
         layers.hide_other_maps(self.viewer, layer_made)
         yield

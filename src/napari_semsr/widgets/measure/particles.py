@@ -3,17 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from napari.layers import Layer, Points
+from napari.layers import Labels, Layer, Points
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core
 from napari_semsr.analysis import Gap, Gaps, Particle
 from napari_semsr.jobs import GAPS
 from napari_semsr.widgets import base, host
-from napari_semsr.widgets.layers import create_overlay_keywords, pixels_to_view
+from napari_semsr.widgets.layers import (
+    create_overlay_keywords,
+    list_user_layers,
+    pixels_to_view,
+)
 from napari_semsr.widgets.measure import panel
 
 # Colours of Okabe and Ito, distinct for colour-blind users; the shapes mean the same
@@ -42,7 +46,17 @@ class ParticlesPanel(panel.ReferencePanel):
     def build_form(self) -> None:
         """Build the form, and show the marks."""
         super().build_form()
+        self.form.show_row("labels", False)  # the kind of the layer decides
         self.helpers.value = True
+
+    def list_layers(self) -> list[Layer]:
+        """List grey layers, preceded by Labels layers."""
+        return [*list_user_layers(self.viewer, Labels), *super().list_layers()]
+
+    def create_options(self, **more: object) -> Any:
+        """Read the options; labels are not segmented."""
+        is_labels = isinstance(self.image.value, Labels)
+        return super().create_options(labels=is_labels, **more)
 
     def create_tables(self) -> Sequence[QWidget]:
         """Create the table of gaps."""
@@ -65,12 +79,9 @@ class ParticlesPanel(panel.ReferencePanel):
             return tuple(compress(items, is_inside))
 
         gaps, unit = report.result, report.unit
-        part = replace(
-            gaps,
-            found_gaps=select_inside(gaps.found_gaps),
-            invented_gaps=select_inside(gaps.invented_gaps),
-            sizes=select_inside(gaps.sizes),
-        )
+        names = "found_gaps", "invented_gaps", "sizes"
+        inside: Any = {name: select_inside(getattr(gaps, name)) for name in names}
+        part = replace(gaps, **inside)
         sizes, (widths, _) = part.get_diameters(unit), part.get_widths(unit)
         row: dict[str, panel.Cell] = {
             "particles": len(part.sizes),
@@ -150,9 +161,8 @@ class ParticlesPanel(panel.ReferencePanel):
         """
         result, part = outcome.report.result, outcome.parts[0]
         table, unit = _create_gap_table(result), f"({outcome.report.unit})"
-        known = {
-            k: v for k, v in table.items() if k.endswith(unit) and v != [None] * len(v)
-        }
+        lengths = ((k, v) for k, v in table.items() if k.endswith(unit))
+        known = {k: v for k, v in lengths if v != [None] * len(v)}
         self.rows.fill({"kind": table["kind"], **known}, sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
         if layer not in self.viewer.layers:

@@ -40,9 +40,8 @@ class _ReadRequest:
     reader: analysis.LineReader
 
 
-_Request = tuple[
-    list[_ReadRequest], tuple[float, float, float, float], float, dict[str, Any]
-]
+_Line = tuple[float, float, float, float]
+_Request = tuple[list[_ReadRequest], _Line, float, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +99,7 @@ class ProfileSet:
 
 def _measure_profiles(
     requests: Sequence[_ReadRequest],
-    line: tuple[float, float, float, float],
+    line: _Line,
     width: float,
     options: Mapping[str, Any],
     *,
@@ -163,10 +162,8 @@ class ProfilePanel(base.VerbPanel):
         self.draw_button = base.create_button("Draw a line", self.start_drawing, tip)
         self.hint = base.RichTextLabel(_HINT)
         self.form = base.OptionsForm(analysis.ProfileOptions)
-        tip = "Update the curve while the line is dragged, and measure at its end."
-        self.live = CheckBox(
-            name="live", text="Follow the line", value=True, tooltip=tip
-        )
+        text, tip = "Follow the line", "Update the curve, and measure at its end."
+        self.live = CheckBox(name="live", text=text, value=True, tooltip=tip)
         tip = "Scale each layer from its minimum to its maximum."
         self.alike = CheckBox(name="alike", text="All curves from 0 to 1", tooltip=tip)
         form = base.Form(self.layers.native, self.line, self.draw_button)
@@ -410,13 +407,6 @@ class ProfilePanel(base.VerbPanel):
 
     def _draw_profiles(self, profiles: ProfileSet, *, moving: bool = False) -> None:
         """Draw the curves, keeping the axes while the line moves."""
-        from napari_semsr.widgets.base import (
-            COLOURS,
-            add_legend,
-            format_label,
-            shorten_label,
-        )
-
         self.profiles = profiles
         curves, scales = list[Curve](), []
         for one in profiles.layers:
@@ -425,7 +415,7 @@ class ProfilePanel(base.VerbPanel):
             low, high = (low, high) if self.alike.value and high > low else (0.0, 1.0)
             scales.append((low, high))
             curves.append((x * one.profile.per_px, (y - low) / (high - low)))
-        names = [shorten_label(one.name) for one in profiles.layers]
+        names = [base.shorten_label(one.name) for one in profiles.layers]
         if moving and self._update_curves(curves, [*names, profiles.unit]):
             return
         canvas = self.results.clear_plot(height=260)
@@ -435,7 +425,7 @@ class ProfilePanel(base.VerbPanel):
         self._lines = []
         drawn = zip(profiles.layers, curves, names, scales, strict=True)
         for (one, curve, name, (low, high)), colour in zip(
-            drawn, cycle(COLOURS), strict=False
+            drawn, cycle(base.COLOURS), strict=False
         ):
             look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
             self._lines += axes.plot(*curve, **look)
@@ -444,11 +434,12 @@ class ProfilePanel(base.VerbPanel):
                 scaled = (values - low) / (high - low)
                 axes.plot(at * one.profile.per_px, scaled, **look)
         along, grey = PROFILE.curves[0].axis_labels(profiles.unit)
-        axes.set_xlabel(format_label(along))
-        axes.set_ylabel(format_label(f"{grey}, scaled" if self.alike.value else grey))
+        grey = f"{grey}, scaled" if self.alike.value else grey
+        axes.set_xlabel(base.format_label(along))
+        axes.set_ylabel(base.format_label(grey))
         axes.margins(x=0)
         if len(profiles.layers) > 1:
-            add_legend(axes)
+            base.add_legend(axes)
         axes.grid(visible=True, alpha=0.15)
         self._names_drawn = [*names, profiles.unit] if moving else []
         if moving:

@@ -70,16 +70,11 @@ class ResolutionPanel(panel.MeasurePanel):
     def create_rows(self) -> Sequence[Widget | QWidget]:
         """Create the list of methods, and the advice for mosaics."""
         tip = "A number and a map by FRC, or a number of one image, if noise is white."
-        self.method = ComboBox(
-            name="method", label="Method", choices=list(_METHODS), tooltip=tip
-        )
+        ways = [*_METHODS]
+        self.method = ComboBox(name="method", label="Method", choices=ways, tooltip=tip)
         tip = "Split it instead of comparing its halves: too fine, or too coarse."
-        self.split_mosaic = CheckBox(
-            name="split_mosaic",
-            value=False,
-            text="Split the mosaic anyway",
-            tooltip=tip,
-        )
+        text = "Split the mosaic anyway"
+        self.split_mosaic = CheckBox(name="split_mosaic", text=text, tooltip=tip)
         self.advice = base.RichTextLabel()
         return self.split_mosaic, self.method, self.advice
 
@@ -124,10 +119,8 @@ class ResolutionPanel(panel.MeasurePanel):
         first, second = self.first.value, self.second.value
         alone = first is not None and second is None and layers.is_stitched(first)
         store = _get_store_path(first) if alone else None
-        there = store is not None and all(
-            path.exists() for path in io.get_half_paths(store)
-        )
-        text = _HALVES if there else _ONE_MOSAIC
+        halves = [] if store is None else io.get_half_paths(store)
+        text = _HALVES if store and all(p.exists() for p in halves) else _ONE_MOSAIC
         is_needed = alone and maps and not self.split_mosaic.value
         self.advice.setText(text if is_needed else "")
         self.form.setVisible(maps)
@@ -165,16 +158,14 @@ class ResolutionPanel(panel.MeasurePanel):
         if store is not None:
             halves, note = jobs.find_halves(store, images["a"])
         if call.more["needs_halves"] and halves is None:
-            raise core.OptionError(
-                " ".join(filter(None, (_ONE_MOSAIC, note))), code="halves-missing"
-            )
+            msg = " ".join(filter(None, (_ONE_MOSAIC, note)))
+            raise core.OptionError(msg, code="halves-missing")
         names = {*jobs.FrcJobOptions.model_fields} - {"estimator"}
         how = jobs.FrcJobOptions(**call.options.model_dump(include=names))
         whole, part, why = None, None, ""
         try:
-            parts, box = yield from jobs.crop_to_gap_free_box(
-                *images.values(), *(halves or ())
-            )
+            whole_images = *images.values(), *(halves or ())
+            parts, box = yield from jobs.crop_to_gap_free_box(*whole_images)
             part = parts[0] if box else None
             given = dict(zip(images, parts, strict=False))
             both = parts[1:] if halves else None
@@ -203,9 +194,8 @@ class ResolutionPanel(panel.MeasurePanel):
 
     def add_layers(self, layer: Layer, outcome: panel.Measurement) -> Iterator[None]:
         """Add the map, and outline the part that was measured as a whole."""
-        self.asks_question = outcome.opened is not None and (
-            outcome.report.failed == outcome.report.blocks
-        )
+        report = outcome.report
+        self.asks_question = bool(outcome.opened and report.failed == report.blocks)
         yield from super().add_layers(layer, outcome)
         part = outcome.more and outcome.more.part
         yield from panel.show_area_outlines(self, {layer: [part]} if part else {})
@@ -261,9 +251,8 @@ class ResolutionPanel(panel.MeasurePanel):
         if field is None:
             return blocks
         whole = core.get_figures(field.report) if field.report else {}
-        rows: dict[str, core.Figure | str] = {
-            name: blocks.pop(name) for name in _STATISTICS if name in blocks
-        }
+        rows: dict[str, core.Figure | str] = {}
+        rows |= {name: blocks.pop(name) for name in _STATISTICS if name in blocks}
         if isinstance(median := rows.get("Median"), core.Figure):
             known = outcome.report.blocks - outcome.report.failed
             note = f"{median.note} of {known} blocks{_describe_field(field)}".strip()
@@ -369,11 +358,8 @@ def _find_blocks(grid: core.Micrograph, region: panel.Region) -> core.BoolArray:
 
 def _have_same_processing(first: Image, other: Image) -> bool:
     """Return whether two layers were acquired and processed in the same way."""
-    return (
-        layers.is_acquired(first)
-        and layers.is_acquired(other)
-        and layers.get_job_names(first) == layers.get_job_names(other)
-    )
+    are_acquired = layers.is_acquired(first) and layers.is_acquired(other)
+    return are_acquired and layers.get_job_names(first) == layers.get_job_names(other)
 
 
 def _get_store_path(layer: Image) -> Path | None:

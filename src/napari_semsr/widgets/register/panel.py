@@ -95,6 +95,8 @@ class LandmarkControls(base.Form):
 
     def show_fit(self, _: object = None) -> None:
         """Show how well the landmark pairs fit, and number the landmarks."""
+        if not base.is_alive(self):
+            return
         images = self._images()
         there = [image for image in images if image in self._viewer.layers]
         identities = [layers.get_identity(image) for image in there if image]
@@ -109,15 +111,12 @@ class LandmarkControls(base.Form):
         if len(marks) == 2 and not self.points:
             self._watch_points_layers(images, tuple(marks))
         first, second = self.counts
-        pairs = min(first, second)
-        sentence, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
+        pairs, sentence, off = min(first, second), "", np.zeros(0)
         try:
             landmarks = self.landmarks()
             if landmarks is not None:
-                is_similar = (
-                    len(landmarks) < _PAIRS_FOR_ERROR or self._model() == "similarity"
-                )
-                fit = fit_landmarks(landmarks, "similarity" if is_similar else "affine")
+                is_affine = pairs >= _PAIRS_FOR_ERROR and self._model() != "similarity"
+                fit = fit_landmarks(landmarks, "affine" if is_affine else "similarity")
                 rms = float(np.sqrt((fit.distances**2).mean()))
                 # each residual is from the fit to the other landmarks: a fit that
                 # includes the landmark itself looks too good
@@ -130,9 +129,9 @@ class LandmarkControls(base.Form):
                     f"{core.format_rounded(off[worst])} {unit} from the position "
                     "predicted by the others."
                 )
-            else:
-                need = f"; registration starts from {_MIN_PAIRS} or more."
-                sentence = f"{sentence}{need}" if pairs else ""
+            elif pairs:
+                sentence = f"{pairs} pair{'s'[: pairs != 1]}; registration starts from "
+                sentence += f"{_MIN_PAIRS} or more."
         except core.SemsrError as error:
             sentence = str(error)
         if first != second:
@@ -207,11 +206,11 @@ class LandmarkControls(base.Form):
         for layer in points:
             layer.events.data.connect(self._on_points_changed)
             for name in _GRID:
-                getattr(layer.events, name).connect(self._on_grid_changed)
+                getattr(layer.events, name).connect(self.show_fit)
 
     def _on_layer_inserted(self, event: Event) -> None:
         """Show landmarks that were restored from a project or by Undo."""
-        if base.is_alive(self) and _PARTNER_KEY in event.value.metadata:
+        if _PARTNER_KEY in event.value.metadata:
             self.show_fit()
 
     def _add_empty_points_layer(
@@ -240,11 +239,6 @@ class LandmarkControls(base.Form):
             text={"string": "{label}", "color": colour, **_MARK_TEXT},
             **{**fit, "metadata": {**fit.get("metadata", {}), **marks}},
         )
-
-    def _on_grid_changed(self, _: object = None) -> None:
-        """Refit the landmarks after the pixel size of an image has changed."""
-        if base.is_alive(self):
-            self.show_fit()
 
     def _on_points_changed(self, event: Event) -> None:
         """Update the landmarks after points were added, moved or removed."""
@@ -340,13 +334,10 @@ class LandmarkControls(base.Form):
         pairs, images = min(self.counts), self._get_image_pair()
         if pairs and images is not None:
             units = [_get_position_unit(layer) for layer in self.points]
-            moving, fixed_places = (
-                (_get_positions_nm(layer) if unit == "nm" else _places_px(layer, image))
-                for layer, image, unit in zip(self.points, images, units, strict=True)
-            )
+            each = zip(self.points, images, units, strict=True)
+            places = [_get_positions(*one)[:pairs] for one in each]
 
             def write(path: Path) -> None:
-                places = moving[:pairs], fixed_places[:pairs]
                 io.write_landmarks(path, *places, units=units)
                 self._panel.session.mark_saved_to_file(self.points)
 
@@ -373,11 +364,13 @@ def _get_positions_nm(layer: Points) -> core.FloatArray:
     return np.asarray(own * layers.get_nm_scale(layer), dtype=float)
 
 
-def _places_px(layer: Points, image: Image) -> core.FloatArray:
-    """Return positions in image pixels, relative to the centre of the first pixel."""
+def _get_positions(layer: Points, image: Image, unit: str) -> core.FloatArray:
+    """Return positions in nm, or in px from the centre of the image's first pixel."""
+    places = _get_positions_nm(layer)
+    if unit == "nm":
+        return places
     linear, shift = layers.get_pixel_transform(image)
-    places = np.linalg.solve(linear, (_get_positions_nm(layer) - shift).T).T
-    return np.asarray(places, dtype=float)
+    return np.asarray(np.linalg.solve(linear, (places - shift).T).T, dtype=float)
 
 
 def _get_position_unit(layer: Layer) -> str:
@@ -431,9 +424,8 @@ class OverlayControls(CompareControls):
         super().__init__(panel)
         self._looks: dict[Image, dict[str, object]] = {}
         tip = "Left is magenta, right is green: matching areas are white or grey."
-        self.overlay = CheckBox(
-            name="overlay", text="Overlay in two colours", tooltip=tip
-        )
+        text = "Overlay in two colours"
+        self.overlay = CheckBox(name="overlay", text=text, tooltip=tip)
         tip = "Show left and right in turns: structures that jump are misaligned."
         self.flicker = CheckBox(name="flicker", text="Flicker", tooltip=tip)
         for control in (self.overlay, self.flicker):
@@ -553,9 +545,8 @@ class RegisterPanel(base.VerbPanel):
         tip = "Apply a saved transform to these layers without registering them again."
         self.apply_button = base.create_button("Apply a transform…", self.apply, tip)
         tip = "Resample the moving layer, as displayed, onto the fixed one's pixels."
-        self.shown_button = base.create_button(
-            "Use the transform shown", self.take_shown, tip
-        )
+        text = "Use the transform shown"
+        self.shown_button = base.create_button(text, self.take_shown, tip)
         tooltip = "Corresponding points marked in both images; rarely needed."
         self.marking = base.CollapsibleSection("Landmarks", tooltip, self.marks)
         self.add_group("Images", base.Form(self.moving, self.fixed))
@@ -582,20 +573,15 @@ class RegisterPanel(base.VerbPanel):
         self._update_form_rows()
 
     def _build_results(self) -> None:
+        create = base.create_button
         tip = "Save the transform from moving to fixed, with its error, as JSON."
-        self.transform_button = base.create_button(
-            "Save transform…", self.save_transform, tip
-        )
+        self.transform_button = create("Save transform…", self.save_transform, tip)
         tip = "Save patches of the area shown in both layers, for training."
-        self.pairs_button = base.create_button(
-            "Cut pairs from here…", self.cut_pairs, tip
-        )
+        self.pairs_button = create("Cut pairs from here…", self.cut_pairs, tip)
         tip = "Open Train with both layers and this transform."
-        self.train_button = base.create_button("Train on these", self.train, tip)
+        self.train_button = create("Train on these", self.train, tip)
         tip = "Apply the measured pixel size to the layer that had none."
-        self.take_size_button = base.create_button(
-            "Set this pixel size", self.take_size, tip
-        )
+        self.take_size_button = create("Set this pixel size", self.take_size, tip)
         saving = self.transform_button, self.pairs_button
         self.further = self.take_size_button, *saving, self.train_button
         below = [base.WrappingRow(*self.further)]
@@ -663,9 +649,8 @@ class RegisterPanel(base.VerbPanel):
     def _update_shown_button(self, _: object = None) -> None:
         if base.is_alive(self):
             layer = self.moving.value
-            self.shown_button.setVisible(
-                layer is not None and layers.is_rotated_or_sheared(layer)
-            )
+            is_turned = layer is not None and layers.is_rotated_or_sheared(layer)
+            self.shown_button.setVisible(is_turned)
 
     def _update_form_rows(self, _: object = None) -> None:
         """Offer registration by landmarks alone if there are enough of them."""
@@ -702,8 +687,7 @@ class RegisterPanel(base.VerbPanel):
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
-        path = base.ask_existing_file(self, "Apply a transform", _TRANSFORMS)
-        if path is not None:
+        if path := base.ask_existing_file(self, "Apply a transform", _TRANSFORMS):
             self.apply_file(path)
 
     def apply_file(self, path: Path) -> None:
@@ -751,7 +735,6 @@ class RegisterPanel(base.VerbPanel):
         registration, outcome = result
         self._offer_pixel_size(registration)
         self.look.end_comparison()
-        helpers: list[Layer] = []
         layer = base.add_opened_image(
             self.viewer,
             outcome.opened[0],
@@ -764,9 +747,9 @@ class RegisterPanel(base.VerbPanel):
         about = registration.registration
         with self.result_layers.replace_earlier(*both, leader=layer) as earlier:
             yield from self.result_layers.remove_earlier(earlier)
-            more = about, layer, outcome.opened[0], moving.name
-            for helper in self._add_helper_layers(*more):
-                helpers.append(helper)
+            has_arrows = False
+            for _ in self._add_helper_layers(about, layer, outcome.image, moving.name):
+                has_arrows = True
                 yield
         moving.visible = False
         aside = ""
@@ -783,7 +766,7 @@ class RegisterPanel(base.VerbPanel):
         columns = (*held_out.places_nm.T, *held_out.off_nm.T, held_out.reliable)
         residuals: base.Columns = dict(zip(heads, columns, strict=True))
         figures: base.Numbers = core.get_figures(registration)
-        if helpers:
+        if has_arrows:
             arrows_note = f"enlarged {_compute_arrow_factor(about):g} {base.TIMES}"
             figures = {**figures, "Arrows": arrows_note}
         self.results.show_result(
@@ -799,19 +782,18 @@ class RegisterPanel(base.VerbPanel):
         self.take_size_button.setVisible(size is not None)
         if size is not None:
             what, nm = registration.found_size_of, core.format_pixel_size((size, size))
-            self.take_size_button.setText(
-                f"Set the measured pixel size of {what}, {nm}"
-            )
+            text = f"Set the measured pixel size of {what}, {nm}"
+            self.take_size_button.setText(text)
 
     def _add_helper_layers(
         self,
         registration: Registration,
         layer: Image,
-        opened_store: base.OpenedImage,
+        image: core.Micrograph,
         name: str,
-    ) -> Iterator[Layer]:
+    ) -> Iterator[None]:
         """Add arrows for the residuals, and outlines of unreliable patches."""
-        image, residuals = opened_store.micrograph, registration.residuals
+        residuals = registration.residuals
         finite = np.isfinite(residuals.off_nm).all(axis=1)
         if not finite.any():
             return
@@ -823,7 +805,7 @@ class RegisterPanel(base.VerbPanel):
         # An unreliable patch matches anywhere: it has a box, as an arrow would mislead.
         is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
         look = layers.create_overlay_keywords(image, self.title, layer)
-        yield self.viewer.add_vectors(
+        self.viewer.add_vectors(
             np.stack([places, off], axis=1)[is_shown],
             name=layers.create_result_name(self.viewer, name, "residuals"),
             length=times,
@@ -833,12 +815,13 @@ class RegisterPanel(base.VerbPanel):
             features={"off_nm": np.hypot(*residuals.off_nm[finite].T)[is_shown]},
             **look,
         )
+        yield
         if reliable.all():
             return
         # half a patch, the spacing of patches: larger boxes would hide the image
         box = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) / 4 * side
         edge = np.array(image.shape) - 0.5
-        yield self.viewer.add_shapes(
+        self.viewer.add_shapes(
             [np.clip(box + place, -0.5, edge) for place in places[~reliable]],
             shape_type="rectangle",
             name=layers.create_result_name(self.viewer, name, "unreliable"),
@@ -847,6 +830,7 @@ class RegisterPanel(base.VerbPanel):
             edge_width=width / 2,
             **look,
         )
+        yield
 
     # -- what a result offers --------------------------------------------------------
 
@@ -881,6 +865,7 @@ class RegisterPanel(base.VerbPanel):
 
         If the SEM image was moved onto the mosaic, the transform is inverted.
         """
+        text = "Register two layers first; training pairs are cut from them."
         if self.last_registration is not None:
             registration, moving, fixed_layer = self.last_registration
             stored_map, there = registration.stored_transform, self.viewer.layers
@@ -896,16 +881,12 @@ class RegisterPanel(base.VerbPanel):
                     return stored_map, fixed_layer, moving
                 text = "A non-linear transform cannot be inverted: choose "
                 text += f"{fixed_layer.name} as Moving, and press Register again."
-                self.messages.show_status(text)
-                return None
-        text = "Register two layers first; training pairs are cut from them."
         self.messages.show_status(text)
         return None
 
     def train(self) -> None:
         """Open Train with both layers and their transform."""
-        both = self._get_registered_pair()
-        if both is not None:
+        if both := self._get_registered_pair():
             transform_file, low, high = both
             panel: Any = base.switch_panel(self, self.viewer, "Train")
             panel.take_registered(low, high, transform_file)
@@ -946,17 +927,13 @@ def find_image_pair(
     `is_unsized`: if fewer than two have a pixel size, also consider layers without
     one.
     """
-    opened = [
-        item
-        for item in layers.list_grey_layers(viewer)
-        if item not in layers_made and not layers.is_incomplete(item)
-    ]
+    others = [i for i in layers.list_grey_layers(viewer) if i not in layers_made]
+    opened = [item for item in others if not layers.is_incomplete(item)]
     sized = [item for item in opened if layers.is_calibrated(item)]
     sized = opened if is_unsized and len(sized) < 2 else sized
     acquired = filter(layers.is_acquired, sized)
-    exposures = [
-        item for item in acquired if layers.get_last_job_name(item) != "register"
-    ] or sized
+    originals = (i for i in acquired if layers.get_last_job_name(i) != "register")
+    exposures = [*originals] or sized
     if len(exposures) < 2:
         return None
     fixed_layer = max(reversed(exposures), key=_compute_sem_score)

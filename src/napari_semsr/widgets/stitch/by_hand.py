@@ -10,13 +10,7 @@ import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QHeaderView,
-    QTableWidget,
-    QTableWidgetItem,
-    QWidget,
-)
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.io import HELPER_KEY, replace_atomically
@@ -79,9 +73,9 @@ class CorrectionList(QWidget):
         self.corrections = Corrections()
         self.table = QTableWidget(0, 3)
         self.table.setHorizontalHeaderLabels(["Overlap", "Misfit (px)", "State"])
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setToolTip(_HELP)
         vertical, header = self.table.verticalHeader(), self.table.horizontalHeader()
         if vertical is not None and header is not None:
@@ -235,9 +229,8 @@ class CorrectionList(QWidget):
         marks = {HELPER_KEY: self._panel.title, layers.MARK_KEY: identity}
         names, colours = self._get_names(*self._frames), ("green", "magenta")
         with self._panel.history.make_removals_final():
-            for name, plane, corner, colour in zip(
-                names, planes, positions, colours, strict=True
-            ):
+            each = zip(names, planes, positions, colours, strict=True)
+            for name, plane, corner, colour in each:
                 layer = viewer.add_image(
                     plane,
                     name=f"{name} ({colour})",
@@ -323,8 +316,7 @@ class CorrectionList(QWidget):
         if self._frames_shown is None or self._mosaic_file is None:
             return
         fixed_layer, moved_layer = self._frames_shown
-        scale = np.array(moved_layer.scale)
-        before = moved_layer.translate
+        scale, before = np.array(moved_layer.scale), moved_layer.translate
         moved_layer.translate = np.array(before) + np.array((y, x)) * scale
         shift = (moved_layer.translate - fixed_layer.translate) / scale
         first, second = names = self._get_names()
@@ -357,8 +349,7 @@ class CorrectionList(QWidget):
             record["drop"] = [n for n in record["drop"] if n not in entry["place"]]
             record["place"] |= entry["place"]
         else:
-            left = [one for one in record["strike"] if {*one} != pair_replaced]
-            record["strike"] = left
+            record["strike"] = [i for i in record["strike"] if {*i} != pair_replaced]
             if "join" in entry:
                 record["drop"] = [n for n in record["drop"] if n not in pair_replaced]
                 record["join"].append(entry["join"])

@@ -42,9 +42,8 @@ class Coverage(QObject):
     def show(self, _: object = None) -> None:
         """Show the coverage over the mosaic, or remove it if the box is unticked."""
         layers, mosaic = self._panel.viewer.layers, self._mosaic()
-        self._panel.history.remove_layers(
-            [item for item in layers if item.metadata.get(HELPER_KEY) == _NAME]
-        )
+        earlier = [item for item in layers if item.metadata.get(HELPER_KEY) == _NAME]
+        self._panel.history.remove_layers(earlier)
         if not self.tick.value or mosaic is None:
             return
         path = get_coverage_path(mosaic)
@@ -60,9 +59,8 @@ class Coverage(QObject):
     def _add_coverage_layer(self, opened_store: base.OpenedImage) -> None:
         """Add a layer with one colour per frame count, transparent where uncovered."""
         viewer, mosaic = self._panel.viewer, self._of
-        if not base.is_alive(self) or not self.tick.value:
-            return
-        if mosaic is None or mosaic not in viewer.layers:
+        is_off = not base.is_alive(self) or not self.tick.value
+        if is_off or mosaic is None or mosaic not in viewer.layers:
             return
         levels = [item.data for item in opened_store.levels]
         most = max(1, int(np.max(np.asarray(levels[-1]))))
@@ -85,6 +83,5 @@ class Coverage(QObject):
         )
         show_colour_bar(layer)
         viewer.layers.selection.active = active
-        self._panel.messages.show_status(
-            f"Each pixel is covered by up to {most} frames."
-        )
+        sentence = f"Each pixel is covered by up to {most} frames."
+        self._panel.messages.show_status(sentence)

@@ -305,17 +305,13 @@ class FolderFollower(QWidget):
         stop, end = threading.Event(), threading.Event()
 
         def make() -> Job[object]:
-            is_done = False
-            levels = mosaic_layer.levels
+            places, levels, is_set = (place, target), mosaic_layer.levels, stop.is_set
+            job = follow_and_stitch_scan(folder, places, options, levels, is_set, **how)
             try:
-                result = yield from follow_and_stitch_scan(
-                    folder, (place, target), options, levels, stop.is_set, **how
-                )
-                is_done = True
-            finally:
-                if not is_done:
-                    end.set()  # cancelled, or an error
-            return result
+                return (yield from job)
+            except BaseException:  # also if it is cancelled
+                end.set()
+                raise
 
         show = partial(self._show_final_mosaic, folder, options, how)
         if not self._panel.controls.start(make, show, _FOLLOW):

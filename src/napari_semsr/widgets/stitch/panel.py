@@ -36,6 +36,11 @@ _THIN = 0.006  # width of lines over the scan; chosen
 _JOINT, _LINE = base.COLOURS[:2]
 
 _FLAT_FILE = "file"
+_FLAT_FIELDS = (
+    ("from the frames", "auto"),
+    ("none: frames are flat", "none"),
+    ("a file", _FLAT_FILE),
+)
 _DISTORTION_NUMBER = "number"
 _DISTORTION_CALIBRATED = "calibration"
 _DISTORTIONS = (
@@ -51,6 +56,8 @@ _RUNNING_SCAN_CODES = ("too-few-frames", "frames-missing", "grid-mismatch")
 _OVERLAP_COLUMNS = (
     *("used", "quality", "score", "residual_px", "sigma_px", "ambiguous", "reason"),
 )
+_Outcome = base.JobResult | stitching.UnplacedFramesError
+_Corrected = tuple[jobs.StitchedFile, Path, Path | None, jobs.StitchFolderOptions]
 FrameLayers = Sequence[tuple[object, dict[str, object], str]]
 """Data, attributes and kind of each layer of a scan's frames."""
 
@@ -131,18 +138,12 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def build_form(self) -> None:
         """Build the form."""
-        self._size_stated: core.PixelSize | None = None
         tip = "Folder with the frames of one scan, and its positions if known."
-        self.folder = FileEdit(
-            name="folder",
-            label="Folder",
-            mode=FileDialogMode.EXISTING_DIRECTORY,
-            tooltip=tip,
-        )
+        about: Any = {"label": "Folder", "mode": FileDialogMode.EXISTING_DIRECTORY}
+        self.folder = FileEdit(name="folder", tooltip=tip, **about)
         tip = "Add the raw frames at the positions stated by the scan."
-        self.show_button = base.create_button(
-            "Show frames at nominal positions", self.show_frames, tip
-        )
+        text = "Show frames at nominal positions"
+        self.show_button = base.create_button(text, self.show_frames, tip)
         self.about = base.RichTextLabel(_NOTHING)
         check = self._check_missing_folder
         self._missing_timer = base.create_timer(self, check, _LOOK_MS)
@@ -151,6 +152,7 @@ class StitchMosaicPanel(base.VerbPanel):
         form = base.Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
         self._build_settings()
+        self._show_pixel_size(None, is_known=False)
         self._build_results()
         for control in (self.focus, self.flat, self.distortion, self.position_source):
             control.changed.connect(self._update_form_rows)
@@ -174,15 +176,9 @@ class StitchMosaicPanel(base.VerbPanel):
             name="calibration", label="Calibration", filter="*.json", tooltip=tip
         )
         self.calibration_label = base.RichTextLabel()
+        tip = "How the shading of the frames is estimated."
         self.flat = ComboBox(
-            name="flat",
-            label="Flat field",
-            tooltip="How the shading of the frames is estimated.",
-            choices=[
-                ("from the frames", "auto"),
-                ("none: frames are flat", "none"),
-                ("a file", _FLAT_FILE),
-            ],
+            name="flat", label="Flat field", tooltip=tip, choices=_FLAT_FIELDS
         )
         tip = "Image of the bare illumination field."
         self.flat_file = FileEdit(name="flat_file", label="File", tooltip=tip)
@@ -196,14 +192,10 @@ class StitchMosaicPanel(base.VerbPanel):
         self.positions = FileEdit(
             name="position_table", label="Table", filter="*.csv", tooltip=tip
         )
+        tip = "Where the nominal positions of the frames come from."
+        sources = ("folder or table", "auto"), ("none: not used", str(io.NO_POSITIONS))
         self.position_source = ComboBox(
-            name="positions",
-            label="Positions",
-            tooltip="Where the nominal positions of the frames come from.",
-            choices=[
-                ("folder or table", "auto"),
-                ("none: not used", str(io.NO_POSITIONS)),
-            ],
+            name="positions", label="Positions", tooltip=tip, choices=sources
         )
         tip = "How the distortion of the field is measured and corrected."
         self.distortion = ComboBox(
@@ -226,11 +218,10 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def _build_results(self) -> None:
         self.output = base.create_store_edit("mosaic")
+        tip = "Keep or replace an existing store."
+        ways = ("refuse", False), ("replace it", True)
         self.existing = ComboBox(
-            name="existing",
-            label="If it exists",
-            tooltip="Keep or replace an existing store.",
-            choices=[("refuse", False), ("replace it", True)],
+            name="existing", label="If it exists", tooltip=tip, choices=ways
         )
         self.halves = base.create_option_widget(jobs.StitchFolderOptions, "halves")
         self.halves.value = True
@@ -263,9 +254,7 @@ class StitchMosaicPanel(base.VerbPanel):
             below=[self.register_button],
         )
         # The mosaic that can be corrected, its folder, positions and options
-        self._last_corrected: (
-            tuple[jobs.StitchedFile, Path, Path | None, jobs.StitchFolderOptions] | None
-        ) = None
+        self._last_corrected: _Corrected | None = None
         self._electrons: Path | None = None
 
     def _update_form_rows(self, _: object = None) -> None:
@@ -332,7 +321,7 @@ class StitchMosaicPanel(base.VerbPanel):
         """Describe the contents of a folder."""
         folder_chosen = folder or self.folder.value
         self._missing_timer.stop()
-        self._show_pixel_size(None)
+        self._show_pixel_size(None, is_known=False)
         self._offer_grids(())
         if not isinstance(folder_chosen, Path) or folder_chosen == Path():
             self.about.setText(_NOTHING)
@@ -374,11 +363,15 @@ class StitchMosaicPanel(base.VerbPanel):
         self._show_pixel_size(acquisition.pixel_size_nm)
         self.messages.show_status(f"{acquisition.name} can be stitched.")
 
-    def _show_pixel_size(self, size: core.PixelSize | None) -> None:
-        """Show the scan's pixel size, unless a calibration overrides it."""
+    def _show_pixel_size(
+        self, size: core.PixelSize | None, *, is_known: bool = True
+    ) -> None:
+        """Show the scan's pixel size once it is read, unless a calibration has one."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
             self.pixel_size.show_stated_size(size)
+        if not is_known:
+            self.pixel_size.note.setText("")
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal positions."""
@@ -425,7 +418,7 @@ class StitchMosaicPanel(base.VerbPanel):
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
 
-        def stitch() -> core.Job[base.JobResult | stitching.UnplacedFramesError]:
+        def stitch() -> core.Job[_Outcome]:
             try:
                 outcome = yield from stitch_scan(folder, target, options=options, **how)
             except stitching.UnplacedFramesError as error:
@@ -435,21 +428,16 @@ class StitchMosaicPanel(base.VerbPanel):
             height = yield from base.open_store(outcome.report.height)
             return replace(outcome, opened=(*outcome.opened, height))
 
-        def show(
-            outcome: base.JobResult | stitching.UnplacedFramesError,
-        ) -> Iterator[None]:
-            positions = how["positions"]
-            yield from self._show_stitched_mosaic(outcome, folder, positions, options)
-
+        about = {"folder": folder, "positions": how["positions"], "options": options}
+        show = partial(self._show_stitched_mosaic, **about)
         return base.JobRequest(stitch, show, writes=target)
 
     def _read_settings(
         self, folder: Path
     ) -> tuple[jobs.StitchFolderOptions, Path, dict[str, Any]]:
         """Return options, mosaic path, and keywords for positions and overwriting."""
-        target = base.get_entered_store(self.output) or base.find_free_store_path(
-            f"{folder.name}-mosaic"
-        )
+        name = f"{folder.name}-mosaic"
+        target = base.get_entered_store(self.output) or base.find_free_store_path(name)
         positions = base.get_entered_path(self.positions)
         if self.position_source.value != "auto":
             positions = io.NO_POSITIONS
@@ -458,7 +446,7 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def _show_stitched_mosaic(
         self,
-        outcome: base.JobResult | stitching.UnplacedFramesError,
+        outcome: _Outcome,
         folder: Path,
         positions: Path | None,
         options: jobs.StitchFolderOptions,
@@ -539,14 +527,11 @@ class StitchMosaicPanel(base.VerbPanel):
         self.trouble.setText(self.translate(trouble))
         count, seconds = mosaic_file.frames, mosaic_file.seconds
         placed = f"{count - len(mosaic_file.left_out)} of {count}"
-        curves = {
-            "joints": _joints_table(mosaic_file),
-            "frames": _frames_table(mosaic_file),
-        }
+        joints, frames = _joints_table(mosaic_file), _frames_table(mosaic_file)
         self.results.show_result(
             {"Mosaic": mosaic_file.output, **core.get_figures(mosaic_file)},
             f"Stitched {placed} frames in {seconds:.1f} s.",
-            curves=curves,
+            curves={"joints": joints, "frames": frames},
             more=_legend(mosaic_file),
         )
 
@@ -582,11 +567,9 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def open_electrons(self) -> None:
         """Open the folder's SEM image, and continue with its registration."""
-        path = self._electrons
-        if path is None:
-            return
-        make = partial(base.open_image_levels, path, io.ReadOptions())
-        self.controls.start(make, self._open_register_panel, "Open SEM image")
+        if (path := self._electrons) is not None:
+            make = partial(base.open_image_levels, path, io.ReadOptions())
+            self.controls.start(make, self._open_register_panel, "Open SEM image")
 
     def _open_register_panel(self, opened_store: base.OpenedImage) -> None:
         """Show the SEM image unless it is already open, and open Register."""
@@ -618,8 +601,7 @@ def _align_nominal_corners(mosaic_file: jobs.StitchedFile) -> core.FloatArray | 
         return None
     has_both = solution.is_placed & np.isfinite(nominal).all(axis=1)
     offset = (solution.positions_px - nominal)[has_both].mean(axis=0)
-    aligned_px: core.FloatArray = nominal + offset
-    return aligned_px
+    return np.asarray(nominal + offset)
 
 
 def _create_frame_rectangles(
@@ -664,14 +646,13 @@ def _add_shapes_layers(
     nominal = _align_nominal_corners(mosaic_file)
     if nominal is not None:
         has_nominal = np.isfinite(nominal).all(axis=1)
+        is_placed = has_place[has_nominal]
         viewer.add_shapes(
             _create_frame_rectangles(nominal[has_nominal], frame),
             shape_type="rectangle",
             name=layers.create_result_name(viewer, name, "nominal outlines"),
-            edge_color=[
-                _NOMINAL if ok else _LOST_COLOUR for ok in has_place[has_nominal]
-            ],
-            features={"frame": names[has_nominal], "placed": has_place[has_nominal]},
+            edge_color=[_NOMINAL if ok else _LOST_COLOUR for ok in is_placed],
+            features={"frame": names[has_nominal], "placed": is_placed},
             opacity=0.6,
             **keywords,
         )

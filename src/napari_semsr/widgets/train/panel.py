@@ -86,14 +86,10 @@ class ImagesForm(base.Form):
 
     def __init__(self, inputs: Any) -> None:
         super().__init__()
-        tip = "Images that the model is trained on."
-        self.have = ComboBox(
-            name="have", label="What do you have?", choices=_ANSWERS, tooltip=tip
-        )
-        tip = "Source of training pairs."
-        self.source = ComboBox(
-            name="source", label="Pairs from", choices=_SOURCES, tooltip=tip
-        )
+        label, tip = "What do you have?", "Images that the model is trained on."
+        self.have = ComboBox(name="have", label=label, choices=_ANSWERS, tooltip=tip)
+        about: Any = {"label": "Pairs from", "tooltip": "Source of training pairs."}
+        self.source = ComboBox(name="source", choices=_SOURCES, **about)
         low, high = _IMAGES[_SEM]
         self.low = inputs.create_box("low", *low)
         self.high = inputs.create_box("high", *high, none="none")
@@ -109,21 +105,13 @@ class ImagesForm(base.Form):
         self.placed = ComboBox(
             name="placed", label="Alignment", choices=[_NONE], tooltip=tip
         )
-        self.transform = FileEdit(
-            name="transform",
-            label="Transform",
-            tooltip=".json file saved by Register: first image moving, second fixed.",
-            filter="*.json",
-            nullable=True,
-        )
+        tip = ".json file saved by Register: first image moving, second fixed."
+        words: Any = {"label": "Transform", "filter": "*.json", "nullable": True}
+        self.transform = FileEdit(name="transform", tooltip=tip, **words)
         tip = "A .zarr store of previously cut training pairs (see the manual)."
-        self.store = FileEdit(
-            name="store",
-            label="Store",
-            mode=FileDialogMode.EXISTING_DIRECTORY,
-            nullable=True,
-            tooltip=tip,
-        )
+        mode = FileDialogMode.EXISTING_DIRECTORY
+        about = {"label": "Store", "mode": mode, "nullable": True}
+        self.store = FileEdit(name="store", tooltip=tip, **about)
         rows = self.have, self.source, self.low, self.high, self.more, self.placed
         for control in (*rows, self.transform, self.store):
             self.add_row(control)
@@ -217,10 +205,8 @@ class RecipeForm(base.Form):
             choices=[*jobs.list_bundled_recipes(), _FILE],
             value=_FIRST,
         )
-        tip = "Your own recipe file."
-        self.file = FileEdit(
-            name="file", label="File", filter="*.yaml *.yml", tooltip=tip
-        )
+        tip, kinds = "Your own recipe file.", "*.yaml *.yml"
+        self.file = FileEdit(name="file", label="File", filter=kinds, tooltip=tip)
         tip = "Fine-tune a model, or start with random weights."
         self.start = ComboBox(name="start", label="Start from", choices=[], tooltip=tip)
         self.text = base.RichTextLabel()
@@ -243,9 +229,8 @@ class RecipeForm(base.Form):
 
     def _list_initial_models(self, start_chosen: str) -> None:
         """Fill the list of initial models in order, keeping the choice."""
-        own = self.facts.start_from if self.facts else None
         rows = [("random weights, as in the recipe", _AS_IT_SAYS)]
-        if own is not None:
+        if self.facts and (own := self.facts.start_from) is not None:
             first = (f"{Path(own).stem} (recipe)", _AS_IT_SAYS)
             rows = [first, ("fresh weights", _FRESH)]
         self.start.choices = []
@@ -264,10 +249,9 @@ class RecipeForm(base.Form):
         except core.SemsrError as error:
             self.fault = core.Message(str(error), core.get_error_code(error))
         text = self.fault
-        if self.facts is not None:
-            own = self.facts.architecture == "same"
-            network = "the model's architecture" if own else self.facts.architecture
-            facts, patch = self.facts, f"patches of {self.facts.patch_px} px"
+        if (facts := self.facts) is not None:
+            own, patch = facts.architecture == "same", f"patches of {facts.patch_px} px"
+            network = "the model's architecture" if own else facts.architecture
             numbers = f"{facts.kind}, {network}, {facts.steps} steps, {patch}"
             text = f"<p>{facts.description or 'No description.'}</p><p>{numbers}</p>"
         self.text.setText(text)
@@ -293,10 +277,6 @@ class RecipeForm(base.Form):
             is_listed = model is not None and model in self.start.choices
             self._start_proposed = str(model) if is_listed else _AS_IT_SAYS
             self.start.value = self._start_proposed
-
-
-def _is_training(step: core.Progress) -> bool:
-    return isinstance(step, jobs.AdaptProgress | jobs.TrainStep)
 
 
 def _train(
@@ -380,17 +360,12 @@ class TrainPanel(base.VerbPanel):
         self.steps = _create_count_box("steps", most=_LONGEST, step=100)
         self.patch = _create_count_box("patch", most=_LARGEST_PATCH, step=16)
         tip = "State, curve and model; by default, a folder with the run's name."
-        self.folder = FileEdit(
-            name="folder",
-            label="Run folder",
-            mode=FileDialogMode.EXISTING_DIRECTORY,
-            nullable=True,
-            tooltip=tip,
-        )
+        mode = FileDialogMode.EXISTING_DIRECTORY
+        about: Any = {"label": "Run folder", "mode": mode, "nullable": True}
+        self.folder = FileEdit(name="folder", tooltip=tip, **about)
         tip = "If unticked, an existing run or model of this name is kept."
-        self.replace = CheckBox(
-            name="replace", text="Replace an earlier one", tooltip=tip
-        )
+        text = "Replace an earlier one"
+        self.replace = CheckBox(name="replace", text=text, tooltip=tip)
         tooltip = "Patch size and run folder; rarely needed."
         more = base.Form(self.patch, self.folder)
         self.advanced_section = base.CollapsibleSection("Advanced", tooltip, more)
@@ -415,7 +390,7 @@ class TrainPanel(base.VerbPanel):
         self.messages.translate = self._name_landmarks
         self.runner.stepped.connect(self._show_training_step)
         self.runner.cancelled.connect(self._report_stopped)
-        self.runner.failed.connect(self._show_last_state)
+        self.runner.failed.connect(lambda _: self.view.poll())
         self.closed.connect(self._on_closed)
 
     # -- what the user has ----------------------------------------------------------
@@ -550,10 +525,9 @@ class TrainPanel(base.VerbPanel):
     def _on_recipe_changed(self) -> None:
         """Update the answer, name and initial model for the selected recipe."""
         kind = "" if self.recipe.facts is None else self.recipe.facts.kind
-        if not self._has_place and (kind == "blind-spot") != (
-            self.have.value == _ALONE
-        ):
-            self.have.value = _ALONE if kind == "blind-spot" else _PAIRS
+        have = _ALONE if kind == "blind-spot" else _PAIRS
+        if not self._has_place:
+            self.have.value = have
         self._propose_name()
         self._propose_initial_model()
 
@@ -756,7 +730,7 @@ class TrainPanel(base.VerbPanel):
         self.have.enabled = not busy
 
     def _show_training_step(self, step: core.Progress) -> None:
-        is_training = _is_training(step)
+        is_training = isinstance(step, jobs.AdaptProgress | jobs.TrainStep)
         self.stop_button.setEnabled(is_training)
         if is_training:
             self.steps_done = step.done
@@ -844,9 +818,6 @@ class TrainPanel(base.VerbPanel):
 
     # -- stopping ----------------------------------------------------------------
 
-    def _show_last_state(self, _error: object) -> None:
-        self.view.poll()
-
     def _on_closed(self) -> None:
         """Record that the panel is closed, to avoid importing the model."""
         self._left = True
@@ -855,10 +826,8 @@ class TrainPanel(base.VerbPanel):
         """Report that the run stopped, and import the best model so far."""
         run_dir = self._run_dir
         if self._has_place:
-            self.messages.show_status(
-                f"{self.title} was cancelled; no model was added, and Train resumes "
-                "the training."
-            )
+            text = "Train was cancelled without a model; Train resumes the training."
+            self.messages.show_status(text)
             return
         self.view.poll()
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
