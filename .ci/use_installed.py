@@ -45,7 +45,7 @@ def main() -> None:
     )
     print("enhance:", {k: report[k] for k in ("tiles", "seconds", "model")})
 
-    from napari_semsr.io.napari_hooks import get_reader
+    from napari_semsr.io.project import get_reader
 
     for name in ("small.tif", "better.ome.zarr"):
         reader = get_reader(name)
