@@ -55,7 +55,7 @@ def test_scale_from_a_grating(panel, model, finish, tmp_path, choose):
     layer = model.add_image(lines, name="grating")
     group.layer.value = layer
     group.grating_button.click()
-    assert "period must be greater than 0" in panel.status.text()
+    assert "period must exceed 0" in panel.status.text()
     group.pitch.value = 10 / np.hypot(1, 0.3) * 20
     group.grating_button.click()
     finish(panel)

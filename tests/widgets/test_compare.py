@@ -140,6 +140,6 @@ def test_grey_levels_of_another_kind_are_not_mixed(
     look = panel.look
     assert look.right.value.name == "field · tiny"
     assert not look.strength.enabled
-    assert "a mixture of both would be meaningless" in look.note.text()
+    assert "grey levels differ from the input's" in look.note.text()
     look.right.value = model.layers["field"]
     assert look.note.text() == ""

@@ -758,8 +758,8 @@ class TrainPanel(base.VerbPanel):
         sentence = f"Trained {model} in {outcome.steps} steps{held_out}; "
         sentence += "it is now listed in Enhance."
         if not outcome.kept:
-            better = f"no model better than {first} on held-out pairs"
-            sentence = f"Training produced {better}; none was added."
+            sentence = f"Training produced no model better than {first} on held-out "
+            sentence += "pairs; none was added."
         NEWS.changed.emit()
         numbers: dict[str, core.Figure | str] = {**outcome.figures()}
         numbers["Folder of the run"] = str(self._run_dir)
