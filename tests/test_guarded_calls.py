@@ -239,7 +239,10 @@ def opens_without_a_look(called: str, call: ast.Call) -> bool:
     words = [ast.unparse(item) for item in call.args]
     if called.startswith("zarr.open"):
         is_new = keywords(call).get("mode") == "'w-'"
-        known = words[0].startswith("core.FolderStore(") or words[0] in STORES
+        known = (
+            words[0].startswith(("FolderStore(", "core.FolderStore("))
+            or words[0] in STORES
+        )
         return not (is_new or known)
     if last in {"read_text", "read_bytes"}:
         own = {"core.read_bytes", "io.read_text"}  # of the opener

@@ -193,7 +193,7 @@ class StepPage(QtWidgets.QWidget):
         self.panels: dict[str, base.VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
         self.kinds = ButtonRow([(title, step.hint) for title in step.panels])
-        self.kinds.button_chosen.connect(lambda n: self.show_kind(step.panels[n]))
+        self.kinds.button_chosen.connect(self._show_numbered)
         self.stack = QtWidgets.QStackedLayout()
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -206,6 +206,12 @@ class StepPage(QtWidgets.QWidget):
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, base.VerbPanel) else None
 
+    def _show_numbered(self, number: int) -> None:
+        self.show_kind(self.step.panels[number])
+
+    def _report_run(self) -> None:
+        self.ran.emit(self.step.key)
+
     def show_kind(self, title: str | None = None) -> None:
         """Show a panel; by default, the last one shown."""
         if title is None:
@@ -217,7 +223,7 @@ class StepPage(QtWidgets.QWidget):
             self.panels[title] = panel
             panel.sharing.figure_button.hide()  # the window has one for all steps
             self.stack.addWidget(panel)
-            panel.ran.connect(lambda: self.ran.emit(self.step.key))
+            panel.ran.connect(self._report_run)
         self.stack.setCurrentWidget(self.panels[title])
         self.kinds.check(self.step.panels.index(title))
         self.page_changed.emit()

@@ -25,7 +25,13 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     Signal as QtSignal,
 )
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QComboBox,
+    QMainWindow,
+    QMessageBox,
+    QWidget,
+)
 
 from napari_semsr import io
 from napari_semsr.core import (
@@ -156,6 +162,20 @@ _OPEN, _DISCARD, _LATER = "Open", "Discard", "Later"
 _RECOVERED = "recovered"  # in place of the panel that made a result
 
 
+class _ResultsQuestion(QMessageBox):
+    """Question whose answer, the text of a button, goes to a function."""
+
+    def __init__(self, parent: QWidget, sentence: str, answer: Callable[[str], object]):
+        icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
+        super().__init__(icon, "Results were found", sentence, none, parent)
+        self._answer = answer
+        self.buttonClicked.connect(self.pass_answer)
+
+    def pass_answer(self, button: QAbstractButton) -> None:
+        """Pass the text of the pressed button on."""
+        self._answer(button.text())
+
+
 def ask_about_abandoned_results(
     parent: QWidget, names: list[str], answer: Callable[[str], object]
 ) -> QMessageBox | None:
@@ -164,9 +184,7 @@ def ask_about_abandoned_results(
         return None
     left = f"{len(names)} unsaved result{'s'[: len(names) != 1]}"
     sentence = f"A session that crashed left {left}: {_list_names(names)}"
-    icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
-    box = QMessageBox(icon, "Results were found", sentence, none, parent)
-    box.buttonClicked.connect(lambda button: answer(button.text()))
+    box = _ResultsQuestion(parent, sentence, answer)
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)
     box.addButton(_DISCARD, roles.DestructiveRole)
@@ -195,10 +213,9 @@ class Session(QObject):
         self.ask = ask_about_unsaved_content
         self.ask_about_abandoned = ask_about_abandoned_results
         self.runner = JobRunner(self)
-        self.runner.returned.connect(lambda show: show())
+        self.runner.returned.connect(self._finish_job)
         self.runner.failed.connect(self._report_failure)
-        cancelled = partial(self._report_failure, "Saving was cancelled.")
-        self.runner.cancelled.connect(cancelled)
+        self.runner.cancelled.connect(self._report_saving_cancelled)
         # layers changed since their pixels were saved
         self._changed_layers: WeakSet[Layer] = WeakSet()
         # layers changed by hand since they were written
@@ -564,6 +581,12 @@ class Session(QObject):
         for call in then:
             call()
         self.changed.emit()
+
+    def _finish_job(self, show: Callable[[], object]) -> None:
+        show()
+
+    def _report_saving_cancelled(self) -> None:
+        self._report_failure("Saving was cancelled.")
 
     def _report_failure(self, text: str) -> None:
         self._then.clear()

@@ -390,8 +390,11 @@ class TrainPanel(base.VerbPanel):
         self.messages.translate = self._name_landmarks
         self.runner.stepped.connect(self._show_training_step)
         self.runner.cancelled.connect(self._report_stopped)
-        self.runner.failed.connect(lambda _: self.view.poll())
+        self.runner.failed.connect(self._show_last_state)
         self.closed.connect(self._on_closed)
+
+    def _show_last_state(self, _error: object) -> None:
+        self.view.poll()
 
     # -- what the user has ----------------------------------------------------------
 
