@@ -51,12 +51,14 @@ class ResultLayers(QObject):
         self.under: Layer | list[Layer] | None = None
         self._before: dict[Layer, bool] = {}  # visibility of layers that are switched
         self.saver = runner.JobRunner(self)
-        nothing = partial(self._messages.show_status, "Nothing was saved.")
-        self.saver.cancelled.connect(nothing)
+        self.saver.cancelled.connect(self._report_cancelled)
         tooltip = "Save the layer created by this panel in a format of your choice."
         self.save_button = create_button("Save…", self._save, tooltip)
         self.save_button.setVisible(False)
         self.saver.busy_changed.connect(self.save_button.setDisabled)
+
+    def _report_cancelled(self) -> None:
+        self._messages.show_status("Nothing was saved.")
 
     def create_helper_box(self, label: str) -> CheckBox:
         """Create the tick box that shows the helper layers."""
