@@ -50,6 +50,8 @@ def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
     assert (said.code, said.err) == (0, "")
     assert f"semsr {verb}" in said.out
     assert "--json" in said.out
+    assert "default: False" not in said.out
+    assert ("(default: 0)" in said.out) >= (verb == "adapt")
 
 
 def test_wrong_usage_is_one_line_that_says_how(refused):

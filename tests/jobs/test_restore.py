@@ -6,6 +6,7 @@ import tifffile
 
 import napari_semsr
 from napari_semsr.core import IncompleteError, Micrograph, WriteError, run
+from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import RESTORE
 from napari_semsr.restoration.method import RestoreOptions
 from tests.refusals import refused, warned
@@ -82,8 +83,16 @@ def test_stack_goes_plane_by_plane(scene, tmp_path):
     planes = np.stack([scene.first.data, scene.second.data])
     path, out = tmp_path / "stack.tif", tmp_path / "out.ome.tif"
     tifffile.imwrite(path, planes, metadata={"axes": "ZYX"}, imagej=True)
-    made = napari_semsr.restore(path, out, psf="1px", pixel_size_nm=10.0)
+    how = {
+        "options": RestoreOptions(psf="1px"),
+        "opening": ReadOptions(pixel_size_nm=10),
+    }
+    steps = []
+    made = run(RESTORE.job(path, out, **how), steps.append)
     assert made.shape == (2, 96, 128)
+    shares = [one.fraction for one in steps if one.message.startswith("Restoring")]
+    assert shares == sorted(shares)  # planes are counted together
+    assert 0.5 in shares
     for plane, image in enumerate((scene.first, scene.second)):
         found = napari_semsr.read(out, plane=plane)
         alone = napari_semsr.restore(image, psf="1px")

@@ -46,7 +46,8 @@ def _add_option(
     text = (info.description or "").rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
     usual = info.get_default(call_default_factory=False)
-    has_shown_default = not info.is_required() and usual not in (None, "", False)
+    is_shown = usual not in (None, "") and usual is not False  # but a 0 is
+    has_shown_default = is_shown and not info.is_required()
     if isinstance(usual, tuple):  # e.g. rows and columns, as on the command line
         usual = "x".join(map(str, usual))
     text = f"{text} (default: {usual})" if has_shown_default else text

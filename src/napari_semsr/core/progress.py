@@ -183,7 +183,7 @@ def count_stages(job: Job[T], ends: Mapping[str, float]) -> Job[T]:
         Job to run.
     ends : mapping of str to float
         Share of the whole that is done at the end of each stage, in their order, by
-        words of its messages. A single stage keeps the count of its steps.
+        first words of its messages. A single stage keeps the count of its steps.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def count_stages(job: Job[T], ends: Mapping[str, float]) -> Job[T]:
         nonlocal share, total
         begin = 0.0
         for words, end in ends.items():
-            if words in step.message:
+            if step.message.startswith(words):
                 total = step.total if len(ends) == 1 else _PARTS
                 share = max(share, begin + (end - begin) * step.fraction)
             begin = end

@@ -238,7 +238,7 @@ def _tokenize_field(field: RealArray) -> str:
 
 def _replace_source(field: Any, image: object) -> Any:
     """Return the field of a plan, patched or resampled, of another source image."""
-    if not hasattr(field, "source"):
+    if "source" not in getattr(field, "__dataclass_fields__", ()):
         return image
     return replace(field, source=_replace_source(field.source, image))
 

@@ -1302,7 +1302,8 @@ def _find_record(
     records = [n.text for n in elements if n.get("K") == RECORD_KEY and n.text]
     parts = (line.partition("=") for line in text.splitlines())
     records += [value for key, mark, value in parts if key == RECORD_KEY and mark]
-    return Record.from_json(records[0], warnings) if records else None
+    found = (Record.from_json(record, warnings) for record in records)
+    return next(filter(None, found), None)
 
 
 def _convert_to_level(

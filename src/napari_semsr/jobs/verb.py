@@ -833,12 +833,13 @@ def _run_on_planes(
             run.opening if is_stack else run.opening.replace(plane=plane),
             existing,
         )
-        prefix = f"plane {plane + 1} of {planes}"
 
-        def prefix_message(step: core.Progress, prefix: str = prefix) -> core.Progress:
-            return replace(step, message=f"{prefix}: {step.message}")
+        def count_planes(step: core.Progress, plane: int = plane) -> core.Progress:
+            message = f"{step.message} (plane {plane + 1} of {planes})"
+            done, total = plane * step.total + step.done, planes * step.total
+            return replace(step, done=done, total=total, message=message)
 
-        results.append((yield from core.map_progress(job(one), prefix_message)))
+        results.append((yield from core.map_progress(job(one), count_planes)))
     yield core.Progress(0, 0, f"writing {target.name}")
     history = results[0].provenance
     inputs = tuple(record for item in results for record in item.provenance.inputs)

@@ -330,6 +330,7 @@ def _create_session(data: bytes) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
+    options.enable_cpu_mem_arena = False  # else it would keep its peak memory
     # between two windows its threads would otherwise keep the cores busy with waiting
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _convert_errors("ONNX Runtime cannot load this graph", "model-unsuitable"):
@@ -337,8 +338,6 @@ def _create_session(data: bytes) -> Any:
             data,
             options,
             providers=["CPUExecutionProvider"],
-            # windows reuse the memory of the first one; by default it would be doubled
-            provider_options=[{"arena_extend_strategy": "kSameAsRequested"}],
             enable_fallback=False,  # required, although it prints a message
         )
 

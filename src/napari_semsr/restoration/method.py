@@ -664,10 +664,10 @@ def prepare_restoration(
     OptionError
         If the blur cannot be used.
     """
-    low, high = math.inf, -math.inf
+    low, high, limit = math.inf, -math.inf, np.finfo(np.float32).max
     for chunk in core.read_chunks(micrograph.data):
         yield MEASURING
-        finite = chunk[np.isfinite(chunk)].astype(np.float32)
+        finite = np.clip(chunk[np.isfinite(chunk)], -limit, limit).astype(np.float32)
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:

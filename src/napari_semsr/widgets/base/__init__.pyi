@@ -86,6 +86,7 @@ from .runner import (
     JobRequest as JobRequest,
     JobRunner as JobRunner,
     check_layers_unused as check_layers_unused,
+    check_path_unused as check_path_unused,
     create_timer as create_timer,
     destroy_widget_after_jobs as destroy_widget_after_jobs,
     is_alive as is_alive,

@@ -70,7 +70,7 @@ def _preload_torch() -> None:
     Thread(target=load_in_background, name="semsr-torch").start()
 
 
-_STAGES = {"tiles": 1.0}  # maps take little time
+_TILES = "Enhancing tiles", "Restoring tiles"  # by a model, by a classical method
 _DRAW_MS = 50  # between two updates of the live field; chosen
 _SMALL_PX = 1 << 20  # pixels of a level that is read as a whole; chosen
 _RUN_KEY = "semsr_begun"
@@ -587,6 +587,7 @@ class EnhancePanel(base.VerbPanel):
         path = base.get_entered_store(self.output)
         if path is None or self.existing.value != "resume":
             return None
+        base.check_path_unused(path)
         record = jobs.find_unfinished_result(path)
         if record is None or self.input_layers.uses_all_planes():
             return None
@@ -679,7 +680,11 @@ class EnhancePanel(base.VerbPanel):
                 draw = partial(self._draw_live_layer, request, micrograph, name, path)
                 begin = partial(draw, card, target, how)
         return base.JobRequest(
-            lambda: core.count_stages(make(), _STAGES), show, begin, writes=target
+            # maps take little time
+            lambda: core.count_stages(make(), {_TILES[is_classical]: 1.0}),
+            show,
+            begin,
+            writes=target,
         )
 
     def _get_output_path(self) -> Path | None:

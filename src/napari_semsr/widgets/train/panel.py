@@ -563,7 +563,9 @@ class TrainPanel(base.VerbPanel):
         """Read the form, and return the request of the job that Run starts."""
         if self._has_place:
             return self._create_place_request()
-        values, run_dir = self._read_recipe(), self._get_run_folder()
+        run_dir = self._get_run_folder()
+        base.check_path_unused(run_dir)  # before a run in it is called resumable
+        values = self._read_recipe()
         images: dict[str, object]
         if self.have.value == _ALONE:
             images = dict(zip(("image", "second"), self._read_images(), strict=False))
@@ -650,7 +652,8 @@ class TrainPanel(base.VerbPanel):
         if not replace and run_dir.is_dir() and core.list_folder(run_dir):
             is_run = (run_dir / _RECIPE).is_file()
             contents = "a run; resume it, or" if is_run else "other files;"
-            msg = f"{run_dir} already contains {contents} choose another name."
+            msg = f"{run_dir} already contains {contents} choose another name, or set "
+            msg += "`overwrite`."
             raise core.WriteError(msg, code="output-exists")
         try:
             run_dir.parent.mkdir(parents=True, exist_ok=True)
