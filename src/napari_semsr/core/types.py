@@ -12,8 +12,7 @@ IntPair = tuple[int, int]
 BoxEnds = tuple[int, int, int, int]
 FloatPair = tuple[float, float]
 RealArray = NDArray[np.integer | np.floating | np.bool_]
-JsonObject = dict[str, Any]
-"""Object of a JSON document; its values are checked where they are used."""
+JsonObject = dict[str, Any]  # its values are checked where they are used
 
 
 class ReadableArray(Protocol):

@@ -109,8 +109,9 @@ def read_regions(
             f"labels, got {len(regions)} in the displayed plane of {layer.name!r}; "
             "draw some there, or choose 'none'."
         )
-        code = "out-of-range" if regions else "regions-missing"
-        raise core.OptionError(msg, code=code)
+        if not regions:
+            raise core.OptionError(msg, code="regions-missing")
+        raise core.OptionError(msg, code="out-of-range")
     return regions
 
 
