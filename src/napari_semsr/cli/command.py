@@ -107,8 +107,10 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     _add_common_options(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
-    for name, text in jobs.VERBS.items():
-        one = _add_parser(verbs, name, text)
+    for name in jobs.VERBS:
+        # with a command, the help shows no other
+        is_other = bool(only) and only != name
+        one = _add_parser(verbs, name, name if is_other else jobs.VERBS[name])
         if only is None or only == name:
             _add_arguments(one, name)
     return parser

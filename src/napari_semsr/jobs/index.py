@@ -4,6 +4,8 @@ The summary of a command is the first line of its function's docstring. It is re
 the source, so that ``semsr --help`` imports no command.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from napari_semsr.core import Message
@@ -53,18 +55,39 @@ PLACES = _COMMANDS | {
 """The same of each job that a history names: some run only from panels."""
 
 
-_SUMMARIES: dict[str, str] = {}
-for _name, _place in _COMMANDS.items():
-    _module, _, _function = _place.rpartition(".")
-    _parts = (part or ".." for part in _module.split("."))
-    _source = Path(__file__).parent.joinpath(*_parts).with_suffix(".py")
-    _text = _source.read_text("utf-8")
-    _text = _text[_text.index(f"\ndef {_function}(") :] if _function else _text
-    _line = _text.split('"""', 2)[1].partition("\n")[0].removesuffix(".")
-    _SUMMARIES[_name] = _line[0].lower() + _line[1:]
-VERBS = {name: text for name, text in _SUMMARIES.items() if " " not in name}
+@cache
+def read_summary(name: str) -> str:
+    """Read the summary of a command or action from the source of its function."""
+    module, _, function = _COMMANDS[name].rpartition(".")
+    parts = (part or ".." for part in module.split("."))
+    source = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    text = source.read_text("utf-8")
+    text = text[text.index(f"\ndef {function}(") :] if function else text
+    line = text.split('"""', 2)[1].partition("\n")[0].removesuffix(".")
+    return line[0].lower() + line[1:]
+
+
+class _Summaries(Mapping[str, str]):
+    """Summaries by name, each read when it is used."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._names:
+            raise KeyError(name)
+        return read_summary(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+VERBS = _Summaries(name for name in _COMMANDS if " " not in name)
 """Summary of each command, in the order of the help."""
-ACTIONS = {name: text for name, text in _SUMMARIES.items() if " " in name}
+ACTIONS = _Summaries(name for name in _COMMANDS if " " in name)
 """Summary of each action, for commands with several actions."""
 MEASURES = tuple(name for name in VERBS if PLACES[name].startswith("measure."))
 """Commands that measure one or many images."""

@@ -289,7 +289,7 @@ class Verb(Generic[O, R]):
     @property
     def summary(self) -> str:
         """One-sentence description of the command."""
-        return (index.VERBS | index.ACTIONS)[self.name]
+        return index.read_summary(self.name)
 
     @property
     def function_name(self) -> str:

@@ -163,7 +163,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     np.testing.assert_array_equal(counts == 0, np.isnan(mosaic.data))
     assert counts.max() == layer.contrast_limits[1] == 4
     colours = layer.colormap.map(np.arange(5) / 4)
-    assert (layer.opacity, colours[0, 3]) == (1, 0)  # transparent without a frame
+    assert (layer.opacity, colours[0, 3]) == (0.5, 0)  # transparent without a frame
     assert len(np.unique(colours[1:].round(3), axis=0)) == 4
     np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
     assert "covered by up to 4 frames" in panel.status.text()

@@ -74,6 +74,8 @@ class Coverage(QObject):
             colormap=Colormap([(0, 0, 0, 0), *colours], name="frames"),
             contrast_limits=(0, most),
             interpolation2d="nearest",
+            opacity=0.5,  # over the mosaic
+            blending="translucent",
             scale=mosaic.scale,
             translate=mosaic.translate,
             units=mosaic.units,
