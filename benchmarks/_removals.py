@@ -9,7 +9,7 @@ the object changes that image: the output of a matched filter, in standard devia
 of its noise.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import hypot
@@ -24,7 +24,7 @@ from _discs import (
     compute_matching_gain,
     measure_local_contrast,
 )
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from napari_semsr.analysis.gaps import compute_fraction_interval
 from napari_semsr.core import (
@@ -199,7 +199,7 @@ _AT_ONCE = 28  # objects of each change in one field; chosen: as many as fit int
 _FINE = 2  # pixels of a specimen per optical pixel
 _MIN_RELIEF_NM = 20.0  # relief of inserted objects if the sample is flat
 _RADII_PX = (2, 3, 4, 5)  # chosen: the smaller ones are invisible at 550 nm
-_PART_FIELDS, _PARTS = 4, 20  # of `count_removed_parts`, and objects in each
+_PART_FIELDS, _PARTS = 4, 20  # of `change_fields`, and objects in each
 _PART_MARGIN, _GROUND = 60, 0.05  # fine pixels from the border; material of no object
 _GAP_NM, _PARTS_APART_NM = 160.0, 300.0
 _HALF = 0.5  # of relief and material, inserted; of contrast, to count as shown
@@ -314,96 +314,197 @@ def simulate_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Speci
 
 
 def simulate_specimens(
-    look: PhantomOptions, side: int, *, count: int, seed: int = 0
+    look: PhantomOptions, side: int, *, count: int, seed: int = 0, raised: bool = False
 ) -> Iterable[Specimen]:
     """Simulate samples of a kind, with seeds reserved for evaluation."""
     for index in range(count):
-        yield draw_specimen(
-            look.phantom,
-            get_surface_shape(side),
-            pixel_nm=SsumPairOptions().pixel_nm / _FINE,
-            options=look,
-            seed=HELD_OUT_SEED + (seed << 16) + index,
-        )
+        draw = {"options": look, "seed": HELD_OUT_SEED + (seed << 16) + index}
+        yield draw_surface(get_surface_shape(side), raised=raised, **draw)
 
 
-def count_removed_parts(
-    enhance: EnhanceCall, look: PhantomOptions, *, side: int, seed: int = 0
-) -> RemovalCount:
-    """Count whole particles, or gaps of 160 nm in lines, drawn though removed.
+def draw_surface(
+    shape: tuple[int, int], *, options: PhantomOptions, seed: int, raised: bool
+) -> Specimen:
+    """Draw a sample; `raised` has discs in place of the holes of a lattice."""
+    pixel_nm = SsumPairOptions().pixel_nm / _FINE
+    how = {"pixel_nm": pixel_nm, "options": options, "seed": seed}
+    surface = draw_specimen(options.phantom, shape, **how)
+    if not raised:
+        return surface
+    height = surface.height_nm.max() - surface.height_nm
+    return replace(surface, height_nm=height, material=1 - surface.material)
 
-    Only those that the optical image shows, with the focus at the lowest surface. An
-    image shows an object with half of its contrast in the noise-free SEM image.
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Object that only one state of a field has."""
+
+    box: tuple[slice, slice]
+    pixels: BoolArray  # (Y, X) of the field
+    change: FloatArray  # of the box, in SEM, by the object
+    present: int  # the state that has it, 0 before the change and 1 after it
+    is_detectable: bool  # in the optical image, by a filter that knows the object
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedField:
+    """Field before and after objects are removed and inserted, in one noise."""
+
+    lights: tuple[Micrograph, Micrograph]
+    truths: tuple[FloatArray, FloatArray]  # SEM images on one grey scale
+    sites: list[Site]
+
+    def find_shown(self, images: Sequence[FloatArray]) -> BoolArray:
+        """Find the objects that images of both states show (N, 2).
+
+        An image shows an object with half of its contrast in the noise-free SEM image.
+        """
+        both = []
+        for image, truth in zip(images, self.truths, strict=True):
+            gain = compute_matching_gain(image, truth)
+            both.append(gain * (image - image.mean()) + truth.mean())
+        shown = np.zeros((len(self.sites), 2), bool)
+        for number, site in enumerate(self.sites):
+            without = self.truths[1 - site.present][site.box]
+            least = _HALF * (site.change**2).sum()
+            for state, image in enumerate(both):
+                found = ((image[site.box] - without) * site.change).sum()
+                shown[number, state] = found >= least
+        return shown
+
+
+def change_fields(
+    look: PhantomOptions, *, side: int, seed: int, raised: bool = False
+) -> Iterator[ChangedField]:
+    """Remove and insert objects in fields, with the focus at the lowest surface.
+
+    They are spots in circuits, gaps of 160 nm in the lines of gratings, and otherwise
+    whole objects.
     """
-    found = RemovalCount(objects=0, shown=0, drawn=0)
-    for index, surface in enumerate(
-        simulate_specimens(look, side, count=_PART_FIELDS, seed=seed)
-    ):
+    # of the spots of a circuit, light can show few
+    count = _PART_FIELDS * (2 if look.phantom == "circuit" else 1)
+    how = {"count": count, "seed": seed, "raised": raised}
+    for index, surface in enumerate(simulate_specimens(look, side, **how)):
         instrument = MicroscopePair(SUPERLENS, side, 1, seed, index)
         margin = (surface.material.shape[0] - _FINE * side) // 2
-        masks = _choose_parts(surface, look, margin + _PART_MARGIN, index)
-        gone = np.any(masks, axis=0)
-        nearest = ndimage.distance_transform_edt(
-            gone | (surface.material > _GROUND),
-            return_distances=False,
-            return_indices=True,
-        )
-        height = np.where(gone, surface.height_nm[tuple(nearest)], surface.height_nm)
-        material = np.where(gone, 0, surface.material).astype(np.float32)
-        other = replace(surface, height_nm=height, material=material)
-        pairs = [instrument.simulate_images(one, 0.0) for one in (surface, other)]
-        truths = [_restore_grey_scale(one.high, one.high_range) for one in pairs]
-        clean = [_restore_grey_scale(one.noiseless, one.low_range) for one in pairs]
-        low = _restore_grey_scale(pairs[0].low, pairs[0].low_range)
-        noise, images = float(np.std(low - clean[0])), []
-        for pair, truth in zip(pairs, truths, strict=True):
-            light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
-            image = np.asarray(enhance(light), np.float64)
-            gain = compute_matching_gain(image, truth)
-            images.append(gain * (image - image.mean()) + truth.mean() - truths[1])
-        for mask in masks:
-            places = (np.argwhere(mask) - margin) // _FINE
-            (y0, x0), (y1, x1) = places.min(axis=0), places.max(axis=0) + 1
-            wide = np.s_[max(0, y0 - 12) : y1 + 12, max(0, x0 - 12) : x1 + 12]
-            if np.linalg.norm((clean[0] - clean[1])[wide]) < TELLS_SD * noise:
-                continue
-            box = np.s_[y0 - 4 : y1 + 4, x0 - 4 : x1 + 4]
-            change = (truths[0] - truths[1])[box]
-            there, drawn = (
-                bool((one[box] * change).sum() >= _HALF * (change**2).sum())
-                for one in images
+        before = instrument.simulate_images(surface, 0.0)
+        places: DiscPositions | None = None
+        groups: list[list[BoolArray]]
+        if look.phantom == "circuit":
+            rng = instrument.create_rng(0)
+            original = _restore_grey_scale(before.high, before.high_range)
+            places = DiscPositions.choose(
+                original, (_AT_ONCE, _AT_ONCE), rng, _RADII_PX
             )
-            found += RemovalCount(objects=1, shown=there, drawn=drawn)
-    return found
+            other = _change_surface(surface, places, instrument, rng)
+        else:
+            other, groups = _change_parts(surface, look, margin + _PART_MARGIN, index)
+        pairs = before, instrument.simulate_images(other, 0.0)
+        truths = tuple(_restore_grey_scale(one.high, one.high_range) for one in pairs)
+        if places is not None:
+            places = DiscTrial.from_truths(*truths, places).places
+            groups = [
+                [_draw_disc(one, radius, surface, margin) for one, radius in discs]
+                for discs in (places.erased_discs, places.inserted_discs)
+            ]
+        clean = [_restore_grey_scale(one.noiseless, one.low_range) for one in pairs]
+        low = _restore_grey_scale(before.low, before.low_range)
+        noise, sites = float(np.std(low - clean[0])), list[Site]()
+        for present, masks in enumerate(groups):
+            for mask in masks:
+                pixels = mask[margin:-margin, margin:-margin][::_FINE, ::_FINE]
+                (y0, x0), (y1, x1) = (
+                    call(np.argwhere(pixels), axis=0) for call in (np.min, np.max)
+                )
+                wide = np.s_[max(0, y0 - 12) : y1 + 13, max(0, x0 - 12) : x1 + 13]
+                box = np.s_[max(0, y0 - 4) : y1 + 5, max(0, x0 - 4) : x1 + 5]
+                change = (truths[present] - truths[1 - present])[box]
+                seen = np.linalg.norm((clean[0] - clean[1])[wide]) >= TELLS_SD * noise
+                sites.append(Site(box, pixels, change, present, bool(seen)))
+        lights = [
+            Micrograph(one.low, parse_pixel_size(one.pixel_nm), "light")
+            for one in pairs
+        ]
+        yield ChangedField((lights[0], lights[1]), (truths[0], truths[1]), sites)
 
 
-def _choose_parts(
+def _draw_disc(
+    centre: FloatArray, radius: float, surface: Specimen, margin: int
+) -> BoolArray:
+    """Draw a disc of the optical grid on that of its specimen."""
+    y, x = ((np.arange(n) - margin + 0.5) / _FINE - 0.5 for n in surface.material.shape)
+    return np.hypot(y[:, None] - centre[0], x - centre[1]) <= radius
+
+
+def _change_parts(
     surface: Specimen, look: PhantomOptions, margin: int, index: int
-) -> list[BoolArray]:
-    """Choose particles, or pieces of lines, that are apart and far from the border."""
+) -> tuple[Specimen, list[list[BoolArray]]]:
+    """Remove objects that are apart, and insert copies of others on free ground."""
+    rng = np.random.default_rng([5, index])
+    planes = [surface.height_nm.copy(), surface.material.copy()]
+    share = planes[1]
+    if look.phantom == "pits":
+        share = 1 - surface.height_nm / surface.height_nm.max()
     apart = int(_PARTS_APART_NM / surface.pixel_nm)
-    free, chosen = np.ones(surface.material.shape, bool), list[BoolArray]()
-    for part in _iterate_parts(
-        surface, look, margin, np.random.default_rng([5, index])
-    ):
+    free, groups = np.ones(share.shape, bool), [list[BoolArray](), list[BoolArray]()]
+
+    def take(part: BoolArray, group: int) -> bool:
         ys, xs = np.nonzero(part)
-        rows = slice(ys.min() - apart, ys.max() + apart)
-        columns = slice(xs.min() - apart, xs.max() + apart)
-        if free[rows, columns].all():
-            free[rows, columns] = False
-            chosen.append(part)
-        if len(chosen) == _PARTS:
+        around = tuple(
+            slice(max(0, v.min() - apart), v.max() + apart) for v in (ys, xs)
+        )
+        if len(groups[group]) == _PARTS or not free[around].all():
+            return False
+        free[around] = False
+        groups[group].append(part)
+        return True
+
+    inside = np.zeros_like(free)
+    inside[margin:-margin, margin:-margin] = True
+    ground = share <= _GROUND
+    for part in _iterate_parts(share > _HALF, look, margin, rng):
+        if len(groups[0]) < _PARTS:
+            take(part, 0)
+        elif look.phantom in ("particles", "pits") and len(groups[1]) < _PARTS:
+            [box] = ndimage.find_objects(part.astype(np.uint8))
+            stamp = part[box].astype(float)
+            blocked = signal.fftconvolve(~ground | ~free, stamp[::-1, ::-1], "valid")
+            corners = np.argwhere(
+                (blocked < _HALF) & inside[: len(blocked), : blocked.shape[1]]
+            )
+            if not len(corners):
+                continue
+            corner = corners[rng.integers(len(corners))]
+            copy = np.zeros_like(part)
+            target = tuple(
+                slice(c, c + n) for c, n in zip(corner, stamp.shape, strict=True)
+            )
+            copy[target] = part[box]
+            if not copy[~inside].any() and take(copy, 1):
+                for plane, source in zip(
+                    planes, (surface.height_nm, surface.material), strict=True
+                ):
+                    plane[copy] = source[part]
+        else:
             break
-    return chosen
+    gone = np.any(groups[0], axis=0)
+    nearest = ndimage.distance_transform_edt(
+        gone | ~ground, return_distances=False, return_indices=True
+    )
+    height, material = (
+        np.where(gone, plane[tuple(nearest)], plane).astype(np.float32)
+        for plane in planes
+    )
+    return replace(surface, height_nm=height, material=material), groups
 
 
 def _iterate_parts(
-    surface: Specimen, look: PhantomOptions, margin: int, rng: np.random.Generator
+    solid: BoolArray, look: PhantomOptions, margin: int, rng: np.random.Generator
 ) -> Iterator[BoolArray]:
-    """Yield single particles, or pieces of lines, in random order."""
-    solid = surface.material > _HALF
+    """Yield single objects, or pieces of lines, in random order."""
+    pixel_nm = SsumPairOptions().pixel_nm / _FINE
     inside = range(margin, solid.shape[0] - margin)
-    if look.phantom == "particles":
+    if look.phantom != "grating":
         labels, count = ndimage.label(solid)
         sizes, boxes = np.bincount(labels.ravel())[1:], ndimage.find_objects(labels)
         for number in rng.permutation(count):
@@ -413,8 +514,8 @@ def _iterate_parts(
                 yield ndimage.binary_dilation(labels == number + 1, iterations=2)
         return
     y, x = np.nonzero(solid)
-    down = int(_GAP_NM / 2 / surface.pixel_nm)
-    across = int((look.pitch_nm or 0) / 2 / surface.pixel_nm)
+    down = int(_GAP_NM / 2 / pixel_nm)
+    across = int((look.pitch_nm or 0) / 2 / pixel_nm)
     for one in rng.permutation(len(y)):
         if y[one] in inside[1:] and x[one] in inside[1:]:
             window = np.zeros_like(solid)

@@ -1,13 +1,13 @@
 """What training on one place of a sample gains on another place of it.
 
 Run: ``python benchmarks/adapt.py --part PART [--rows ROWS] [--only NAME;...]``, where
-PART is one of ``samples`` (the command's own run on each sample), ``focus``,
-``elsewhere`` (each model on the places of all other samples, and what is proposed
-there), ``rivals``, ``useless`` (what must be refused), ``removals`` (what a model draws
-of removed objects), ``copies`` (the same on three kinds of samples), ``instrument``
-(place B scanned otherwise), ``place`` (the sample of the File menu, by other seeds),
-``table``, which prints what ROWS holds, and ``picture``, a detail for README.
-What has its row is not run again. `adapt_goals.yaml` names samples and goals.
+PART is one of ``samples`` (the command's own run on each sample), ``elsewhere`` (each
+model on the places of all other samples), ``useless`` (what
+must be refused), ``removed`` (what a model draws of removed objects), ``bound`` (the
+same, trained on copies whose light comes from the simulated optics), ``instrument``
+(place B scanned otherwise), ``table``, which prints what ROWS holds, and ``picture``, a
+detail for README. What has its row is not run again. `adapt_goals.yaml` names samples
+and goals. Commit 80a7c7ea has the programs of the other parts in ROWS.
 
 Two places A and B of each sample are scanned by the simulated superlens microscope (5 x
 5 frames of 256 px at 20 nm, numerical aperture 1.8), and A is shown by a simulated
@@ -21,13 +21,13 @@ Time is counted in steps, since a shared processor has no seconds.
 
 import json
 import os
-import subprocess
 import sys
 import time
 import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,21 +37,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import PIL.Image
+import torch
 import yaml
-from _removals import (
-    count_removals,
-    count_removed_parts,
-    simulate_circuits,
-    simulate_specimens,
-)
+from _marks import ask, cut_pieces, is_real
+from _removals import ChangedField, change_fields, draw_surface
 from _scans import taken
-from _shared import PEER, ROOT, Rows, mean_and_error, read_options, verdict
+from _shared import ROOT, Rows, mean_and_error, read_options, verdict
 from _superlens_mosaic import electrons
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_semsr.analysis import (
-    UNLIKE_PERCENT,
     compute_psnr_gain,
+    fit_gain_and_offset,
     measure_metrics,
 )
 from napari_semsr.core import (
@@ -65,9 +63,12 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
-from napari_semsr.inference import EnhanceOptions, enhance_in_memory
+from napari_semsr.inference import (
+    EnhanceOptions,
+    enhance_in_memory,
+    prepare_model_input,
+)
 from napari_semsr.io import (
-    STORE_KEY,
     ImageIdentity,
     StoredTransform,
     read_transform,
@@ -75,32 +76,48 @@ from napari_semsr.io import (
 from napari_semsr.jobs import (
     ADAPT,
     FIGURE,
-    AdaptationError,
     AdaptOptions,
     FigureOptions,
     create_shared_area,
 )
 from napari_semsr.jobs.adapt import train as training_call
 from napari_semsr.jobs.enhance import compare_detail, compare_with_training_area
-from napari_semsr.models import LoadedModel, load_model
+from napari_semsr.models import (
+    LoadedModel,
+    build_network,
+    load_model,
+    load_training_networks,
+)
+from napari_semsr.pairing.augment import DefectCopy, _ObjectShape
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.simulation import (
     PhantomOptions,
     ScanOptions,
     SemViewOptions,
+    Specimen,
     simulate_scan,
     simulate_sem_view,
 )
+from napari_semsr.simulation.scan import Scene
+from napari_semsr.simulation.sem import compute_sem_contrast
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training import AreaImages, AreaOptions, fit_area
-from napari_semsr.widgets.hooks import optical_and_sem
+from napari_semsr.training import (
+    AreaImages,
+    AreaOptions,
+    fit_area,
+    place as training_place,
+)
+from napari_semsr.training.place import _apply_network
 
 Image = NDArray[np.floating]
 FOLDER = Path(__file__).resolve().parent
 PLAN: dict[str, Any] = yaml.safe_load((FOLDER / "adapt_goals.yaml").read_text())
 WORK = ROOT / "runs" / "adapt"
 BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyond
-REMOVALS_PX, REMOVALS = 512, 80  # side of fields, objects to remove and to put in
+REMOVALS_PX = 512  # side of fields in which objects are removed
+SURFACE_PX = 2000  # side of a raised lattice; chosen: as 5 x 5 frames need
+ASKED = 150  # real objects of a field that light is asked for, and twice in all of A
+QUANTILES = (0.02, 0.05)  # of real objects of the held-out part, as thresholds
 COMMON = {"frames_grid": (5, 5), "frame_px": 256, "numerical_aperture": 1.8}
 PICTURE_PX = 220
 
@@ -115,9 +132,12 @@ class Sample:
 
 
 SAMPLES = tuple(Sample(**one) for one in PLAN["samples"])
-COPIES = tuple(Sample(**one) for one in PLAN["copies"]["samples"])
+REMOVED = tuple(
+    Sample(f"{kind} {seed}", seed, options)
+    for seed in PLAN["removed"]["seeds"]
+    for kind, options in PLAN["removed"]["kinds"].items()
+)
 INSTRUMENT = tuple(Sample(**one) for one in PLAN["instrument"]["samples"])
-CLOSELY = tuple(one for one in SAMPLES if one.name in PLAN["closely"])
 
 
 @dataclass(frozen=True)
@@ -130,17 +150,27 @@ class Place:
     cut_off_nm: float
 
 
+def scan_options(
+    sample: Sample, seed: int, focus_nm: float
+) -> tuple[ScanOptions, Specimen | None]:
+    """Give the options of a scan, and the sample where the options cannot say it."""
+    chosen = {**COMMON, **sample.options, "seed": seed, "focus_nm": focus_nm}
+    raised = chosen.pop("raised", False)
+    options = ScanOptions.parse(chosen)
+    how = {"options": options, "seed": seed, "raised": raised}
+    return options, draw_surface((SURFACE_PX,) * 2, **how) if raised else None
+
+
 def look(sample: Sample, seed: int, higher_nm: float = 0.0) -> Place:
     """Scan a place and stitch the frames, once."""
     focus = sample.options.get("focus_nm", 0.0) + higher_nm
-    chosen = {**COMMON, **sample.options, "seed": seed, "focus_nm": focus}
-    options = ScanOptions.parse(chosen)
+    options, source = scan_options(sample, seed, focus)
     if options.cut_off_nm is None:
         msg = "These optics have no cut-off."
         raise ValueError(msg)
     kept = WORK / f"{sample.name}-{seed}-{higher_nm:g}.npz"
     if not kept.exists():
-        scan = run(simulate_scan(options))
+        scan = run(simulate_scan(options, source))
         frames = taken(scan)
         solution = run(solve_mosaic(frames))
         plan = plan_fusion(frames, solution)
@@ -156,6 +186,7 @@ def look(sample: Sample, seed: int, higher_nm: float = 0.0) -> Place:
                 np.float32
             ),
             sem=view.image,
+            origin=origin,
             pixels_nm=[parse_pixel_size(scan.pixel_size_nm)[0], view.pixel_nm],
         )
         partial.rename(kept)
@@ -217,21 +248,17 @@ def fit_for(steps: int) -> AbstractContextManager[object]:
     return patch.object(training_call, "fit_in_process", fit)
 
 
-def quietly(call: Callable[[], Any]) -> Any:
-    """Run without warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return call()
-
-
 # The parts: each gives rows.
 
 
-def run_sample(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+def run_sample(
+    sample: Sample, known: set[Any], grid: tuple[int, int] = (5, 5)
+) -> Iterator[dict[str, Any]]:
     """Run the command on A, and judge its model on B."""
     if "" in known:
         return
-    one, other = look(sample, sample.seed), look(sample, sample.seed + 1)
+    small = replace(sample, options={**sample.options, "frames_grid": grid})
+    one, other = look(sample, sample.seed), look(small, sample.seed + 1)
     folder = WORK / sample.name
     began = time.process_time()
     try:
@@ -255,6 +282,8 @@ def run_sample(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         folder / "area.npz",
         light=area.light.array(),
         sem=area.sem.array(),
+        corner=[area.box.y0, area.box.x0],
+        held_out=[getattr(area.held_out, key) for key in ("y0", "y1", "x0", "x1")],
         rows=[area.training_box.y0, area.training_box.y1],
         columns=[area.training_box.x0, area.training_box.x1],
     )
@@ -271,30 +300,19 @@ def run_sample(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     }
 
 
-_KNOWN: dict[tuple[str, float], float] = {}
-
-
-def untouched(place: Place) -> float:
-    """Judge `ssum-sem` on a place, once."""
-    key = place.mosaic.name, float(np.nansum(place.mosaic.array()))
-    if key not in _KNOWN:
-        _KNOWN[key] = gain_db(place, enhanced(place, load_model("ssum-sem")))
-    return _KNOWN[key]
-
-
 def judged(
     place: Place, model: LoadedModel, linear: Callable[[Image], Image]
 ) -> dict[str, Any]:
-    """Compare the three that may be used on a place, and say which is proposed."""
+    """Compare the three that may be used on a place."""
     light = place.mosaic.array()
     compared = compare_with_training_area(place.mosaic, model, EnhanceOptions())
-    unlike, _ = quietly(lambda: run(compared))
+    with warnings.catch_warnings(action="ignore"):
+        unlike, _ = run(compared)
     return {
         "linear": gain_db(place, linear(light)),
-        "ssum-sem": untouched(place),
+        "ssum-sem": gain_db(place, enhanced(place, load_model("ssum-sem"))),
         "adapted": gain_db(place, enhanced(place, model)),
         "unfamiliar_percent": unlike,
-        "proposed": "ssum-sem" if (unlike or 0) > UNLIKE_PERCENT else "adapted",
     }
 
 
@@ -317,22 +335,19 @@ def linear_filter(sample: Sample) -> Callable[[Image], Image]:
 
 def own_model(sample: Sample) -> LoadedModel:
     """Load what the command has written."""
-    return load_model(next((WORK / sample.name).glob("*.safetensors")))
+    return load_model(model_path(sample))
 
 
-def run_focus(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Judge on B as it is scanned at another focus."""
-    model, linear = own_model(sample), linear_filter(sample)
-    for higher in sorted(set(PLAN["focus_nm"]) - known):
-        place = look(sample, sample.seed + 1, higher)
-        yield {"case": higher, **judged(place, model, linear)}
+def model_path(sample: Sample) -> Path:
+    """Name the model that the command has written."""
+    return next((WORK / sample.name).glob("*.safetensors"))
 
 
 def run_instrument(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     """Run the command, and judge on 3 x 3 frames of B as others would scan it."""
     yield from run_sample(sample, known)
     model, linear = own_model(sample), linear_filter(sample)
-    path = next((WORK / sample.name).glob("*.safetensors"))
+    path = model_path(sample)
     for case, change in PLAN["instrument"]["changes"].items():
         if case not in known:
             options = {**sample.options, "frames_grid": (3, 3), **change}
@@ -350,41 +365,6 @@ def run_elsewhere(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         if other != sample and other.name not in known:
             place = look(other, other.seed + 1)
             yield {"case": other.name, **judged(place, model, linear)}
-
-
-def run_rivals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Train others on the same pairs for the same time of the processor."""
-    if set(PLAN["rivals"]) <= known:
-        return
-    other, area = look(sample, sample.seed + 1), trained_area(sample)
-    fit_began = time.process_time()
-    how = {"steps": PLAN["steps"], "threads": 1, "report_every_s": float("inf")}
-    run(fit_area([area], AreaOptions(), **how))
-    seconds = time.process_time() - fit_began
-    given, made = WORK / f"{sample.name}-given.npz", WORK / f"{sample.name}-made.npz"
-    low, high = (measure_percentiles(i.ravel()[None]) for i in (area.low, area.high))
-    light = other.mosaic.array()
-    own = measure_percentiles(light.ravel()[None])
-    np.savez(
-        given,
-        low=(area.low - low[0]) / (low[1] - low[0]),
-        high=(area.high - high[0]) / (high[1] - high[0]),
-        light=(light - own[0]) / (own[1] - own[0]),
-    )
-    for rival in PLAN["rivals"]:
-        if rival in known:
-            continue
-        python = PEER if rival in ("care", "monai") else sys.executable
-        script = FOLDER / "_adapt_rivals.py"
-        command = [python, str(script), rival, str(seconds), str(given), str(made)]
-        subprocess.run(command, check=True)
-        with np.load(made) as stored:
-            yield {
-                "case": rival,
-                "processor_s": round(seconds, 1),
-                "steps": int(stored["steps"]),
-                "adapted": gain_db(other, stored["image"]),
-            }
 
 
 def run_useless(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
@@ -446,73 +426,221 @@ def _centred(mosaic: Micrograph, sem: Micrograph) -> StoredTransform:
     )
 
 
-def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Remove objects from other circuits; a row for the first sample."""
+def run_removed(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Run the command, and change fields of other places of the sample."""
+    if "default" in known:
+        return
+    stored = WORK / f"{sample.name}.json"  # so that a model is trained once
+    for row in () if stored.exists() else run_sample(sample, set(), (3, 3)):
+        stored.write_text(json.dumps(row))
+    row = json.loads(stored.read_text())
+    if "model" in row:
+        model = own_model(sample)
+        row |= count_changed(sample, model, Asking(sample, model))
+    yield {**row, "case": "default"}
+
+
+def run_bound(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Train the same network on copies whose light comes from the simulated optics."""
     if known:
         return
-    model = own_model(sample)
+    place, model = look(sample, sample.seed), own_model(sample)
+    levels = measure_percentiles(place.mosaic.array().ravel()[None])
+    how = {"steps": PLAN["steps"], "threads": 1, "report_every_s": float("inf")}
+    with patch.object(training_place, "add_defects", optical_copies(sample)):
+        options = AreaOptions(least_explained=0.0)
+        fit = run(fit_area([trained_area(sample)], options, levels=levels, **how))
+    model = replace(model, module=fit.network)
+    small = replace(sample, options={**sample.options, "frames_grid": (3, 3)})
+    gain = gain_db(other := look(small, sample.seed + 1), enhanced(other, model))
+    yield {"case": "optics", "adapted": gain, **count_changed(sample, model)}
 
-    def enhance(light: Micrograph) -> Image:
-        return run(enhance_in_memory(light, model, EnhanceOptions())).array()
 
-    side, seed = REMOVALS_PX, sample.seed
-    surfaces = simulate_circuits(side, count=60, seed=seed)
-    job = count_removals(
-        {"adapted": enhance}, surfaces, side=side, objects=REMOVALS, seed=seed
+def optical_copies(sample: Sample) -> Callable[..., DefectCopy]:
+    """Give what copies the area of A with objects that its simulated sample lacks."""
+    scan = run(simulate_scan(*scan_options(sample, sample.seed, 0.0)))
+    scene, surface = scan.scene, scan.scene.surface
+    with (
+        np.load(WORK / sample.name / "area.npz") as area,
+        np.load(WORK / f"{sample.name}-{sample.seed}-0.npz") as stored,
+    ):
+        corner, shape = area["corner"] + stored["origin"], area["light"].shape
+    y, x = np.meshgrid(
+        *(np.arange(n) + c for n, c in zip(shape, corner, strict=True)), indexing="ij"
     )
-    yield {"case": "removals", "steps": PLAN["steps"], **run(job).to_json()}
+    fine = scene.oversampling
 
+    def show(changed: Specimen) -> list[Image]:
+        own = Scene.from_surface(changed, scene.origin_px, fine, scene.options)
+        sem = ndimage.uniform_filter(compute_sem_contrast(changed), fine)
+        spline = ndimage.spline_filter(sem, order=3, output=np.float32)
+        light = own.compute_spline_coefficients()
+        return [own.sample(planes, y, x) for planes in (light, spline)]
 
-def run_copies(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Run the command, and remove discs of circuits, particles, or pieces of lines."""
-    if "network" in known:
-        return
-    for row in run_sample(sample, set()):
-        model, look = own_model(sample), PhantomOptions.parse(sample.options)
+    before = show(surface)
 
-        def enhance(light: Micrograph, model: LoadedModel = model) -> Image:
-            return run(enhance_in_memory(light, model, EnhanceOptions())).array()
-
-        how: dict[str, Any] = {"side": REMOVALS_PX, "seed": sample.seed}
-        if look.phantom == "circuit":
-            surfaces = simulate_specimens(look, REMOVALS_PX, count=60, seed=sample.seed)
-            job = count_removals({"m": enhance}, surfaces, objects=REMOVALS, **how)
-            count = run(job).light_tells["m"]
-        else:
-            count = count_removed_parts(enhance, look, **how)
-        yield {**row, "case": "network", "removed": count.to_json()}
-
-
-def run_place(_: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Run the command on the sample of the File menu, drawn by other seeds."""
-    for seed in PLAN["place"]["seeds"]:
-        cases = {f"{seed}, {steps} steps": steps for steps in PLAN["place"]["steps"]}
-        if known >= cases.keys():
-            continue
-        images = [
-            attributes["metadata"][STORE_KEY]
-            for _, attributes, _ in optical_and_sem(seed)
+    def copy_area(
+        low: Image, high: Image, _: Any, seed: Any, *, share: float
+    ) -> DefectCopy:
+        finite = np.isfinite(high)
+        sites = np.stack(
+            [(y - scene.origin_px[0]) * fine, (x - scene.origin_px[1]) * fine]
+        )
+        sites = sites.round().astype(int)
+        count = share * finite.sum() * fine**2
+        rng = np.random.default_rng(seed)
+        other, changed = add_physical_defects(
+            surface, sites[:, finite], count, rng, fine
+        )
+        copies = [
+            image + (new - old) * np.polyfit(old[finite], image[finite], 1)[0]
+            for image, old, new in zip((low, high), before, show(other), strict=True)
         ]
-        folder = WORK / f"place-{seed}"
-        WORK.mkdir(parents=True, exist_ok=True)
-        for case, steps in cases.items():
-            began, row = time.process_time(), {"case": case, "kept": True}
-            try:
-                how = {"overwrite": folder.exists()}
-                with fit_for(steps):
-                    made = run(ADAPT.job(images[0], images[1:], folder, **how))
-                found = made.to_json()["held_out"]
-                gains = {
-                    "adapted": found["gain_below_cutoff_db"],
-                    "linear": found["linear_gain_below_cutoff_db"],
-                    "ssum-sem": found["untouched_gain_below_cutoff_db"],
-                }
-            except AdaptationError as error:
-                row |= {"kept": False, "refused": str(error)}
-                found = error.facts.get("held_out", {})
-                gains = {key: one["gain_below_cutoff_db"] for key, one in found.items()}
-            spent = round(time.process_time() - began, 1)
-            yield {**row, "processor_s": spent, "gain_below_cutoff_db": gains}
+        planes = (one.astype(np.float32) for one in copies)
+        return DefectCopy(*planes, changed[tuple(sites)])
+
+    return copy_area
+
+
+def add_physical_defects(
+    surface: Specimen,
+    sites: NDArray[np.intp],
+    count: float,
+    rng: np.random.Generator,
+    fine: int,
+) -> tuple[Specimen, NDArray[np.bool_]]:
+    """Change so many pixels of a sample near sites (2, N), as `add_defects` does."""
+    planes = [surface.height_nm.copy(), surface.material.copy()]
+    spans = [float(np.ptp(plane)) or 1.0 for plane in planes]
+    changed = np.zeros(surface.material.shape, bool)
+    for _ in range(int(count)):
+        if changed.sum(dtype=int) >= count:
+            break
+        form = _ObjectShape.random(rng)
+        form = replace(form, half_axes=tuple(fine * a for a in form.half_axes))
+        centre, source = (tuple(sites[:, at]) for at in rng.choice(sites.shape[1], 2))
+        box = form.find_box(centre, changed.shape)
+        if box is None:
+            continue
+        distance = form.compute_distance()
+        cover = np.clip(0.5 - distance, 0, 1).astype(np.float32)
+        rim, inside = (distance > 0.5) & (distance <= 3), cover > 0.5
+        is_other = rng.random() < 0.5
+        news = [p[source] if is_other else np.median(p[box][rim]) for p in planes]
+        steps = zip(planes, news, spans, strict=True)
+        if max(abs(new - p[box][inside]).mean() / s for p, new, s in steps) < 0.1:
+            continue
+        for plane, new in zip(planes, news, strict=True):
+            plane[box] += cover * (new - plane[box])
+        changed[box] |= inside
+    return replace(surface, height_nm=planes[0], material=planes[1]), changed
+
+
+class Asking:
+    """Thresholds of the alpha of objects, from real ones on the held-out part of A."""
+
+    def __init__(self, sample: Sample, model: LoadedModel) -> None:
+        network = build_network("place", {}).eval()
+        network.load_state_dict(load_training_networks(model_path(sample)))
+        black, white = model.card.training["explained"]["light_range"]
+        self.rng = np.random.default_rng(sample.seed)
+
+        def predict(images: Image) -> Image:
+            with torch.no_grad():
+                planes = torch.from_numpy(np.ascontiguousarray(images))[:, None]
+                return network(planes)[:, 0].numpy() * (white - black) + black
+
+        self.predict = predict
+        with np.load(WORK / sample.name / "area.npz") as area:
+            light, sem, (y0, y1, x0, x1) = area["light"], area["sem"], area["held_out"]
+        even = tuple(slice(n & ~1) for n in light.shape)
+        greys = look(sample, sample.seed).mosaic.array().ravel()[None]
+        low, high = measure_percentiles(greys)
+        unit = ((light - low) / (high - low)).astype(np.float32)[even]
+        own = np.zeros(light.shape, bool)
+        own[y0:y1, x0:x1] = True
+        image = _apply_network(model.module, unit)
+        self.alphas = self.ask_real(
+            unit, image, sem[even], own[even], cut_pieces(image)
+        )
+        self.thresholds = np.quantile(self.alphas, QUANTILES)
+
+    def ask_real(
+        self, light: Image, image: Image, truth: Image, own: Any, pieces: Any
+    ) -> Image:
+        """Ask for some of the real objects of a part of an image."""
+        gain, offset = fit_gain_and_offset(truth, image)
+        real = np.flatnonzero(is_real(image, gain * truth + offset, pieces)) + 1
+        inside = np.setdiff1d(real, np.unique(pieces[0][~own]))
+        chosen = self.rng.permutation(inside)[:ASKED]
+        return ask(light, image, self.predict, pieces, chosen)
+
+    def mark(
+        self, light: Image, image: Image, field: ChangedField
+    ) -> tuple[list[list[bool]], Image]:
+        """Say which sites are contradicted after the change; ask for real objects."""
+        pieces = cut_pieces(image)
+        changed = np.any([site.pixels for site in field.sites], axis=0)
+        there = np.setdiff1d(np.unique(pieces[0][changed]), [0])
+        alphas = np.full(pieces[0].max() + 1, np.inf)
+        alphas[there] = ask(light, image, self.predict, pieces, there)
+        marked = []
+        for site in field.sites:
+            own = pieces[0][site.pixels]
+            values = alphas[own[own > 0]]
+            shares = [(values < one).mean() for one in self.thresholds]
+            marked.append([bool(values.size and one >= 0.5) for one in shares])
+        near = ndimage.binary_dilation(changed, iterations=8)
+        args = light, image, field.truths[1], ~near, pieces
+        return marked, self.ask_real(*args)
+
+
+def count_changed(
+    sample: Sample, model: LoadedModel, asking: Asking | None = None
+) -> dict[str, Any]:
+    """Count objects shown and drawn, where light can show them, and their marks."""
+    options = {key: v for key, v in sample.options.items() if key != "raised"}
+    options_of_kind = PhantomOptions.parse(options)
+    how = {
+        "side": REMOVALS_PX,
+        "seed": sample.seed,
+        "raised": options != sample.options,
+    }
+    found = {name: Counter[str]() for name in ("removed", "inserted", "real")}
+    for one in change_fields(options_of_kind, **how):
+        lights, images = zip(
+            *(translate(light, model) for light in one.lights), strict=True
+        )
+        shown = one.find_shown(images)
+        marked = [[False] * len(QUANTILES)] * len(one.sites)
+        if asking is not None:
+            marked, alphas = asking.mark(lights[1], images[1], one)
+            found["real"]["objects"] += len(alphas)
+            for name, least in zip(QUANTILES, asking.thresholds, strict=True):
+                found["real"][f"marked {name:g}"] += int((alphas < least).sum())
+        for site, states, marks in zip(one.sites, shown, marked, strict=True):
+            if not site.is_detectable:
+                continue
+            count = found["inserted" if site.present else "removed"]
+            wrong = bool(states[1]) != bool(site.present)  # after the change
+            count["objects"] += 1
+            count["shown"] += int(states[site.present])
+            count["drawn"] += int(states[1 - site.present])
+            if asking is not None:
+                for name, mark in zip(QUANTILES, marks, strict=True):
+                    count[f"wrong, not marked {name:g}"] += int(wrong and not mark)
+                    count[f"right, marked {name:g}"] += int(mark and not wrong)
+    if asking is not None:
+        found["thresholds"] = asking.thresholds.round(3).tolist()
+    return found
+
+
+def translate(light: Micrograph, model: LoadedModel) -> tuple[Image, Image]:
+    """Give the optical image as the model receives it, and the output."""
+    field, scaling = prepare_model_input(light, model, EnhanceOptions())
+    values = np.asarray(field.input, np.float32)
+    unit = (values - scaling.low) / (scaling.high - scaling.low)
+    return unit, _apply_network(model.module, unit.astype(np.float32))
 
 
 def draw_picture(sample: Sample) -> Path:
@@ -540,36 +668,25 @@ def draw_picture(sample: Sample) -> Path:
 
 PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
     "samples": (SAMPLES, run_sample),
-    "focus": (CLOSELY, run_focus),
     "elsewhere": (SAMPLES, run_elsewhere),
-    "rivals": (CLOSELY, run_rivals),
     "useless": (SAMPLES, run_useless),
-    "removals": (SAMPLES[:1], run_removals),
-    "copies": (COPIES, run_copies),
+    "removed": (REMOVED, run_removed),
+    "bound": (REMOVED, run_bound),
     "instrument": (INSTRUMENT, run_instrument),
-    "place": ((Sample("place", 0),), run_place),
 }
-
-
-CHOICES = ("adapted", "ssum-sem", "linear")
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Write what the rows hold, and which goals are met."""
-    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
     order = [sample.name for samples, _ in PARTS.values() for sample in samples]
+    rows = [row for row in rows if row["name"] in order]
+    parts = defaultdict[str, list[dict[str, Any]]](list)
     for row in sorted(rows, key=lambda row: order.index(row["name"])):
         parts[row["part"]].append(row)
-    own = {r["name"]: r for r in parts["samples"]}
     sections = [
-        table_of_samples([*own.values()]),
-        table_of_rivals(parts["rivals"], own),
-        table_of_focus(parts["focus"]),
-        proposals([*own.values(), *parts["focus"], *parts["elsewhere"]]),
+        table_of_samples(parts["samples"]),
         table_of_useless(parts["useless"]),
-        *(found_removals(row) for row in parts["removals"]),
-        table_of_copies(parts["copies"]),
-        table_of_places(parts["place"]),
+        table_of_removed(parts["removed"], parts["bound"]),
     ]
     return "\n\n".join(section for section in sections if section)
 
@@ -588,7 +705,8 @@ def table_of_samples(rows: list[dict[str, Any]]) -> str:
     head = ("sample", "linear filter", "`ssum-sem`", "adapted", "over linear")
     head += ("over `ssum-sem`", "unlike A, %")
     lines: list[list[str]] = []
-    over = {name: [row["adapted"] - row[name] for row in kept] for name in CHOICES[1:]}
+    others = ("linear", "ssum-sem")
+    over = {name: [row["adapted"] - row[name] for row in kept] for name in others}
     for number, row in enumerate(kept):
         gains = [row[name] for name in ("linear", "ssum-sem", "adapted")]
         gains += [over[name][number] for name in ("linear", "ssum-sem")]
@@ -619,71 +737,6 @@ def table_of_samples(rows: list[dict[str, Any]]) -> str:
     return "\n".join([markdown(head, lines), "", *said])
 
 
-def table_of_rivals(rows: list[dict[str, Any]], own: dict[str, dict[str, Any]]) -> str:
-    """Write the gains of other networks, next to those of the command's model."""
-    if not rows:
-        return ""
-    cases = [*dict.fromkeys(row["case"] for row in rows)]
-    found = {(row["name"], row["case"]): row for row in rows}
-    lines = []
-    for name in dict.fromkeys(row["name"] for row in rows):
-        cells = [found.get((name, case)) for case in cases]
-        shown = [
-            f"{row['adapted']:+.2f} ({row['steps']} steps)" if row else ""
-            for row in cells
-        ]
-        usual = own.get(name, {}).get("adapted")
-        lines.append([name, *shown, "" if usual is None else f"{usual:+.2f}"])
-    return markdown(["rivals", *map(str, cases), "as by default"], lines)
-
-
-def table_of_focus(rows: list[dict[str, Any]]) -> str:
-    """Write what another focus costs."""
-    head = ("sample", "higher by, nm", *CHOICES, "unlike A, %", "proposed")
-    lines = [
-        (
-            row["name"],
-            row["case"],
-            *(f"{row[choice]:+.2f}" for choice in CHOICES),
-            ""
-            if row["unfamiliar_percent"] is None
-            else f"{row['unfamiliar_percent']:.0f}",
-            row["proposed"],
-        )
-        for row in rows
-    ]
-    return markdown(head, lines) if lines else ""
-
-
-def proposals(rows: list[dict[str, Any]]) -> str:
-    """Count how often what is proposed is nearly the best."""
-    goal = PLAN["goals"]["proposed_within_db"]
-    rows = [row for row in rows if "proposed" in row]
-    if not rows:
-        return ""
-    lines = []
-    for part in ("samples", "focus", "elsewhere"):
-        own = [row for row in rows if row["part"] == part]
-        if own:
-            lines.append([part, len(own), *_within(own, goal["margin"])])
-    lines.append(["all", len(rows), *_within(rows, goal["margin"])])
-    head = ("images", "cases", f"proposed is within {goal['margin']} dB of the best")
-    head += tuple(f"{choice} would be" for choice in CHOICES)
-    return markdown(head, lines)
-
-
-def _within(rows: list[dict[str, Any]], margin: float) -> list[str]:
-    best = [max(row[choice] for choice in CHOICES) for row in rows]
-    shares = []
-    for choice in ("proposed", *CHOICES):
-        gains = [
-            row[row["proposed"] if choice == "proposed" else choice] for row in rows
-        ]
-        near = [top - gain <= margin for top, gain in zip(best, gains, strict=True)]
-        shares.append(f"{100 * np.mean(near):.0f} %")
-    return shares
-
-
 def table_of_useless(rows: list[dict[str, Any]]) -> str:
     """Count what is refused."""
     lines = []
@@ -695,45 +748,28 @@ def table_of_useless(rows: list[dict[str, Any]]) -> str:
     return markdown(("images", "cases", "refused", "as"), lines) if lines else ""
 
 
-def found_removals(row: dict[str, Any]) -> str:
-    """Write what is drawn of removed objects."""
-    goals, found = PLAN["goals"], row["rows"]["adapted"]
-    told, everything = found["light_tells"], found["all"]
-    drawn, points = told["drawn_percent"], everything["j_points"]
-    low, high = told["drawn_interval"]
-    return (
-        f"removed objects that light tells, drawn: {drawn:.0f} % ({low:.0f} to "
-        f"{high:.0f}; goal {goals['drawn_percent']}: "
-        f"{verdict(drawn <= goals['drawn_percent'])}); J over all {points:.0f} (goal "
-        f"{goals['j_points']}: {verdict(points >= goals['j_points'])})"
-    )
-
-
-def table_of_copies(rows: list[dict[str, Any]]) -> str:
-    """Write what models draw of removed objects, by how the light of copies is made."""
-    head = ("sample", "light of copies", "objects", "shown, %", "drawn, %", "dB")
+def table_of_removed(rows: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
+    """Write what models draw of removed objects, by kind and seed, and the bound."""
+    by_optics = {row["name"]: percent(row, "removed", "drawn") for row in bounds}
+    head = ("sample", "objects", "shown, %", "drawn", "by optics", "inserted shown")
+    head += tuple(f"{key} at {q:g}" for q in QUANTILES for key in ("left", "lost"))
     lines = []
     for row in rows:
-        found = row["removed"]
-        shares = [f"{found[f'{name}_percent']:.0f}" for name in ("shown", "drawn")]
-        gain = f"{row['adapted']:+.1f}"
-        lines.append((row["name"], row["case"], found["objects"], *shares, gain))
+        line = [row["name"], row["removed"]["objects"]]
+        line += [percent(row, "removed", key) for key in ("shown", "drawn")]
+        line += [by_optics.get(row["name"], ""), percent(row, "inserted", "shown")]
+        for q in QUANTILES:
+            line.append(percent(row, "removed", f"wrong, not marked {q:g}"))
+            line.append(percent(row, "real", f"marked {q:g}"))
+        lines.append(line)
     return markdown(head, lines) if lines else ""
 
 
-def table_of_places(rows: list[dict[str, Any]]) -> str:
-    """Write which trainings on the sample of the File menu are kept."""
-    head = ("sample *place*", "kept", "processor, s", "below the cut-off, dB")
-    lines = [
-        (
-            row["case"],
-            "yes" if row["kept"] else "no",
-            row["processor_s"],
-            ", ".join(f"{k} {v:+.2f}" for k, v in row["gain_below_cutoff_db"].items()),
-        )
-        for row in rows
-    ]
-    return markdown(head, lines) if lines else ""
+def percent(row: dict[str, Any], group: str, key: str) -> str:
+    """Write a share of the objects of a group."""
+    count = row[group]
+    total = count.get("objects", 0)
+    return f"{100 * count.get(key, 0) / total:.1f}" if total else ""
 
 
 def main() -> None:
@@ -753,7 +789,7 @@ def main() -> None:
         return
     samples, measure = PARTS[args.part]
     for sample in samples:
-        if args.select and sample.name not in args.select.split(";"):
+        if args.only and sample.name not in args.only.split(";"):
             continue
         known = {key[2] for key in rows.known if key[:2] == (args.part, sample.name)}
         found = measure(sample, known)

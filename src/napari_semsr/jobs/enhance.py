@@ -385,7 +385,8 @@ def compare_detail(
             f"{model.card.name} explains only {100 * found.share:.0f} % of the finest "
             f"detail of {source.name}, {100 * place.share:.0f} % on the area that it "
             "was trained on: focus or instrument differ, which may cost several "
-            "decibels. Scan at that focus, or train a model on an area of the image.",
+            f"decibels. Enhance the image with {models.MOSAIC_MODEL}, scan at that "
+            "focus, or train a model on an area of the image.",
             "image-unfamiliar",
         )
     return 100 * found.share

@@ -57,37 +57,23 @@ _TESTED = 5  # the first row in so many tests it
 class AreaOptions(core.Options):
     """Options for training on one area; the defaults are not from a publication."""
 
-    copies: int = Field(
-        default=6,
-        ge=0,
-        le=64,
-        description="copies of the area with objects removed and added",
-    )
-    defect_share: float = Field(
-        default=0.07, gt=0, le=0.5, description="share of their pixels that is changed"
-    )
-    defect_weight: float = Field(
-        default=3.0, ge=1, description="weight of a changed pixel in the loss"
-    )
-    least_explained: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="share of the optical image's variance that SEM must explain for "
-        "copies to be made",
-    )
-    from_copies: float = Field(
-        default=0.85, ge=0, le=1, description="share of patches cut from copies"
-    )
-    patch_px: int = Field(
-        default=64, ge=32, le=512, multiple_of=2, description="side of a patch"
-    )
-    border_px: int = Field(
-        default=8, ge=0, description="border of a patch that the loss omits"
-    )
-    batch: int = Field(default=6, ge=1, description="patches in one step")
-    learning_rate: float = Field(default=2e-3, gt=0, description="of Adam, constant")
-    seed: int = Field(default=0, ge=0, description="makes the training repeatable")
+    # copies of the area with objects removed and added
+    copies: int = Field(default=6, ge=0, le=64)
+    # share of their pixels that is changed, and the weight of such pixels in the loss
+    defect_share: float = Field(default=0.07, gt=0, le=0.5)
+    defect_weight: float = Field(default=3.0, ge=1)
+    # share of the optical image's variance that SEM must explain for copies to be made
+    least_explained: float = Field(default=0.5, ge=0, le=1)
+    # share of patches cut from copies
+    from_copies: float = Field(default=0.85, ge=0, le=1)
+    # side of a patch, and its border that the loss omits
+    patch_px: int = Field(default=64, ge=32, le=512, multiple_of=2)
+    border_px: int = Field(default=8, ge=0)
+    # patches in one step
+    batch: int = Field(default=6, ge=1)
+    # of Adam, constant
+    learning_rate: float = Field(default=2e-3, gt=0)
+    seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
