@@ -342,6 +342,7 @@ class Site:
     box: tuple[slice, slice]
     pixels: BoolArray  # (Y, X) of the field
     change: FloatArray  # of the box, in SEM, by the object
+    weights: FloatArray  # of the box, whose sum with a change is the contrast
     present: int  # the state that has it, 0 before the change and 1 after it
     is_detectable: bool  # in the optical image, by a filter that knows the object
 
@@ -366,10 +367,10 @@ class ChangedField:
         shown = np.zeros((len(self.sites), 2), bool)
         for number, site in enumerate(self.sites):
             without = self.truths[1 - site.present][site.box]
-            least = _HALF * (site.change**2).sum()
+            contrast = (site.weights * site.change).sum()
             for state, image in enumerate(both):
-                found = ((image[site.box] - without) * site.change).sum()
-                shown[number, state] = found >= least
+                found = (site.weights * (image[site.box] - without)).sum()
+                shown[number, state] = found / contrast >= _HALF
         return shown
 
 
@@ -413,17 +414,20 @@ def change_fields(
         for present, masks in enumerate(groups):
             for mask in masks:
                 pixels = mask[margin:-margin, margin:-margin][::_FINE, ::_FINE]
-                (y0, x0), (y1, x1) = (
-                    call(np.argwhere(pixels), axis=0) for call in (np.min, np.max)
+                ys, xs = np.nonzero(pixels)
+                wide, box = (
+                    tuple(slice(max(0, v.min() - n), v.max() + n + 1) for v in (ys, xs))
+                    for n in (12, 4 if places is None else 8)
                 )
-                wide = np.s_[max(0, y0 - 12) : y1 + 13, max(0, x0 - 12) : x1 + 13]
-                box = np.s_[max(0, y0 - 4) : y1 + 5, max(0, x0 - 4) : x1 + 5]
-                change = (truths[present] - truths[1 - present])[box]
+                weights = change = (truths[present] - truths[1 - present])[box]
+                if places is not None:  # as `Discs.measure_contrast` does
+                    away = ndimage.distance_transform_edt(~pixels[box])
+                    ring = (away > 1) & (away <= np.sqrt(len(ys) / np.pi) + 1)
+                    weights = pixels[box] / len(ys) - ring / ring.sum()
                 seen = np.linalg.norm((clean[0] - clean[1])[wide]) >= TELLS_SD * noise
-                sites.append(Site(box, pixels, change, present, bool(seen)))
+                sites.append(Site(box, pixels, change, weights, present, bool(seen)))
         lights = [
-            Micrograph(one.low, parse_pixel_size(one.pixel_nm), "light")
-            for one in pairs
+            Micrograph(p.low, parse_pixel_size(p.pixel_nm), "light") for p in pairs
         ]
         yield ChangedField((lights[0], lights[1]), (truths[0], truths[1]), sites)
 
