@@ -23,7 +23,7 @@ from napari_semsr.models import build_discriminator, to_device, upsample_bicubic
 from napari_semsr.training.learner import PIXEL_LOSSES, Learner, freeze_weights
 from napari_semsr.training.patches import Patches, flatten_scenes
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
-from napari_semsr.training.validation import ValidationPair, align_ground_truth
+from napari_semsr.training.validation import Pairs, align_ground_truth
 
 if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -80,9 +80,7 @@ class AdversarialLearner(Learner, ABC):
 
     judged: Tensor
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, pairs: Pairs) -> None:
         super().__init__(network, recipe, pairs)
         self.automatic_optimization = False
         self.register_buffer("judged", torch.zeros(()))
@@ -204,9 +202,7 @@ class PairedGan(AdversarialLearner):
     weights: Tensor
     recent: Tensor
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, pairs: Pairs) -> None:
         module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(module, recipe, pairs)
         self.scale = int(getattr(network, "scale", 1))

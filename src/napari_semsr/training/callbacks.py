@@ -23,7 +23,7 @@ import pytorch_lightning as lightning
 import yaml
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
-from torch import Tensor, nn
+from torch import nn
 
 from napari_semsr import core, models
 from napari_semsr.io import read_text, write, write_csv
@@ -151,7 +151,12 @@ class Recorder(Callback):
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
         schedule_step = int(_broadcast_value(trainer, module.schedule_step(step)))
         is_evaluated = step % self.recipe.validate_every == 0 or schedule_step >= last
-        loss = self._read_loss(outputs["loss"], now=is_evaluated)
+        now, loss = time.monotonic(), outputs["loss"]
+        # on a GPU only a few times per second, since reading blocks
+        is_due = loss.device.type == "cpu" or now - self._read_s >= _READ_EVERY_S
+        if is_evaluated or is_due:
+            self._loss, self._read_s = float(loss), now
+        loss = self._loss
         is_stopped = bool(_broadcast_value(trainer, self.stop.is_set()))
         if is_stopped and not self._has_started:
             trainer.should_stop = True
@@ -182,13 +187,6 @@ class Recorder(Callback):
             state = "best " + _NAMES[measure].format(self.best[measure])
         sentence = f"loss {loss:.4f}, {state}"
         self.reports.put(StepReport(schedule_step, last, sentence, loss=loss))
-
-    def _read_loss(self, loss: Tensor, *, now: bool) -> float:
-        """Read the loss, on a GPU only a few times per second since reading blocks."""
-        since = time.monotonic() - self._read_s
-        if now or loss.device.type == "cpu" or since >= _READ_EVERY_S:
-            self._loss, self._read_s = float(loss), time.monotonic()
-        return self._loss
 
     def _validate_model(
         self, trainer: lightning.Trainer, module: Learner, loss: float

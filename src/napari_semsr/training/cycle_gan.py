@@ -31,11 +31,9 @@ from napari_semsr.training.adversarial import (
     generator_loss,
 )
 from napari_semsr.training.learner import PIXEL_LOSSES, freeze_weights
-from napari_semsr.training.patches import (
-    open_pair_store,
-    stretch_contrast,
-)
+from napari_semsr.training.patches import open_pair_store, stretch_contrast
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
+from napari_semsr.training.validation import Pairs
 
 # Evaluation of an image translation without ground truth.
 #
@@ -69,9 +67,7 @@ Fields = tuple[Sequence[core.FloatArray], Sequence[core.FloatArray]]
 """Degraded images, and clear images of other areas."""
 
 
-def collect_unpaired_fields(
-    recipe: Recipe, pairs: Sequence[validation.ValidationPair]
-) -> list[Fields]:
+def collect_unpaired_fields(recipe: Recipe, pairs: Pairs) -> list[Fields]:
     """Return the images for the expected gain, or an empty list if it is not needed.
 
     They are held-out patches of an unpaired store, or `pairs` used as unpaired ones if
@@ -92,7 +88,7 @@ def collect_unpaired_fields(
     return [(low, high)]
 
 
-def create_unpaired_fields(pairs: Sequence[validation.ValidationPair]) -> list[Fields]:
+def create_unpaired_fields(pairs: Pairs) -> list[Fields]:
     """Combine degraded images of one half with clear images of the other half."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
@@ -373,9 +369,7 @@ def _sum(losses: Iterable[Tensor]) -> Tensor:
 class CycleGan(AdversarialLearner):
     """Adversarial, cycle, identity and edge losses of two generators of scale 1."""
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, pairs: Pairs) -> None:
         super().__init__(network, recipe, pairs)
         scale = int(getattr(network, "scale", 1))
         if scale != 1:

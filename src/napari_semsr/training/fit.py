@@ -12,7 +12,7 @@ import queue
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -216,24 +216,17 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
     shape = count, int(options.get("channels", 1))
     for larger in range(side, _LARGEST_PX + 1, stride):
-        if not _can_process_patches(judge, shape, larger * scale):
-            continue
-        if larger == side:
-            return
+        with suppress(RuntimeError, ValueError):  # a layer has no pixel left
+            judge(torch.empty((*shape, *2 * (larger * scale,)), device="meta"))
+            break
+    else:
+        return
+    if larger > side:
         msg = (
             f"The discriminator {name} is too deep for patch_px = {side}: use at "
             f"least {larger}."
         )
         raise core.OptionError(msg, code="patch-size-unsuitable")
-
-
-def _can_process_patches(judge: nn.Module, shape: core.IntPair, side: int) -> bool:
-    """Return whether a discriminator can process patches of the given side."""
-    try:
-        judge(torch.empty((*shape, side, side), device="meta"))
-    except (RuntimeError, ValueError):
-        return False
-    return True
 
 
 def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
@@ -243,7 +236,23 @@ def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
     training. Warns if a GPU fails its test; raises an `OptionError` if a device is
     missing, or there are fewer than the recipe needs.
     """
-    device = _choose_device(recipe, name)
+    (kind, _, number), device = name.partition(":"), None
+    if recipe.devices * recipe.nodes > 1:
+        if number or kind not in ("auto", "cpu", "cuda"):
+            msg = (
+                f"Training on several devices needs cpu or cuda, got {name}; select "
+                "GPUs with CUDA_VISIBLE_DEVICES."
+            )
+            raise core.OptionError(msg, code="device-unsuitable")
+        # each process has one GPU, and tries no other
+        has_gpus = models.device_count("cuda") and kind != "cpu"
+        if has_gpus or kind != "cuda":
+            device = torch.device("cuda" if has_gpus else "cpu")
+    if device is None:
+        found = models.find_training_device(name)
+        if found.note is not None:
+            core.warn(found.note)
+        device = found.device
     there, what = os.cpu_count() or 1, "processors"
     if device.type != "cpu":
         there, what = models.device_count(device.type), "GPUs"
@@ -293,25 +302,6 @@ def _restore_environment() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _choose_device(recipe: Recipe, name: str) -> torch.device:
-    kind, _, number = name.partition(":")
-    if recipe.devices * recipe.nodes > 1:
-        if number or kind not in ("auto", "cpu", "cuda"):
-            msg = (
-                f"Training on several devices needs cpu or cuda, got {name}; select "
-                "GPUs with CUDA_VISIBLE_DEVICES."
-            )
-            raise core.OptionError(msg, code="device-unsuitable")
-        # each process has one GPU, and tries no other
-        there = models.device_count("cuda") and kind != "cpu"
-        if there or kind != "cuda":
-            return torch.device("cuda" if there else "cpu")
-    device = models.find_training_device(name)
-    if device.note is not None:
-        core.warn(device.note)
-    return device.device
 
 
 def should_use_bf16(

@@ -24,6 +24,7 @@ from napari_semsr import core, models
 from napari_semsr.training import patches, validation
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import SceneBatch, SurveyBatch
+from napari_semsr.training.validation import Pairs
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -109,9 +110,7 @@ class Learner(lightning.LightningModule):
 
     spent: Tensor
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, pairs: Pairs) -> None:
         super().__init__()
         self._construction_time = time.monotonic()
         self.network = network
@@ -288,9 +287,7 @@ def log_mse_loss(
 class SupervisedLearner(Learner):
     """Learner for supervised training of any network on pairs of patches."""
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, pairs: Pairs) -> None:
         module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(module, recipe, pairs)
         # not a module, so that the names of weights do not change
@@ -412,9 +409,7 @@ def _find_correlation_limit(excess: core.FloatArray) -> int:
 class BlindSpotLearner(SupervisedLearner):
     """Learner that trains a network to predict masked pixels of noisy patches."""
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, pairs: Pairs) -> None:
         super().__init__(network, recipe, pairs)
         if recipe.hidden.reach is None and recipe.data.pairs is not None:
             pairs = validation.read_stored_pairs(
@@ -520,9 +515,7 @@ class RestorerLearner(Learner):
 
     network: models.InformedRestorer
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, pairs: list[validation.ValidationPair]
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, pairs: Pairs) -> None:
         if not isinstance(network, models.InformedRestorer):
             msg = "Training kind restorer requires the architecture informed."
             raise core.OptionError(msg, code="options-contradict")

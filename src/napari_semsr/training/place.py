@@ -570,11 +570,13 @@ class _AreaTrainer:
         linear = fit_linear_filter([(high, low) for low, high in units])
         self.light_explained = 0.0
         for call in (linear.apply, predict):
-            share = _measure_explained(
-                [(light[tested], call(sem)[tested]) for sem, light, tested in tests]
-            )
+            pairs = [(light[tested], call(sem)[tested]) for sem, light, tested in tests]
+            light, predicted = (np.concatenate(one) for one in zip(*pairs, strict=True))
+            known = np.isfinite(light) & np.isfinite(predicted)
+            error = np.var((light - predicted)[known], dtype=float)
+            share = 1 - error / max(np.var(light[known], dtype=float), _FLOOR)
             if share > self.light_explained:
-                self.light_explained, self.predict_light = share, call
+                self.light_explained, self.predict_light = float(share), call
 
     def _create_planes(
         self,
@@ -789,16 +791,6 @@ def _apply_network(network: nn.Module, image: core.RealArray) -> core.Float32Arr
     layout = models.get_memory_layout(parameter.device)
     output = network(planes.contiguous(memory_format=layout))
     return np.asarray(output[0, 0, :rows, :columns].float().cpu())
-
-
-def _measure_explained(
-    pairs: Sequence[tuple[core.RealArray, core.RealArray]],
-) -> float:
-    """Return the share of the variance of images (N,) that predictions explain."""
-    light, predicted = (np.concatenate(one) for one in zip(*pairs, strict=True))
-    known = np.isfinite(light) & np.isfinite(predicted)
-    error = np.var((light - predicted)[known], dtype=float)
-    return float(1 - error / max(np.var(light[known], dtype=float), _FLOOR))
 
 
 def _compute_gain(before: float, after: float) -> float | None:

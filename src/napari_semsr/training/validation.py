@@ -40,14 +40,17 @@ class ValidationPair:
     faults: core.Float32Array | None = None
 
 
+Pairs = list[ValidationPair]
+
+
 def _crop_centre(image: core.Float32Array, side: int) -> core.Float32Array:
     y, x = ((n - min(n, side)) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
 
 
-def collect_validation_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
+def collect_validation_fields(recipe: Recipe, scale: int) -> Pairs:
     """Collect the validation images with ground truth from all sources of a recipe."""
-    pairs: list[ValidationPair] = []
+    pairs: Pairs = []
     if recipe.data.pairs is not None:
         store = open_pair_store(recipe, scale)
         pairs += read_stored_pairs(store, "validation") if store.is_paired else []
@@ -62,7 +65,7 @@ def collect_validation_fields(recipe: Recipe, scale: int) -> list[ValidationPair
     return pairs
 
 
-def create_validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
+def create_validation_pairs(recipe: Recipe, side: int = 512) -> Pairs:
     """Create the fixed validation pairs: all images with all degradations."""
     root = Path(recipe.data.root)
     clear = [
@@ -74,7 +77,7 @@ def create_validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationP
             simulation.draw_phantom(kind, small, seed=PHANTOM_SEED + 1)
             for kind in simulation.PHANTOMS
         ]
-    pairs: list[ValidationPair] = []
+    pairs: Pairs = []
     if recipe.needs_whole_scenes:
         for index, plane in enumerate(clear):
             # each fault alone, all faults, and none
@@ -109,7 +112,7 @@ _ALONE = {
 }
 
 
-def bin_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
+def bin_pairs(pairs: Pairs, scale: int) -> Pairs:
     """Bin the degraded images of pairs by a scale factor."""
     if scale == 1:
         return pairs
@@ -121,7 +124,7 @@ def bin_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
     return coarser_pairs
 
 
-def read_stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
+def read_stored_pairs(store: PairStore, name: str) -> Pairs:
     """Read up to 64 evenly spaced pairs from a set of a store."""
     sides = (read_stored_patches(store, name, side) for side in (0, 1))
     return [
@@ -209,7 +212,7 @@ class Validator:
 
     def __init__(
         self,
-        pairs: list[ValidationPair],
+        pairs: Pairs,
         *,
         cross_frc: bool = False,
         margin: int | None = None,
@@ -267,7 +270,7 @@ class Validator:
 
 
 def create_preview(
-    network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    network: nn.Module, recipe: Recipe, pairs: Pairs
 ) -> core.Micrograph | None:
     """Create a preview image of a held-out patch, its output and its ground truth."""
     high = None
