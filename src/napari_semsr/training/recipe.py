@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from napari_semsr import core
 from napari_semsr.io import read_text
@@ -173,7 +173,7 @@ class GanOptions(core.Options):
     content_weight: float = Field(default=100.0, ge=0)
     # shares of adversarial, content and total-variation term in the loss; their weights
     # are computed in the first steps and then fixed. Replaces the weights.
-    shares: tuple[float, float, float] | None = None
+    shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     # number of steps over which the shares are measured
     calibration_steps: int = Field(default=200, ge=1)
     # initial steps with the content loss only; in a cycle, generators learn to copy
@@ -213,13 +213,6 @@ class GanOptions(core.Options):
     back_options: dict[str, object] = Field(default_factory=dict)
     # a blur that replaces the second generator (`cycle-gan`)
     kernel: KernelOptions | None = None
-
-    @model_validator(mode="after")
-    def _check_shares(self) -> Self:
-        if self.shares is not None and min(self.shares) <= 0:
-            msg = f"shares must be positive, got {self.shares}"
-            raise ValueError(core.Message(msg, "out-of-range"))
-        return self
 
 
 HiddenReach = Annotated[int, Field(ge=0, le=16)]
