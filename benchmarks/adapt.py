@@ -37,10 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import PIL.Image
-import torch
 import yaml
-from _marks import ask, cut_pieces, is_real
-from _removals import ChangedField, change_fields, draw_surface
+from _removals import change_fields, draw_surface
 from _scans import taken
 from _shared import ROOT, Rows, mean_and_error, read_options, verdict
 from _superlens_mosaic import electrons
@@ -49,7 +47,6 @@ from scipy import ndimage
 
 from napari_semsr.analysis import (
     compute_psnr_gain,
-    fit_gain_and_offset,
     measure_metrics,
 )
 from napari_semsr.core import (
@@ -66,7 +63,6 @@ from napari_semsr.core import (
 from napari_semsr.inference import (
     EnhanceOptions,
     enhance_in_memory,
-    prepare_model_input,
 )
 from napari_semsr.io import (
     ImageIdentity,
@@ -84,9 +80,7 @@ from napari_semsr.jobs.adapt import train as training_call
 from napari_semsr.jobs.enhance import compare_detail, compare_with_training_area
 from napari_semsr.models import (
     LoadedModel,
-    build_network,
     load_model,
-    load_training_networks,
 )
 from napari_semsr.pairing.augment import DefectCopy, _ObjectShape
 from napari_semsr.restoration import fit_linear_filter
@@ -107,7 +101,6 @@ from napari_semsr.training import (
     fit_area,
     place as training_place,
 )
-from napari_semsr.training.place import _apply_network
 
 Image = NDArray[np.floating]
 FOLDER = Path(__file__).resolve().parent
@@ -116,8 +109,6 @@ WORK = ROOT / "runs" / "adapt"
 BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyond
 REMOVALS_PX = 512  # side of fields in which objects are removed
 SURFACE_PX = 2000  # side of a raised lattice; chosen: as 5 x 5 frames need
-ASKED = 150  # real objects of a field that light is asked for, and twice in all of A
-QUANTILES = (0.02, 0.05)  # of real objects of the held-out part, as thresholds
 COMMON = {"frames_grid": (5, 5), "frame_px": 256, "numerical_aperture": 1.8}
 PICTURE_PX = 220
 
@@ -283,7 +274,6 @@ def run_sample(
         light=area.light.array(),
         sem=area.sem.array(),
         corner=[area.box.y0, area.box.x0],
-        held_out=[getattr(area.held_out, key) for key in ("y0", "y1", "x0", "x1")],
         rows=[area.training_box.y0, area.training_box.y1],
         columns=[area.training_box.x0, area.training_box.x1],
     )
@@ -435,8 +425,7 @@ def run_removed(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         stored.write_text(json.dumps(row))
     row = json.loads(stored.read_text())
     if "model" in row:
-        model = own_model(sample)
-        row |= count_changed(sample, model, Asking(sample, model))
+        row |= count_changed(sample, own_model(sample))
     yield {**row, "case": "default"}
 
 
@@ -536,111 +525,22 @@ def add_physical_defects(
     return replace(surface, height_nm=planes[0], material=planes[1]), changed
 
 
-class Asking:
-    """Thresholds of the alpha of objects, from real ones on the held-out part of A."""
-
-    def __init__(self, sample: Sample, model: LoadedModel) -> None:
-        network = build_network("place", {}).eval()
-        network.load_state_dict(load_training_networks(model_path(sample)))
-        black, white = model.card.training["explained"]["light_range"]
-        self.rng = np.random.default_rng(sample.seed)
-
-        def predict(images: Image) -> Image:
-            with torch.no_grad():
-                planes = torch.from_numpy(np.ascontiguousarray(images))[:, None]
-                return network(planes)[:, 0].numpy() * (white - black) + black
-
-        self.predict = predict
-        with np.load(WORK / sample.name / "area.npz") as area:
-            light, sem, (y0, y1, x0, x1) = area["light"], area["sem"], area["held_out"]
-        even = tuple(slice(n & ~1) for n in light.shape)
-        greys = look(sample, sample.seed).mosaic.array().ravel()[None]
-        low, high = measure_percentiles(greys)
-        unit = ((light - low) / (high - low)).astype(np.float32)[even]
-        own = np.zeros(light.shape, bool)
-        own[y0:y1, x0:x1] = True
-        image = _apply_network(model.module, unit)
-        self.alphas = self.ask_real(
-            unit, image, sem[even], own[even], cut_pieces(image)
-        )
-        self.thresholds = np.quantile(self.alphas, QUANTILES)
-
-    def ask_real(
-        self, light: Image, image: Image, truth: Image, own: Any, pieces: Any
-    ) -> Image:
-        """Ask for some of the real objects of a part of an image."""
-        gain, offset = fit_gain_and_offset(truth, image)
-        real = np.flatnonzero(is_real(image, gain * truth + offset, pieces)) + 1
-        inside = np.setdiff1d(real, np.unique(pieces[0][~own]))
-        chosen = self.rng.permutation(inside)[:ASKED]
-        return ask(light, image, self.predict, pieces, chosen)
-
-    def mark(
-        self, light: Image, image: Image, field: ChangedField
-    ) -> tuple[list[list[bool]], Image]:
-        """Say which sites are contradicted after the change; ask for real objects."""
-        pieces = cut_pieces(image)
-        changed = np.any([site.pixels for site in field.sites], axis=0)
-        there = np.setdiff1d(np.unique(pieces[0][changed]), [0])
-        alphas = np.full(pieces[0].max() + 1, np.inf)
-        alphas[there] = ask(light, image, self.predict, pieces, there)
-        marked = []
-        for site in field.sites:
-            own = pieces[0][site.pixels]
-            values = alphas[own[own > 0]]
-            shares = [(values < one).mean() for one in self.thresholds]
-            marked.append([bool(values.size and one >= 0.5) for one in shares])
-        near = ndimage.binary_dilation(changed, iterations=8)
-        args = light, image, field.truths[1], ~near, pieces
-        return marked, self.ask_real(*args)
-
-
-def count_changed(
-    sample: Sample, model: LoadedModel, asking: Asking | None = None
-) -> dict[str, Any]:
-    """Count objects shown and drawn, where light can show them, and their marks."""
+def count_changed(sample: Sample, model: LoadedModel) -> dict[str, Any]:
+    """Count objects that are shown, and drawn, where light can show them."""
     options = {key: v for key, v in sample.options.items() if key != "raised"}
-    options_of_kind = PhantomOptions.parse(options)
-    how = {
-        "side": REMOVALS_PX,
-        "seed": sample.seed,
-        "raised": options != sample.options,
-    }
-    found = {name: Counter[str]() for name in ("removed", "inserted", "real")}
-    for one in change_fields(options_of_kind, **how):
-        lights, images = zip(
-            *(translate(light, model) for light in one.lights), strict=True
-        )
-        shown = one.find_shown(images)
-        marked = [[False] * len(QUANTILES)] * len(one.sites)
-        if asking is not None:
-            marked, alphas = asking.mark(lights[1], images[1], one)
-            found["real"]["objects"] += len(alphas)
-            for name, least in zip(QUANTILES, asking.thresholds, strict=True):
-                found["real"][f"marked {name:g}"] += int((alphas < least).sum())
-        for site, states, marks in zip(one.sites, shown, marked, strict=True):
-            if not site.is_detectable:
-                continue
-            count = found["inserted" if site.present else "removed"]
-            wrong = bool(states[1]) != bool(site.present)  # after the change
-            count["objects"] += 1
-            count["shown"] += int(states[site.present])
-            count["drawn"] += int(states[1 - site.present])
-            if asking is not None:
-                for name, mark in zip(QUANTILES, marks, strict=True):
-                    count[f"wrong, not marked {name:g}"] += int(wrong and not mark)
-                    count[f"right, marked {name:g}"] += int(mark and not wrong)
-    if asking is not None:
-        found["thresholds"] = asking.thresholds.round(3).tolist()
+    kind, raised = PhantomOptions.parse(options), options != sample.options
+    how = {"side": REMOVALS_PX, "seed": sample.seed, "raised": raised}
+    found = {name: Counter[str]() for name in ("removed", "inserted")}
+    for one in change_fields(kind, **how):
+        jobs = [enhance_in_memory(i, model, EnhanceOptions()) for i in one.lights]
+        shown = one.find_shown([np.asarray(run(job).array(), float) for job in jobs])
+        for site, states in zip(one.sites, shown, strict=True):
+            if site.is_detectable:
+                count = found["inserted" if site.present else "removed"]
+                count["objects"] += 1
+                count["shown"] += int(states[site.present])
+                count["drawn"] += int(states[1 - site.present])
     return found
-
-
-def translate(light: Micrograph, model: LoadedModel) -> tuple[Image, Image]:
-    """Give the optical image as the model receives it, and the output."""
-    field, scaling = prepare_model_input(light, model, EnhanceOptions())
-    values = np.asarray(field.input, np.float32)
-    unit = (values - scaling.low) / (scaling.high - scaling.low)
-    return unit, _apply_network(model.module, unit.astype(np.float32))
 
 
 def draw_picture(sample: Sample) -> Path:
@@ -751,17 +651,13 @@ def table_of_useless(rows: list[dict[str, Any]]) -> str:
 def table_of_removed(rows: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
     """Write what models draw of removed objects, by kind and seed, and the bound."""
     by_optics = {row["name"]: percent(row, "removed", "drawn") for row in bounds}
-    head = ("sample", "objects", "shown, %", "drawn", "by optics", "inserted shown")
-    head += tuple(f"{key} at {q:g}" for q in QUANTILES for key in ("left", "lost"))
+    head = ("sample", "objects", "shown, %", "drawn", "bound", "inserted, shown", "dB")
     lines = []
-    for row in rows:
+    for row in (row for row in rows if "removed" in row):
         line = [row["name"], row["removed"]["objects"]]
         line += [percent(row, "removed", key) for key in ("shown", "drawn")]
         line += [by_optics.get(row["name"], ""), percent(row, "inserted", "shown")]
-        for q in QUANTILES:
-            line.append(percent(row, "removed", f"wrong, not marked {q:g}"))
-            line.append(percent(row, "real", f"marked {q:g}"))
-        lines.append(line)
+        lines.append([*line, f"{row['adapted']:+.1f}"])
     return markdown(head, lines) if lines else ""
 
 
@@ -769,7 +665,7 @@ def percent(row: dict[str, Any], group: str, key: str) -> str:
     """Write a share of the objects of a group."""
     count = row[group]
     total = count.get("objects", 0)
-    return f"{100 * count.get(key, 0) / total:.1f}" if total else ""
+    return f"{100 * count.get(key, 0) / total:.0f}" if total else ""
 
 
 def main() -> None:
