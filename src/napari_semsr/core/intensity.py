@@ -59,7 +59,7 @@ def _has_direct_bins(dtype: np.dtype[np.generic]) -> bool:
 def _compute_sort_keys(block: RealArray) -> NDArray[np.uint32]:
     """Map finite pixels to unsigned integers of the same order."""
     if _has_direct_bins(block.dtype):
-        return block.ravel().astype(np.uint32)
+        return block.ravel()
     if block.dtype.kind == "i" and block.dtype.itemsize <= 2:
         return (block.ravel().astype(np.int32) + _BINS // 2).astype(np.uint32)
     values = block.ravel()
@@ -95,7 +95,8 @@ def _compute_order_statistics(
         if block.dtype == np.uint8:  # four times as fast as bincount
             counts[:256] += Image.fromarray(block).histogram()
         else:
-            counts += np.bincount(_compute_sort_keys(block) >> shift, minlength=_BINS)
+            keys = _compute_sort_keys(block)
+            counts += np.bincount(keys if short else keys >> shift, minlength=_BINS)
     total = np.cumsum(counts)
     ranks: list[int] = ranks_of(int(total[-1]))
     buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}
@@ -162,6 +163,10 @@ def mask_fill_values(block: RealArray, name: str) -> RealArray:
     as missing if no other pixel is even half as low.
     """
     if block.dtype.kind != "f" or block.dtype.itemsize < 4:
+        return block
+    least = np.fmin.reduce(block, axis=None, initial=np.inf)
+    most = np.fmax.reduce(block, axis=None, initial=-np.inf)
+    if least > max(_FILL_VALUES) and most <= _LARGEST_GREY:
         return block
     size = np.abs(block)
     marks = (size > _LARGEST_GREY) & (size < np.inf)

@@ -7,6 +7,7 @@ range of all others, around which a network would create rings, are filled.
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import reduce
 
@@ -138,27 +139,29 @@ def find_stray_pixels(data: ReadableArray) -> StrayPixels | None:
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     """Return masks of all stray pixels of an image (Y, X) and of those to fill."""
+    is_short = field.dtype.str[1:] in ("u1", "u2")  # take less time as they are
     with np.errstate(over="ignore"):
-        values = np.asarray(field, np.float32)
+        values = field.astype(field.dtype.name if is_short else "f4", copy=False)
     none, finite = np.zeros(values.shape, bool), np.isfinite(values)
     steps = [max(1, n // _SAMPLE) for n in values.shape]
     sample = values[:: steps[0], :: steps[1]]
-    sample = sample[np.isfinite(sample)]
+    sample = sample[np.isfinite(sample)].astype(np.float32)
     if min(values.shape) < _MIN_SIDE or not sample.size:
         return none, none
     lowest, middle, highest = np.percentile(sample, _NEARLY_ALL)
     if not finite.all():
         values = np.where(finite, values, middle)
     reach = _FAR * (highest - lowest)
-    far = (values > middle + reach) | (values < middle - reach)
+    most, least = middle + reach, middle - reach
+    if is_short:
+        most, least = math.floor(most), math.ceil(least)
+    far = (values > most) | (values < least)
     if not reach or np.count_nonzero(far) / far.size > _MAX_PLATEAUS:
         far = none
-    # the same in short integers, which take less time
-    is_short = field.dtype.str[1:] in ("u1", "u2")
-    exact = field.astype(field.dtype.name, copy=False) if is_short else values
-    is_stray = (_find_peaks(exact) | _find_plateaus(exact) | far) & finite
+    is_stray = (_find_peaks(values) | _find_plateaus(values) | far) & finite
     if not is_stray.any():
         return none, none
+    values = values.astype(np.float32, copy=False)
     stray, narrow, dead = _select_isolated_spots(values, is_stray, finite, far)
     others = values[finite & ~stray]
     beyond = np.maximum(values - others.max(), others.min() - values)
@@ -192,13 +195,8 @@ def _find_peaks(values: RealArray) -> BoolArray:
             for excesses, limit in zip(both, limits, strict=True):
                 peaks[rows] |= np.minimum(*excesses) > limit
                 for axis, excess in enumerate(excesses):
-                    along, is_excess = 1 - axis, excess > 0
-                    sizes = np.diff([*cuts[along], excess.shape[along]])
-                    count = _count_in_segments(is_excess, cuts[along], along)
-                    share = np.moveaxis(count, along, -1) / sizes
-                    whole = np.moveaxis(share > _STANDING, -1, along)
-                    if whole.any():
-                        lines[rows] |= is_excess & np.repeat(whole, sizes, along)
+                    is_excess, along = excess > 0, 1 - axis
+                    lines[rows] |= _find_full_segments(is_excess, cuts[along], along)
         lines |= _find_short_lines(wide, values, apart)
     for candidates, most in ((peaks, _MOST), (lines, _MAX_LINES)):
         candidates &= np.count_nonzero(candidates) / candidates.size <= most
@@ -222,15 +220,38 @@ def _find_height_limit(*excesses: list[RealArray]) -> float:
     return limit if excesses[0][0].dtype.kind == "f" else int(limit)
 
 
-def _count_in_segments(
+def _may_have_line(marks: BoolArray) -> bool:
+    """Check fast whether a segment along any row can have nearly all its marks.
+
+    If at most 3 of 32 to 40 are missing, 4 of 7 successive groups of 4 are complete.
+    """
+    columns = marks.shape[1] // 4 * 4
+    if columns < 8 * _SEGMENT:  # segments may be longer
+        return True
+    groups = marks[:, :columns].view(np.uint32) == 0x01010101
+    ones, last = groups.view(np.uint8), columns // 4 - 6
+    return bool((sum(ones[:, n : last + n] for n in range(7)) >= 4).any())
+
+
+def _find_full_segments(
     marks: BoolArray, starts: NDArray[np.intp], axis: int
-) -> NDArray[np.uint8]:
-    """Count the marks in segments along an axis, each shorter than 256 px."""
-    ones = marks.view(np.uint8)
-    if axis:
-        return np.add.reduceat(ones, starts, axis, np.uint8)
-    parts = np.split(ones, starts[1:])  # `reduceat` takes three times as long
-    return np.stack([part.sum(axis=0, dtype=np.uint8) for part in parts])
+) -> BoolArray:
+    """Return the marks in segments, shorter than 256 px, that have nearly all of them.
+
+    `starts` are those of the segments along an axis.
+    """
+    ones, none = marks.view(np.uint8), np.zeros((), bool)
+    if not axis:  # here `reduceat` takes three times as long
+        parts = np.split(ones, starts[1:])
+        count = np.stack([part.sum(axis=0, dtype=np.uint8) for part in parts])
+    elif _may_have_line(marks):
+        count = np.add.reduceat(ones, starts, axis, np.uint8)
+    else:
+        return none
+    sizes = np.diff([*starts, marks.shape[axis]])
+    share = np.moveaxis(count, axis, -1) / sizes
+    whole = np.moveaxis(share > _STANDING, -1, axis)
+    return marks & np.repeat(whole, sizes, axis) if whole.any() else none
 
 
 def _find_short_lines(wide: RealArray, values: RealArray, apart: int) -> BoolArray:

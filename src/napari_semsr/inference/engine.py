@@ -45,7 +45,7 @@ from napari_semsr.inference.plan import (
 )
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import OmeZarrStore
-from napari_semsr.models import LoadedModel, release_memory
+from napari_semsr.models import LoadedModel
 
 _T = TypeVar("_T")
 Take = Callable[[int], Sequence[core.IntPair] | None]
@@ -356,7 +356,7 @@ def _run_whole_field(
     try:
         result = yield from run_in_thread(enhance_field(), predictor, step)
     finally:
-        release_memory(predictor.device)
+        predictor.release_memory()
     field = core.Box.from_shape(plan.tiles.shape)
     inner = result[field.scale(plan.model.card.scale).slices]
     for place in places:

@@ -525,6 +525,11 @@ class Predictor:
 
         return remove_hooks
 
+    def release_memory(self) -> None:
+        """Return the memory that is kept between passes."""
+        models.release_memory(self.device)
+        getattr(self.network, "release_memory", lambda: None)()
+
     def peak_bytes(self, shape: core.IntPair) -> int:
         """Estimate the memory required for one window, in bytes."""
         return int(self.bytes_per_pixel * math.prod(shape))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr import core, models
+from napari_semsr import core
 from napari_semsr.inference import network_input
 from napari_semsr.inference.ensemble import Statistics
 from napari_semsr.inference.options import OutputPlan
@@ -115,7 +115,7 @@ class TileWorker:
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0)
         self._release()
-        models.release_memory(self.predictor.device)
+        self.predictor.release_memory()
 
     @contextmanager
     def track_task(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -653,17 +654,49 @@ class _PlaneSource:
         return self._reorder_samples(plane)
 
     def read_window(self, rows: slice, columns: slice) -> core.RealArray:
-        parts = {"Y": rows, "X": columns, "S": slice(None)}
-        index = tuple(parts[letter] for letter in self.axes)
         if self.offset is not None:
+            parts = {"Y": rows, "X": columns, "S": slice(None)}
+            index = tuple(parts[letter] for letter in self.axes)
             with convert_decoding_errors(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
                 return self._reorder_samples(np.array(view[index]))
-        import zarr
+        with self._open_page() as page:
+            part = _decode_window(page, rows, columns)
+        sides = {"Y": part.shape[1], "X": part.shape[2], "S": -1}
+        part = part.reshape([sides[letter] for letter in self.axes])
+        return self._reorder_samples(part)
 
-        with self._open_page() as page, page.aszarr() as store:
-            part = zarr.open_array(store, mode="r")[index]
-        return self._reorder_samples(np.asarray(part))
+
+def _decode_window(page: Any, rows: slice, columns: slice) -> NDArray[Any]:
+    """Decode the tiles or strips of a page that a window touches.
+
+    Returns its pixels (P, Y, X, S); samples are in planes of their own, or together.
+    """
+    key, file = page.keyframe, page.parent.filehandle
+    file.open()  # `tifffile` closes the other files of a set
+    planes, _, height, width, samples = key.shaped
+    strip = key.rowsperstrip, width
+    high, wide = (key.tilelength, key.tilewidth) if key.is_tiled else strip
+    down, across = -(-height // high), -(-width // wide)
+    touched = product(
+        range(planes),
+        range(rows.start // high, -(-rows.stop // high)),
+        range(columns.start // wide, -(-columns.stop // wide)),
+    )
+    places = [(plane * down + y) * across + x for plane, y, x in touched]
+    offsets, counts = page.dataoffsets, page.databytecounts
+    listed = [offsets[n] for n in places], [counts[n] for n in places]
+    tables = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
+    window = core.Box(rows.start, rows.stop, columns.start, columns.stop)
+    pixels = np.full((planes, *window.shape, samples), key.nodata, key.dtype)
+    for data, number in file.read_segments(*listed, indices=places):
+        values, (plane, _, y, x, _), _ = key.decode(data, number, **tables)
+        if values is not None:
+            segment = core.Box.from_shape(values.shape[1:3], (y, x))
+            both = segment.intersection(window)
+            inner = values[(0, *both.relative_to(segment).slices)]
+            pixels[(plane, *both.relative_to(window).slices)] = inner
+    return pixels
 
 
 def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:

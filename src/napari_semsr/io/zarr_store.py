@@ -24,12 +24,13 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import product
 from pathlib import Path
 from types import EllipsisType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -110,7 +111,8 @@ class OmeZarrStore:
 
     def mark_done(self, row: int, column: int) -> None:
         """Mark a write unit as finished after its pixels were written."""
-        self.marks[row, column] = self._compute_done_mark(row, column)
+        mark = self._compute_done_mark(row, column)
+        _write_chunk(self.marks, (row, column), np.full((1, 1), mark))
 
     def _compute_done_mark(self, row: int, column: int) -> int:
         """Compute the mark of a write unit, which is 1 if the unit has no file."""
@@ -191,25 +193,29 @@ class OmeZarrStore:
         """Write a write unit (Y, X), and the blocks of coarser levels it completes."""
         self._pyramid.write_block(0, (row, column), values)
 
-    def fill(self, blocks: Iterable[core.RealArray], message: str) -> core.Job[int]:
+    def fill(
+        self, blocks: Iterable[core.RealArray | None], message: str
+    ) -> core.Job[int]:
         """Write the unfinished units and mark each of them as finished.
 
         Blocks (Y, X) come in the order of `pending_units`; each is requested when the
-        one before it is on disk. Returns the number of pixels outside the range of the
-        store's type.
+        one before it is on disk, and is None while it is being computed. Returns the
+        number of pixels outside the range of the store's type.
         """
         clipped_count, total = 0, int(self.done_marks.size)
-        places = self.pending_units()
-        yield core.Progress(total - len(places), total, message)
-        numbers = range(total - len(places) + 1, total + 1)
-        for number, place, block in zip(numbers, places, blocks, strict=True):
-            values, outside = np.asarray(block), 0
-            if values.dtype.newbyteorder("=") != self.level0.dtype:
-                values, outside = core.convert_dtype(values, self.level0.dtype)
-            self.write_unit(*place, values)
-            self.mark_done(*place)
-            clipped_count += outside
-            yield core.Progress(number, total, message)
+        waiting = deque(self.pending_units())
+        step = core.Progress(total - len(waiting), total, message)
+        yield step
+        for block in blocks:
+            if block is not None:
+                values, outside, place = np.asarray(block), 0, waiting.popleft()
+                if values.dtype.newbyteorder("=") != self.level0.dtype:
+                    values, outside = core.convert_dtype(values, self.level0.dtype)
+                self.write_unit(*place, values)
+                self.mark_done(*place)
+                clipped_count += outside
+                step = replace(step, done=step.done + 1)
+            yield step
         return clipped_count
 
     @contextmanager
@@ -416,9 +422,7 @@ class _Pyramid:
             block = number, place[0] >> number, place[1] >> number
             self._done.discard(block)
             self._reduced.drop(block)
-        corner = place[0] * self._unit[0], place[1] * self._unit[1]
-        box = core.Box.from_shape(values.shape, corner)
-        self._open_level(level)[box.slices] = values
+        _write_chunk(self._open_level(level), place, values)
         self._done.add((level, *place))
         sides = zip(self._unit, self._shapes[level], strict=True)
         splits_pixels = any(side % 2 and side < n for side, n in sides)
@@ -474,6 +478,65 @@ class _Pyramid:
             return self._levels[level]
 
 
+def _write_chunk(
+    array: "ZarrArray", place: core.IntPair, values: core.RealArray
+) -> None:
+    """Write the chunk, or shard, at ``(row, column)``, which may end at the border.
+
+    zarr's event loop takes as long as the compression, so it writes only shards.
+    """
+    store, encoder = array.store, _find_encoder(array)
+    if encoder is None or not isinstance(store, core.FolderStore):
+        sides = zip(place, array.shards or array.chunks, values.shape, strict=True)
+        array[tuple(slice(at * n, at * n + size) for at, n, size in sides)] = values
+        return
+    chunk = np.ascontiguousarray(values, array.dtype)
+    if chunk.shape != array.chunks:
+        margins = [(0, n - m) for n, m in zip(array.chunks, chunk.shape, strict=True)]
+        chunk = np.pad(chunk, margins)
+    path = store.root / array.path / array.metadata.encode_chunk_key(place)
+    if not chunk.view(np.uint8).any():
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{uuid4().hex}.partial")
+    try:
+        part.write_bytes(encoder.encode(chunk))
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _find_encoder(array: "ZarrArray") -> Any:
+    """Return what compresses the chunks of an array of this package, unless sharded."""
+    from numcodecs import Zstd
+
+    names = [
+        getattr(codec, "codec_id", None) or codec.to_dict()["name"]
+        for codec in array.compressors
+    ]
+    is_other = names != ["zstd"] or array.filters or array.fill_value != 0
+    return None if is_other or array.shards else Zstd(_choose_level(array.dtype))
+
+
+def _create_compressor(dtype: DTypeLike, version: str) -> core.JsonObject:
+    """Describe the compression of an array for zarr."""
+    how = {"level": _choose_level(dtype), "checksum": False}
+    if version == "0.4":
+        return {"id": "zstd", **how}
+    return {"name": "zstd", "configuration": how}
+
+
+def _choose_level(dtype: DTypeLike) -> int:
+    """Choose the level of compression, 0 for the usual one.
+
+    With the lowest one the grey values of networks take as much space, and up to a
+    seventh of the time.
+    """
+    return int(np.dtype(dtype).kind == "f")
+
+
 def _convert_to_int_pair(shape: tuple[int, ...]) -> core.IntPair:
     """Convert a shape to a pair of integers."""
     rows, columns = shape
@@ -516,6 +579,7 @@ def _create_level(
         dtype=dtype,
         chunks=like.chunks,
         shards=like.shards,
+        compressors=_create_compressor(dtype, _get_version(group)),
         fill_value=0,
         overwrite=True,
         **_LAYOUTS[_get_version(group)],
@@ -644,6 +708,7 @@ def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarr
             dtype=plan.dtype,
             chunks=plan.chunk,
             shards=plan.unit if plan.per_shard > 1 else None,
+            compressors=_create_compressor(plan.dtype, plan.version),
             fill_value=0,
             **_LAYOUTS[plan.version],
         )

@@ -1,7 +1,7 @@
 """Restore an image by a classical method, tile by tile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -191,11 +191,13 @@ def restore(
     kind = str(dtype)
     if output is None:
         data, clipped_total = np.empty(about.shape, dtype), 0
-        pieces = restorer.restore_tiles(source.data, plan)
-        for done_count, (tile, values) in enumerate(pieces, start=1):
-            data[tile.core.slices], clipped_part = core.convert_dtype(values, dtype)
-            clipped_total += clipped_part
-            yield core.Progress(done_count, len(plan), _TILES)
+        step = core.Progress(0, len(plan), _TILES)
+        for tile, values in restorer.restore_tiles(source.data, plan):
+            if values is not None:
+                data[tile.core.slices], clipped_part = core.convert_dtype(values, dtype)
+                clipped_total += clipped_part
+                step = replace(step, done=step.done + 1)
+            yield step
         more = {**about.metadata, "restore": parameters}
         image_made = about.replace(data=data, metadata=more)
     else:
@@ -243,7 +245,7 @@ def _prepare_restoration(
     )
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
         core.warn(_ESTIMATE_WARNING, "blur-estimated")
-    tolerance = restorer.measure_tolerance(
+    tolerance = yield from restorer.measure_tolerance(
         source.data, restorer.create_plan(source.shape)
     )
     guides: list[core.InputRecord] = []

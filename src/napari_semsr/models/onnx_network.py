@@ -275,7 +275,7 @@ class _GraphRunner:
 
     def __init__(self, data: bytes) -> None:
         self.graph: OnnxGraph = read_graph(data, _NAME)
-        self._session = _create_session(data)
+        self._data, self._session = data, _create_session(data)
         (output,) = self._session.get_outputs()  # its shape is inferred by ONNX Runtime
         sizes = [n if isinstance(n, int) else "?" for n in output.shape]
         if len(sizes) != 4 or sizes[1] not in (1, "?"):
@@ -288,13 +288,20 @@ class _GraphRunner:
     ) -> list[core.RealArray]:
         """Run the graph on one image (1, 1, H, W), raising errors as torch does."""
         feed = {self.graph.input: image}
+        session = session or self._session
+        if session is None:
+            session = self._session = _create_session(self._data)
         try:
-            arrays: list[core.RealArray] = (session or self._session).run(None, feed)
+            arrays: list[core.RealArray] = session.run(None, feed)
         except Exception as error:  # a dozen types, without a common base
             line = get_first_error_line(error)
             kind = MemoryError if _NO_MEMORY in line.lower() else RuntimeError
             raise kind(f"ONNX Runtime: {line}") from error
         return arrays
+
+    def release_memory(self) -> None:
+        """Return the memory that is kept from one window to the next."""
+        self._session = None
 
     def measure_peak_bytes(self, shape: core.IntPair) -> int:
         """Return the peak total size of simultaneously live layers for a field."""
@@ -330,7 +337,7 @@ def _create_session(data: bytes) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    options.enable_cpu_mem_arena = False  # else it would keep its peak memory
+    options.enable_mem_pattern = False  # it would take twice the memory
     # between two windows its threads would otherwise keep the cores busy with waiting
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _convert_errors("ONNX Runtime cannot load this graph", "model-unsuitable"):
@@ -385,6 +392,11 @@ class OnnxNetwork(nn.Module):
             key = hashlib.sha256(data).hexdigest()
             _running[key] = self._runner = _running.get(key) or _GraphRunner(data)
         return self._runner
+
+    def release_memory(self) -> None:
+        """Return the memory that is kept from one window to the next."""
+        if self._runner is not None:
+            self._runner.release_memory()
 
     @property
     def deciding(self) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy  # submodules are loaded lazily
@@ -342,21 +342,22 @@ _STEEPEST = 4.0  # largest factor by which total variation changes a pixel; chos
 
 def _richardson_lucy(
     image: core.FloatArray, kernel: core.FloatArray, *, iterations: int, tv: float = 0.0
-) -> core.FloatArray:
-    """Restore by Richardson-Lucy, using scikit-image if total variation is off.
+) -> Iterator[core.FloatArray | None]:
+    """Restore by Richardson-Lucy [1]_, yielding None before the result.
 
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
        doi:10.1002/jemt.20294.
     """
-    if not tv:
-        output = restoration.richardson_lucy(image, kernel, iterations, clip=False)
-        return np.asarray(output)
     mirrored_kernel = kernel[::-1, ::-1]
     estimate = np.full(image.shape, 0.5)
     for _ in range(iterations):
+        yield None
         blurred_estimate = scipy.signal.convolve(estimate, kernel, mode="same") + _TINY
         ratio = image / blurred_estimate
         factor = scipy.signal.convolve(ratio, mirrored_kernel, mode="same")
+        if not tv:
+            estimate *= factor
+            continue
         # the curvature: divergence of the normalised gradient
         down = np.diff(estimate, axis=0, append=estimate[-1:])
         right = np.diff(estimate, axis=1, append=estimate[:, -1:])
@@ -366,7 +367,7 @@ def _richardson_lucy(
         curvature = np.diff(down, axis=0, prepend=0) + np.diff(right, axis=1, prepend=0)
         damping = np.clip(1 - tv * curvature, 1 / _STEEPEST, _STEEPEST)
         estimate = np.maximum(estimate * factor / damping, 0)
-    return estimate
+    yield estimate
 
 
 def _estimate_kernel(
@@ -559,24 +560,30 @@ class Restorer:
             values["left_out"] = self.taps.left_out
         return {**values, "halo_px": self.halo, "exact": self.is_exact}
 
-    def _restore_window(self, window: core.RealArray, halo: int) -> core.FloatArray:
+    def _restore_window(
+        self, window: core.RealArray, halo: int
+    ) -> Iterator[core.Float32Array | None]:
         """Restore finite grey values (Y, X) of a window and crop the halo."""
-        span = self.high - self.low
+        span, inner = self.high - self.low, _get_inner_slices(window.shape, halo)
         values = window.astype(float)
         if span <= 0:
-            return values[_get_inner_slices(values.shape, halo)]
+            yield values[inner].astype(np.float32)
+            return
         values = (values - self.low) / span
         if self.taps is not None:
-            spare = halo - self.taps.radius
-            output = self.taps.apply(values[_get_inner_slices(values.shape, spare)])
-        else:
-            output = _richardson_lucy(
-                np.maximum(values, 0),
-                self.psf.kernel,
-                iterations=self.options.iterations,
-                tv=self.options.tv,
-            )[_get_inner_slices(values.shape, halo)]
-        return np.asarray(output * span + self.low)
+            spare = _get_inner_slices(values.shape, halo - self.taps.radius)
+            output = self.taps.apply(values[spare])
+            yield (output * span + self.low).astype(np.float32)
+            return
+        steps = _richardson_lucy(
+            np.maximum(values, 0),
+            self.psf.kernel,
+            iterations=self.options.iterations,
+            tv=self.options.tv,
+        )
+        for step in steps:
+            whole = None if step is None else step[inner] * span + self.low
+            yield None if whole is None else whole.astype(np.float32)
 
     def create_plan(self, shape: core.IntPair) -> core.TilePlan:
         """Divide a field into tiles whose windows include the halo."""
@@ -589,16 +596,20 @@ class Restorer:
         data: core.ReadableArray,
         plan: core.TilePlan,
         places: Collection[core.IntPair] | None = None,
-    ) -> Iterator[tuple[core.Tile, core.Float32Array]]:
+    ) -> Iterator[tuple[core.Tile, core.Float32Array | None]]:
         """Restore all or some tiles of a field (Y, X), which may be lazy.
 
-        Yields the tile and the grey values of its core, NaN where the input had none.
+        Yields the tile and the grey values of its core, NaN where the input had none;
+        before them None between two iterations.
         """
         for index in [tile.index for tile in plan] if places is None else places:
             tile = plan.tile(*index)
-            yield tile, self._restore_box(data, tile.core, self.halo)
+            for values in self._restore_box(data, tile.core, self.halo):
+                yield tile, values
 
-    def measure_tolerance(self, data: core.ReadableArray, plan: core.TilePlan) -> float:
+    def measure_tolerance(
+        self, data: core.ReadableArray, plan: core.TilePlan
+    ) -> core.Job[float]:
         """Measure the error due to a cropped halo, at the centre of the field (Y, X).
 
         Returns the largest difference between a corner of a tile and the same pixels
@@ -612,34 +623,39 @@ class Restorer:
         # px; chosen: the tolerance is measured at the cost of one small tile
         side = min(48, *inner.shape)
         box = core.Box.from_shape((side, side), inner.corner)
-        near = self._restore_box(data, box, self.halo)
-        far = self._restore_box(data, box, min(self.reach, 3 * self.halo))
-        gap = np.abs(near.astype(float) - far)
+        results: list[Any] = [None, None]
+        for number, halo in enumerate((self.halo, min(self.reach, 3 * self.halo))):
+            for values in self._restore_box(data, box, halo):
+                results[number] = values
+                yield MEASURING
+        gap = np.abs(results[0].astype(float) - results[1])
         return float(np.nanmax(gap, initial=0.0)) / span
 
     def _restore_box(
         self, data: core.ReadableArray, box: core.Box, halo: int
-    ) -> core.Float32Array:
+    ) -> Iterator[core.Float32Array | None]:
         """Restore a box of a field that is reflected beyond its border.
 
         Missing pixels are filled with the nearest known one. If they affect a known
         pixel, it is within the diagonal of the halo, so that tiles are filled alike.
         """
         window = core.read_box(data, box.grow(halo))
-        if window.dtype.kind != "f":
-            return self._restore_window(window, halo).astype(np.float32)
-        missing = ~np.isfinite(window)
+        missing = np.zeros(window.shape, bool)
+        if window.dtype.kind == "f":
+            missing = ~np.isfinite(window)
         missing_part = missing[_get_inner_slices(window.shape, halo)]
         if missing_part.all():
-            return np.full(box.shape, np.nan, np.float32)
+            yield np.full(box.shape, np.nan, np.float32)
+            return
         if missing.any():
             more = math.ceil(math.sqrt(2) * halo)
             wide = core.read_box(data, box.grow(halo + more))
             without_gaps = core.fill_gaps(wide, np.isfinite(wide))
             window = without_gaps[_get_inner_slices(wide.shape, more)]
-        output = self._restore_window(window, halo).astype(np.float32)
-        output[missing_part] = np.nan
-        return output
+        for output in self._restore_window(window, halo):
+            if output is not None:
+                output[missing_part] = np.nan
+            yield output
 
 
 def _get_inner_slices(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
