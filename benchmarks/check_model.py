@@ -32,6 +32,7 @@ from _discs import (
 )
 from _removals import MODEL, count_removals, simulate_circuits
 from _shared import read_options
+from safetensors.torch import load_file
 from scipy import ndimage
 from scipy.signal import convolve
 
@@ -439,17 +440,14 @@ def main() -> None:
     )
     path = models.find_model(arguments.model)
     model = models.load_model(path)
-    checks = check(
-        model,
-        Settings(arguments.discs, arguments.size_px, arguments.seed),
-        arguments.task,
-        images=arguments.images,
-        held_out=arguments.held_out,
-    )
+    settings = Settings(arguments.discs, arguments.size_px, arguments.seed)
+    given = {"images": arguments.images, "held_out": arguments.held_out}
+    checks = check(model, settings, arguments.task, **given)
     print(json.dumps(checks, indent=1))
     if arguments.write:
         merged = merge_checks(dict(model.card.checks), checks)
-        models.write_card(path, model.card.model_copy(update={"checks": merged}))
+        card = model.card.model_copy(update={"checks": merged}).model_dump_json()
+        models.save_weights(path, load_file(path), card=card)
 
 
 if __name__ == "__main__":

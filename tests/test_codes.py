@@ -88,7 +88,7 @@ def test_warnings_have_the_codes_of_their_causes(tmp_path):
         "pixels-marked-missing",
         "option-without-effect",
     ]
-    raw = RawImage("TIFF", None, doubts=(Message("It is so.", "other-version"),))
+    raw = RawImage("TIFF", doubts=(Message("It is so.", "other-version"),))
     (sentence,) = raw.get_warnings(tmp_path / "a.tif")
     assert (sentence, get_error_code(sentence)) == ("a.tif: It is so.", "other-version")
     assert get_error_code(pickle.loads(pickle.dumps(sentence))) == "other-version"  # noqa: S301

@@ -61,8 +61,7 @@ def test_parts_of_stored_files_are_read(tmp_path):
         (SuffixByteRequest(99), b"0123456789"),
     ):
         assert store.get_sync("c", byte_range=part).to_bytes() == expected
-        found = asyncio.run(store.get_partial_values(kind, [("c", part)]))
-        assert found[0].to_bytes() == expected
+        assert asyncio.run(store.get("c", kind, part)).to_bytes() == expected
         assert store.get_sync("d", byte_range=part) is None
         assert store.get_sync("folder", byte_range=part) is None
 

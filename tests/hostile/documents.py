@@ -129,7 +129,8 @@ def _yaml(value: Any) -> str:
 
 
 def _write_transforms(folder: Path) -> None:
-    side = io.ImageIdentity("a", (40, 50), (5.0, 5.0), (0.0, 0.0), "sha256:0")
+    sizes = {"shape": (40, 50), "pixel_size_nm": (5.0, 5.0)}
+    side = io.ImageIdentity(name="a", digest="sha256:0", **sizes)
     affine = Affine.from_matrix(
         np.array([[1.0, 0.1], [-0.1, 1.0]]), np.array([3.0, 4.0])
     )

@@ -42,7 +42,10 @@ def tiff(shape, dtype, **how):
 def complex_store(folder):
     group = zarr.open_group(folder / "a.ome.zarr", mode="w")
     group.create_array("0", data=np.ones((8, 9), np.complex64))
-    image = {"axes": [], "datasets": [{"path": "0"}]}
+    scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    image = {"axes": axes, "datasets": datasets}
     group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
 
 

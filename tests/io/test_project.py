@@ -262,10 +262,6 @@ def test_the_last_ten_projects_are_remembered_once_each(tmp_path, monkeypatch):
     assert list_recent_projects() == []
 
 
-def test_inputs_of_former_versions_are_read():
-    layers = [{"kind": "image", "name": "a", "read": read} for read in (2, "frames")]
-    first, second = Project.model_validate({"layers": layers}).layers
-    assert (first.read, first.has_frames_input) == ({"layer": 2}, False)
-    assert (second.read, second.has_frames_input) == ({"frames": True}, True)
+def test_fields_of_later_versions_are_ignored():
     one = ProjectInput(path="a", absolute="/a", stamp=(1, 2))
     assert ProjectInput.model_validate(one.model_dump() | {"new": 1}) == one

@@ -33,10 +33,9 @@ BENT = Elastic(
     SHEARED,
     BSplineDisplacement((-5.0, 1 / 3), (50.0, 40.0), RNG.normal(0, 5, (2, 4, 6))),
 )
-MOVING = ImageIdentity(
-    "optical.tif", (300, 400), (40.0, 41.5), (120.5, -3.0), "sha256:ab"
-)
-FIXED = ImageIdentity("SEM ünï.tif", (1000, 900), (5.0, 5.0))
+SIZES = {"shape": (300, 400), "pixel_size_nm": (40.0, 41.5), "origin_nm": (120.5, -3.0)}
+MOVING = ImageIdentity(name="optical.tif", digest="sha256:ab", **SIZES)
+FIXED = ImageIdentity(name="SEM ünï.tif", shape=(1000, 900), pixel_size_nm=(5.0, 5.0))
 
 
 def _stored(transform=BENT, **quality):
@@ -88,8 +87,8 @@ DAMAGE = {
     "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], r"\(\(1\.0, 1\.0\), "),
     "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "2"),
     "spacing": (["bspline", "spacing"], [0, 1], r"\(0\.0, 1\.0\)"),
-    "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
-    "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
+    "no pixel size": (["to", "pixel_size_nm"], [0, 5], r"pixel_size_nm\[0\]"),
+    "no pixels": (["from", "shape"], [0, 5], r"shape\[0\]"),
 }
 
 

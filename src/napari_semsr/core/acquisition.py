@@ -90,14 +90,12 @@ def check_grid_options(
     names = [name for name in grid_options if options.get(name) is not None]
     if grid is not None or not names:
         return
-    *others, last = names
-    which = f"{', '.join(others)} and {last}" if others else last
-    verb = "describe" if others else "describes"
+    which = " and ".join(names)
     how, remedy = "the grid is unknown", "set the grid as well"
     if has_positions:
         how = "the frames have positions"
         remedy = f"omit {which}, or set the grid to use it instead of the positions"
-    msg = f"{which.capitalize()} {verb} a scan grid, but {how}: {remedy}."
+    msg = f"Only a scan grid has {which}, but {how}: {remedy}."
     raise OptionError(msg, code="grid-missing")
 
 

@@ -60,8 +60,6 @@ def _compute_sort_keys(block: RealArray) -> NDArray[np.uint32]:
     """Map finite pixels to unsigned integers of the same order."""
     if _has_direct_bins(block.dtype):
         return block.ravel()
-    if block.dtype.kind == "i" and block.dtype.itemsize <= 2:
-        return (block.ravel().astype(np.int32) + _BINS // 2).astype(np.uint32)
     values = block.ravel()
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(values[np.isfinite(values)], dtype=np.float32)
@@ -74,8 +72,6 @@ def _invert_sort_key(key: int, dtype: np.dtype[np.generic]) -> float:
     """Convert one key back to a grey value; inverse of `_compute_sort_keys`."""
     if _has_direct_bins(dtype):
         return float(key)
-    if dtype.kind == "i" and dtype.itemsize <= 2:
-        return float(key - _BINS // 2)
     bits = np.uint32(key)
     bits = bits & ~_SIGN if bits & _SIGN else ~bits
     return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
@@ -88,7 +84,7 @@ def _compute_order_statistics(
     from PIL import Image  # 10 MB, and few modules of this room need it
 
     dtype = np.dtype(data.dtype)
-    short = dtype.kind == "b" or (dtype.kind in "ui" and dtype.itemsize <= 2)
+    short = _has_direct_bins(dtype)
     shift = np.uint32(0 if short else 16)
     counts = np.zeros(_BINS, dtype=np.int64)
     for block in read_chunks(data):
@@ -218,10 +214,6 @@ def convert_dtype(array: RealArray, dtype: DTypeLike) -> tuple[RealArray, int]:
         over = np.isfinite(array) & (np.abs(array) > limit)
         result = np.where(over, np.sign(array) * limit, array) if over.any() else array
         return result.astype(target), int(np.count_nonzero(over))
-    return _to_integer(array, target)
-
-
-def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[RealArray, int]:
     info = np.iinfo(target)
     if array.dtype.kind in "uib":
         own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)

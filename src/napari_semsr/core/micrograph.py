@@ -281,13 +281,18 @@ def create_size_source(
     return {"how": how, "pixel_size_nm": list(size), "in_file": in_file}
 
 
+def _get_reading_options(step: Provenance) -> JsonObject:
+    """Return the options of a step, with those of reading its input."""
+    reading = step.options.get("reading")
+    return {**step.options, **(reading if isinstance(reading, dict) else {})}
+
+
 def _get_recorded_size_source(step: Provenance) -> dict[str, object] | None:
     """Return the recorded pixel-size source of a step's input, if any."""
     origin = step.options.get(ORIGIN_KEY)
     if isinstance(origin, dict) and {"how", "pixel_size_nm"} <= set(origin):
         return origin  # in a file by another program it may have any form
-    reading = step.options.get("reading")
-    options = {**step.options, **(reading if isinstance(reading, dict) else {})}
+    options = _get_reading_options(step)
     size = options.get("pixel_size_nm")
     if size is None:
         return None
@@ -454,21 +459,16 @@ class Micrograph:
         if self.pixel_size_nm is None:
             return None
         share: FloatPair | None = None
-        step = self.provenance
-        while step is not None:
+        for step in self.provenance.steps() if self.provenance else ():
             if SIZE_ERROR_KEY in step.options:
                 share = step.options[SIZE_ERROR_KEY]
                 break
-            reading = step.options.get("reading")
-            options = {**step.options, **(reading if isinstance(reading, dict) else {})}
-            size_nm = options.get("pixel_size_nm")
+            options = _get_reading_options(step)
+            size_nm, error = map(options.get, ("pixel_size_nm", "pixel_size_sd_nm"))
             if size_nm is not None:
-                error = options.get("pixel_size_sd_nm")
                 if error is not None:
                     share = tuple(np.divide(error, size_nm).tolist())
                 break
-            before = (item.provenance for item in step.inputs if item.provenance)
-            step = next(before, None)
         share = self.metadata.get(SIZE_ERROR_KEY, share)
         if share is None:
             return None

@@ -1,7 +1,6 @@
 """Folder-based Zarr store that checks each file before reading it."""
 
 import asyncio
-from collections.abc import Iterable
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
@@ -42,15 +41,6 @@ class FolderStore(LocalStore):
         """Read a file synchronously, like `get`."""
         self._ensure_open_sync()
         return self._read_file(key, prototype, byte_range)
-
-    async def get_partial_values(
-        self,
-        prototype: BufferPrototype,
-        key_ranges: Iterable[tuple[str, ByteRequest | None]],
-    ) -> list[Buffer | None]:
-        """Read byte ranges of files, in the given order."""
-        parts = (self.get(key, prototype, part) for key, part in key_ranges)
-        return list(await asyncio.gather(*parts))
 
     def _read_file(
         self, key: str, prototype: BufferPrototype | None, part: ByteRequest | None

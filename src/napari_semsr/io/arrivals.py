@@ -48,7 +48,6 @@ class NewFrame:
     pixels: core.RealArray | None = None  # (Y, X); None if it cannot be used
     pixel_size_nm: core.PixelSize | None = None  # as the file states it
     reason: str = ""  # why it cannot be used
-    is_again: bool = False  # whether it was read before, and has been rewritten
 
 
 @dataclass(slots=True)
@@ -59,7 +58,6 @@ class _PollState:
     number: int = 0  # in the order of their first polls
     times: int = 0  # polls with this state
     is_taken: bool = False
-    was_taken: bool = False
     is_named: bool = False
 
 
@@ -128,9 +126,8 @@ class FrameFolder:
                 continue  # it was removed, or is not readable now
             look = self._looks.get(path.name)
             if look is None or look.state != state:
-                was = look is not None and (look.is_taken or look.was_taken)
                 number = len(self._looks) if look is None else look.number
-                self._looks[path.name] = _PollState(state, number, was_taken=was)
+                self._looks[path.name] = _PollState(state, number)
                 self.is_busy = True
                 if _extract_numbers(path.name)[-1:] == [0]:
                     self._first_number = 0
@@ -184,7 +181,7 @@ class FrameFolder:
             why = f"has {kind}, but the first frame has {first}"
             yield NewFrame(path.name, reason=why)
             return
-        yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
+        yield NewFrame(path.name, pixels, image.pixel_size_nm)
 
     def _read_image(self, path: Path) -> core.Micrograph:
         # the final solution warns about them
@@ -211,7 +208,18 @@ class FrameFolder:
         """Return the recorded corner ``(y, x)`` of a frame in `unit`, or None."""
         if self._corners:
             return self._corners.get(name)
-        return self._find_grid_corner(name)
+        # based on the number in its name
+        layout, numbers = self.layout_values, _extract_numbers(name)
+        grid, overlap = layout.get("grid"), layout.get("overlap")
+        if grid is None or overlap is None or not numbers or self.kind is None:
+            return None
+        count, number = grid[0] * grid[1], numbers[-1] - self._first_number
+        if not 0 <= number < count:
+            return None
+        order, first = layout.get("order", "row"), layout.get("first", "top-left")
+        row, column = core.compute_grid_cells(count, grid, order, first)[number]
+        (rows, columns), new = self.kind[0], 1 - overlap
+        return float(row * rows * new), float(column * columns * new)
 
     def _read_table(self) -> None:
         """Read the positions table if it changed, omitting an incomplete last row."""
@@ -267,21 +275,3 @@ class FrameFolder:
         is_cut = rows.endswith("\n") and rows.count('"') % 2 == 0
         self._rows = rows if is_cut else ""
         return len(rows) == len(text)
-
-    def _find_grid_corner(self, name: str) -> core.FloatPair | None:
-        """Return the grid corner of a frame based on the number in its name."""
-        layout, numbers = self.layout_values, _extract_numbers(name)
-        grid, overlap = layout.get("grid"), layout.get("overlap")
-        if grid is None or overlap is None or not numbers or self.kind is None:
-            return None
-        count, number = grid[0] * grid[1], numbers[-1] - self._first_number
-        if not 0 <= number < count:
-            return None
-        try:
-            order: core.FrameOrder = layout.get("order") or "row"
-            first: core.FirstFrame = layout.get("first") or "top-left"
-            row, column = core.compute_grid_cells(count, grid, order, first)[number]
-        except core.OptionError:
-            return None  # the final solution refuses such a grid
-        (rows, columns), new = self.kind[0], 1 - overlap
-        return float(row * rows * new), float(column * columns * new)

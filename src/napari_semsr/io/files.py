@@ -12,16 +12,18 @@ import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 from unicodedata import normalize
 
 import platformdirs
+from pydantic import BeforeValidator, ConfigDict
+from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
 
 from napari_semsr import core
 
@@ -607,12 +609,15 @@ RECORD_KEY = "napari-semsr"
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
 class Record:
     """Name, calibration, history and display settings of an image."""
 
     name: str
-    pixel_size_nm: core.PixelSize | None  # ``(y, x)`` exact
+    # ``(y, x)`` exact
+    pixel_size_nm: Annotated[
+        core.PixelSize | None, BeforeValidator(core.parse_pixel_size)
+    ]
     origin: core.FloatPair  # As in `Micrograph`
     spacing_px: core.FloatPair  # As in `Micrograph`
     provenance: core.Provenance | None  # Provenance of the image
@@ -623,18 +628,10 @@ class Record:
 
     def to_dict(self) -> dict[str, object]:
         """Return the record as a JSON object."""
-        look = self.look and self.look.model_dump(mode="json")
-        shape = self.shape and list(self.shape)
-        more = {"look": look, "shape": shape, core.BITS_KEY: self.significant_bits}
-        return {
-            "record": _FORMAT,
-            "name": self.name,
-            "pixel_size_nm": self.pixel_size_nm and list(self.pixel_size_nm),
-            "origin": list(self.origin),
-            "spacing_px": list(self.spacing_px),
-            "provenance": self.provenance and self.provenance.model_dump(mode="json"),
-            **{key: value for key, value in more.items() if value is not None},
-        }
+        values = to_jsonable_python(self)
+        added = {"look", "shape", core.BITS_KEY}  # left out by the first versions
+        known = {k: v for k, v in values.items() if v is not None or k not in added}
+        return {"record": _FORMAT, **known}
 
     def to_json(self) -> str:
         """Return the record as one line of ASCII JSON."""
@@ -659,25 +656,11 @@ class Record:
         try:
             # the form of a later version is not known
             values = values if values["record"] == _FORMAT else {}
-            history, look = values.get("provenance"), None
-            if values.get("look") is not None:
-                with suppress(ValueError):  # invalid entries are ignored
-                    look = core.DisplaySettings.model_validate(values["look"])
-            if history is not None:
-                history = core.Provenance.model_validate(history)
-            origin, spacing = values["origin"], values["spacing_px"]
-            shape, bits = values.get("shape"), values.get(core.BITS_KEY)
-            return cls(
-                name=str(values["name"]),
-                pixel_size_nm=core.parse_pixel_size(values["pixel_size_nm"]),
-                origin=(float(origin[0]), float(origin[1])),
-                spacing_px=(float(spacing[0]), float(spacing[1])),
-                provenance=history,
-                look=look,
-                shape=shape and (int(shape[0]), int(shape[1])),
-                significant_bits=bits and int(bits),
-            )
-        except (LookupError, TypeError, ValueError, ArithmeticError, core.OptionError):
+            look = None
+            with suppress(ValueError, LookupError):  # invalid settings are ignored
+                look = core.DisplaySettings.model_validate(values["look"])
+            return cls(**{**values, "look": look})
+        except (LookupError, TypeError, ValueError, core.OptionError):
             damage = (
                 "The record of name, position and history is damaged or of a later "
                 "version, and is not used."

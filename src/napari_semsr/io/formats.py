@@ -336,23 +336,9 @@ def read(
     >>> again.name, again.shape, again.pixel_size_nm
     ('field', (48, 64), (7.7, 7.7))
     """
-    options = ReadOptions.parse(
-        {
-            "series": series,
-            "level": level,
-            "channel": channel,
-            "time": time,
-            "z": z,
-            "plane": plane,
-            "dataset": dataset,
-            "pixel_size_nm": pixel_size_nm,
-            "pixel_size_sd_nm": pixel_size_sd_nm,
-            "crop_databar": crop_databar,
-            "databar_rows": databar_rows,
-            "colour": colour,
-        }
-    )
-    return Source.from_path(Path(path)).read(options)
+    options = dict(locals())
+    del options["path"]
+    return Source.from_path(Path(path)).read(ReadOptions.parse(options))
 
 
 def write(

@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import starmap
 from pathlib import Path
-from typing import get_args
+from typing import Annotated
 
 import numpy as np
+from pydantic import BeforeValidator, ConfigDict
 
 from napari_semsr import core
 from napari_semsr.io.czi import is_czi, open_tiles
@@ -27,6 +28,7 @@ from napari_semsr.io.read_image import (
     OWN_SERIES_KEY,
     FileInfo,
     ReadOptions,
+    TypedSize,
     list_text_files,
 )
 from napari_semsr.io.sheets import read_sheet
@@ -738,6 +740,23 @@ def _open_file(
     return acquisition.replace(faults=(*faults, *acquisition.faults))
 
 
+def _split_grid(grid: object) -> object:
+    """Split a grid that is given as text, such as ``3x4``."""
+    return re.findall(r"\d+", grid) if isinstance(grid, str) else grid
+
+
+class _ScanValues(core.Options):
+    """Layout of a scan in ``scan.json``, whose other entries are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    grid: Annotated[core.IntPair | None, BeforeValidator(_split_grid)] = None
+    overlap: float | None = None
+    pixel_size_nm: TypedSize = None
+    order: core.FrameOrder | None = None
+    first: core.FirstFrame | None = None
+
+
 def parse_scan_values(
     stated: core.JsonObject, folder: Path, layout_given: Mapping[str, object]
 ) -> core.JsonObject:
@@ -745,38 +764,13 @@ def parse_scan_values(
 
     The order and the first frame are those of `layout_given`, if set.
     """
-    values: dict[str, object] = {}
-    grid, overlap, size = map(stated.get, ("grid", "overlap", "pixel_size_nm"))
+    given = {name: layout_given.get(name) for name in ("order", "first")}
+    given = {name: value for name, value in given.items() if value is not None}
     try:
-        if grid is not None:
-            parts = re.findall(r"\d+", grid) if isinstance(grid, str) else grid
-            rows, columns = (int(part) for part in parts)
-            values["grid"] = (rows, columns)
-        if overlap is not None:
-            values["overlap"] = float(overlap)
-        if size is not None:
-            values["pixel_size_nm"] = core.parse_pixel_size(size)
-    except (core.SemsrError, TypeError, ValueError, OverflowError) as error:
-        got = ", ".join(map(core.shorten_value, (grid, overlap, size)))
-        msg = (
-            f"{folder / _SCAN} must state grid as two integers, overlap as a fraction, "
-            f"and pixel_size_nm in nm, got {got}."
-        )
-        raise core.ReadError(msg, code="content-invalid") from error
-    for name, kind in (("order", core.FrameOrder), ("first", core.FirstFrame)):
-        value = layout_given.get(name)
-        value = stated.get(name) if value is None else value
-        if value is None:
-            continue
-        if value not in get_args(kind):
-            choices = core.format_alternatives(get_args(kind))
-            msg = (
-                f"{folder / _SCAN} must state {name} as {choices}, got "
-                f"{core.shorten_value(value)}: correct it, or set --{name}."
-            )
-            raise core.ReadError(msg, code="unknown-value")
-        values[name] = value
-    return values
+        return _ScanValues.parse(stated | given).model_dump(exclude_none=True)
+    except core.OptionError as error:
+        code = "unknown-value" if error.code == "unknown-value" else "content-invalid"
+        raise core.ReadError(f"{folder / _SCAN}: {error}", code=code) from error
 
 
 def select_frames(

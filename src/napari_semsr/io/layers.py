@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_semsr import core
 from napari_semsr.io import read_image
-from napari_semsr.io.files import get_display_name, read_json_object, read_text
+from napari_semsr.io.files import get_display_name, read_text
 from napari_semsr.io.read_image import ColourError, FileInfo
 
 _MICROSCOPES = {".czi", ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".mrcs"}
@@ -96,18 +96,15 @@ def can_read_more_than_napari(path: Path) -> bool:
 
 
 def _has_real_pixels(store: Path) -> bool:
-    """Return whether a store's finest level is real-valued, with at most three axes."""
-    for level in ("0", "s0", "scale0/image"):
-        for name in ("zarr.json", ".zarray"):
-            if (file := store / level / name).is_file():
-                array = read_json_object(file)
-                kind = str(array.get("data_type", array.get("dtype", "")))
-                shape = array.get("shape")
-                if not isinstance(shape, list):
-                    return True
-                axes = sum(side != 1 for side in shape[:-2])
-                return "complex" not in kind and "c" not in kind[1:2] and axes <= 1
-    return True
+    """Return whether an image in a store is real-valued, with at most three axes."""
+    from napari_semsr.io.formats import describe
+
+    try:
+        info = describe(store)
+    except core.ReadError:
+        return True  # our reader states why
+    axes = sum(size > 1 for size in info.axes.values())
+    return "complex" not in info.dtype and axes <= 1
 
 
 def _list_readable_images(folder: Path) -> list[Path]:
@@ -408,8 +405,22 @@ def create_layer_attributes(
     marks: dict[str, object] = {}
     if network is not None:
         marks[NETWORK_KEY] = {"model": network[0], "digest": network[1]}
-    if look is not None and look.colour_bar:
-        marks[BAR_KEY] = True
+    keywords: dict[str, object] = {}
+    if look is not None and look.classes:
+        values, colours, meanings = zip(*look.classes, strict=True)
+        by_value = {None: "transparent", **dict(zip(values, colours, strict=True))}
+        legend = {"index": list(values), "meaning": list(meanings)}
+        keywords = {"colormap": by_value, "features": legend}
+    elif look is not None:
+        colormap: object = look.colormap
+        if look.colours:
+            places = {"controls": look.places} if look.places else {}
+            colormap = {"name": look.colormap, "colors": look.colours, **places}
+        keywords = {"contrast_limits": look.limits, "colormap": colormap}
+        keywords |= {"gamma": look.gamma, "interpolation2d": look.interpolation}
+    if look is not None:
+        keywords |= {"opacity": look.opacity, "blending": look.blending}
+        marks |= {BAR_KEY: True} if look.colour_bar else {}
     about = {
         "pixel_size_nm": image.pixel_size_nm,
         "provenance": None if history is None else history.model_dump(mode="json"),
@@ -423,25 +434,8 @@ def create_layer_attributes(
         "axis_labels": (*("plane",) * extra, "y", "x"),
         "rgb": False,
         "metadata": {"micrograph": about, **marks},
-        **({} if look is None else _display_keywords(look)),
+        **keywords,
     }
-
-
-def _display_keywords(look: core.DisplaySettings) -> dict[str, object]:
-    """Return the display settings as layer keyword arguments."""
-    if look.classes:
-        values, colours, meanings = zip(*look.classes, strict=True)
-        by_value = {None: "transparent", **dict(zip(values, colours, strict=True))}
-        legend = {"index": list(values), "meaning": list(meanings)}
-        keywords: dict[str, object] = {"colormap": by_value, "features": legend}
-    else:
-        colormap: object = look.colormap
-        if look.colours:
-            places = {"controls": look.places} if look.places else {}
-            colormap = {"name": look.colormap, "colors": look.colours, **places}
-        keywords = {"contrast_limits": look.limits, "colormap": colormap}
-        keywords |= {"gamma": look.gamma, "interpolation2d": look.interpolation}
-    return {**keywords, "opacity": look.opacity, "blending": look.blending}
 
 
 def _stack_levels(

@@ -238,8 +238,7 @@ def write(image: Micrograph, path: Path) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    data = image.array()
-    low, high, look = 0.0, 255.0, image.look
+    data, look = image.array(), image.look
     if data.dtype != np.uint8:  # the finite values are stretched to 0 to 255
         finite = data[np.isfinite(data)].astype(np.float64)
         low, high = 0.0, 1.0
@@ -247,16 +246,15 @@ def write(image: Micrograph, path: Path) -> None:
             low, high = float(finite.min()), float(finite.max())
             high = high if high > low else low + 1.0
         del finite
-    if look is not None and data.dtype != np.uint8:
-        limits = [255 * (value - low) / (high - low) for value in look.limits]
-        look = look.model_copy(update={"limits": tuple(limits)})
-    info = PngInfo()
-    record = replace(files.create_image_record(image), look=look)
-    info.add_itxt(RECORD_KEY, record.to_json(), zip=True)
-    if data.dtype != np.uint8:
+        if look is not None:
+            limits = [255 * (value - low) / (high - low) for value in look.limits]
+            look = look.model_copy(update={"limits": tuple(limits)})
         values = (data.astype(np.float64) - low) / (high - low)
         values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
         data = np.asarray(np.rint(values * 255), dtype=np.uint8)
+    info = PngInfo()
+    record = replace(files.create_image_record(image), look=look)
+    info.add_itxt(RECORD_KEY, record.to_json(), zip=True)
     pixels = np.ascontiguousarray(data)
     dpi = None
     if image.pixel_size_nm is not None:

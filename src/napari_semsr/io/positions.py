@@ -10,7 +10,6 @@ program's own tiling. OME-TIFF: ``PositionX`` and ``PositionY`` of each plane, w
 unit of length.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,14 +19,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from napari_semsr import core
-from napari_semsr.core import (
-    FloatPair,
-    PixelSize,
-    ReadError,
-    list_folder,
-    shorten_value,
+from napari_semsr.io.files import (
+    convert_decoding_errors,
+    read_json_object,
+    read_text,
+    replace_atomically,
 )
-from napari_semsr.io.files import read_json_object, read_text, replace_atomically
 from napari_semsr.io.read_image import convert_to_nm, decode_text
 
 FIJI_REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
@@ -49,9 +46,9 @@ class Positions:
 
     path: Path
     unit: str  # ``"px"`` or ``"nm"``
-    corners: dict[str, FloatPair]  # ``(y, x)`` by name of the frame
+    corners: dict[str, core.FloatPair]  # ``(y, x)`` by name of the frame
     unplaced_names: tuple[str, ...] = ()  # Listed frames with empty cells
-    pixel_size_nm: PixelSize | None = None  # If the file states it
+    pixel_size_nm: core.PixelSize | None = None  # If the file states it
     files: tuple[Path, ...] = ()  # All files with a part of them
     # File that contains all frames; `corners` then has their indices in it
     container: str = ""
@@ -67,7 +64,7 @@ def find_foreign_positions(folder: Path) -> Path | None:
             return folder / name
     try:
         positions = _read_micro_manager_positions(folder)
-    except ReadError:
+    except core.ReadError:
         return folder  # reading it raises the error again
     if len(set(positions.corners.values())) > 1:
         return folder
@@ -84,18 +81,15 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
         if len(lists) > 1:
             names = ", ".join(item.name for item in lists)
             msg = f"{path} has several position lists: pass {names} (`positions`)."
-            raise ReadError(msg, code="several-images")
+            raise core.ReadError(msg, code="several-images")
         return _check_not_empty(positions)
     if path.suffix.lower() in _LISTS:
         return _read_position_list(path, folder)
     if path.suffix.lower() != ".txt":
         return None
-    try:
+    with convert_decoding_errors(path, "text"):
         # Java wrote it in the encoding of the machine, on Windows until 2022
         text = decode_text(read_text(path, "latin-1").encode("latin-1"))
-    except OSError as error:
-        msg = f"{path} cannot be read as text ({error})."
-        raise ReadError(msg, code="file-damaged") from error
     if text.lstrip().startswith("{"):
         return _check_not_empty(_read_metadata_positions(path.parent, [path], folder))
     return _parse_fiji_positions(path, text)
@@ -105,7 +99,7 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
 
 
 def _parse_fiji_positions(path: Path, text: str) -> Positions:
-    images: dict[tuple[str, str], FloatPair] = {}
+    images: dict[tuple[str, str], core.FloatPair] = {}
     dim, heights = None, set[float]()
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path} line {number}"
@@ -113,39 +107,39 @@ def _parse_fiji_positions(path: Path, text: str) -> Positions:
             continue
         if setting := _SETTING.fullmatch(line):
             if setting[1].lower() == "dim" and setting[2] not in ("2", "3"):
-                got = shorten_value(line)
+                got = core.shorten_value(line)
                 msg = f"{where} must be 'dim = 2' or 'dim = 3', got {got}."
-                raise ReadError(msg, code="positions-invalid")
+                raise core.ReadError(msg, code="positions-invalid")
             dim = int(setting[2]) if setting[1].lower() == "dim" else dim
             continue
         tile = _TILE.fullmatch(line)
         numbers = _parse_numbers(tile[3]) if tile else None
         if tile is None or not numbers or len(numbers) != (dim or len(numbers)):
             form = "(x, y, z)" if dim == 3 else "(x, y)"
-            got = shorten_value(core.format_one_line(line))
+            got = core.shorten_value(core.format_one_line(line))
             msg = f"{where} must have the form NAME; ; {form}, got {got}."
-            raise ReadError(msg, code="positions-invalid")
+            raise core.ReadError(msg, code="positions-invalid")
         # from any system to a relative path with forward slashes
         windows = PureWindowsPath(tile[1])
         is_absolute = windows.anchor or PurePosixPath(tile[1]).is_absolute()
         name = windows.name if is_absolute else windows.as_posix()
         if (name, tile[2]) in images:
             msg = f"{where} repeats frame {name}: keep one entry."
-            raise ReadError(msg, code="names-alike")
+            raise core.ReadError(msg, code="names-alike")
         images[name, tile[2]] = numbers[1], numbers[0]
         heights |= set(numbers[2:])
         dim = len(numbers)
     if len(heights) > 1:
         msg = f"{path} has frames at {len(heights)} heights: stitch each separately."
-        raise ReadError(msg, code="heights-differ")
+        raise core.ReadError(msg, code="heights-differ")
     if not images:
         msg = f"{path} must contain a line NAME; ; (x, y) for each frame, but has none."
-        raise ReadError(msg, code="positions-invalid")
+        raise core.ReadError(msg, code="positions-invalid")
     return _assign_fiji_images(path, images)
 
 
 def _assign_fiji_images(
-    path: Path, images: Mapping[tuple[str, str], FloatPair]
+    path: Path, images: Mapping[tuple[str, str], core.FloatPair]
 ) -> Positions:
     """Return the positions by file, or by index if all are in one file."""
     names, indices = zip(*images, strict=True)
@@ -158,7 +152,7 @@ def _assign_fiji_images(
                 f"{path} must list the images of one file, or one image of each, but "
                 f"lists {len(images)} images in {shown}."
             )
-            raise ReadError(msg, code="several-images")
+            raise core.ReadError(msg, code="several-images")
         corners = dict(zip(indices, images.values(), strict=True))
     return Positions(path, "px", corners, files=(path,), container=container)
 
@@ -200,7 +194,7 @@ def write_fiji_positions(
 
 def _list_metadata_files(folder: Path) -> list[Path]:
     """List Micro-Manager's metadata files in a folder and its subfolders."""
-    there = list_folder(folder)
+    there = core.list_folder(folder)
     places = [folder, *(item for item in there if item.is_dir())]
     files = [place / "metadata.txt" for place in places]
     files += [item for item in there if item.name.endswith("_metadata.txt")]
@@ -213,7 +207,7 @@ def _list_metadata_files(folder: Path) -> list[Path]:
 
 
 def _list_position_lists(folder: Path) -> list[Path]:
-    return sorted(p for p in list_folder(folder) if p.suffix.lower() == ".pos")
+    return sorted(p for p in core.list_folder(folder) if p.suffix.lower() == ".pos")
 
 
 def _read_micro_manager_positions(folder: Path) -> Positions:
@@ -223,14 +217,10 @@ def _read_micro_manager_positions(folder: Path) -> Positions:
     import tifffile
 
     entries = []
-    stacks = [item for item in list_folder(folder) if _STACK.search(item.name)]
+    stacks = [item for item in core.list_folder(folder) if _STACK.search(item.name)]
     for path in stacks if len(stacks) > 1 else ():
         with suppress(OSError, tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
-            tag = tif.pages.first.tags.get(_MICRO_MANAGER)
-            value = tag.value if tag is not None else None
-            if isinstance(value, str | bytes):
-                with suppress(ValueError):
-                    value = json.loads(value)
+            value = tif.pages.first.tags.valueof(_MICRO_MANAGER)
             if isinstance(value, dict):
                 entries.append((path, value))
     if not entries:
@@ -242,7 +232,7 @@ def _iterate_ome_positions(folder: Path) -> Iterator[tuple[Path, dict[str, objec
     """Yield the OME-TIFFs of a folder with their positions, if each has one."""
     from napari_semsr.io.tiff_read import read_stage_positions
 
-    for path in sorted(list_folder(folder)):
+    for path in sorted(core.list_folder(folder)):
         if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
             places = {*read_stage_positions(path)}
             place = places.pop() if len(places) == 1 else None
@@ -297,7 +287,7 @@ def _read_stage_positions(
     files: Sequence[Path],
 ) -> Positions:
     """Read the stage positions of all frames."""
-    corners: dict[str, FloatPair] = {}
+    corners: dict[str, core.FloatPair] = {}
     sizes, maps = set[float | None](), set[tuple[float, ...] | None]()
     for frame, value in entries:
         # some systems write decimal commas
@@ -321,14 +311,14 @@ def _read_stage_positions(
             f"{path} lists {len(corners)} images at {distinct} positions: pass a table "
             "(`positions`) with those of a single channel, time and height."
         )
-        raise ReadError(msg, code="several-images")
+        raise core.ReadError(msg, code="several-images")
     sizes -= {None} if len(sizes) > 1 else set()
     for name, count in ((_FRAME_MAP, len(maps)), ("PixelSizeUm", len(sizes))):
         if count > 1:
             msg = f"{path} has {count} values of {name}: stitch each separately."
-            raise ReadError(msg, code="frames-differ")
+            raise core.ReadError(msg, code="frames-differ")
     size = sizes.pop()
-    pitch = None if size is None else PixelSize((size, size))
+    pitch = None if size is None else core.PixelSize((size, size))
     if (stage_map := maps.pop()) is not None:
         pitch, corners = _convert_stage_positions(path, stage_map, size, corners)
     return Positions(path, "nm", corners, pixel_size_nm=pitch, files=tuple(files))
@@ -337,7 +327,7 @@ def _read_stage_positions(
 def _check_not_empty(positions: Positions) -> Positions:
     if not positions.corners:
         msg = f"{positions.path} must state XPositionUm and YPositionUm of its frames."
-        raise ReadError(msg, code="positions-invalid")
+        raise core.ReadError(msg, code="positions-invalid")
     return positions
 
 
@@ -366,12 +356,12 @@ def _read_stage_matrix(
     except ValueError:
         xx = xy = yx = yy = math.nan
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
-        got = shorten_value(stage_map)
+        got = core.shorten_value(stage_map)
         msg = (
             f"In {path}, {name} must be the pixel-to-stage matrix, got {got}: measure "
             "it again in Micro-Manager, or pass a table of positions."
         )
-        raise ReadError(msg, code="positions-invalid")
+        raise core.ReadError(msg, code="positions-invalid")
     return None if (xx, xy, yx, yy) == (1, 0, 0, 1) else (xx, xy, yx, yy)
 
 
@@ -379,8 +369,8 @@ def _convert_stage_positions(
     path: Path,
     stage_places: tuple[float, ...],
     size: float | None,
-    corners: Mapping[str, FloatPair],
-) -> tuple[PixelSize, dict[str, FloatPair]]:
+    corners: Mapping[str, core.FloatPair],
+) -> tuple[core.PixelSize, dict[str, core.FloatPair]]:
     """Convert stage positions to positions along rows and columns of the frames.
 
     The pixel size is the single number in the file if both sides of the map agree with
@@ -395,7 +385,7 @@ def _convert_stage_positions(
             f"{path} states a pixel size of {size:g} nm, but {_FRAME_MAP} corresponds "
             f"to {of_map:g} nm: correct the wrong one."
         )
-        raise ReadError(msg, code="pixel-size-contradicts")
+        raise core.ReadError(msg, code="pixel-size-contradicts")
     if size is not None:
         both = all(math.isclose(side, size, rel_tol=_SIZE_TOLERANCE) for side in sides)
         sides = (size, size) if both else sides
@@ -404,7 +394,7 @@ def _convert_stage_positions(
         y, x = y_nm / _NM, x_nm / _NM
         down, across = (xx * y - yx * x) / area, (yy * x - xy * y) / area
         places[name] = sides[0] * down, sides[1] * across
-    return PixelSize(sides), places
+    return core.PixelSize(sides), places
 
 
 def _read_position_list(path: Path, folder: Path) -> Positions:
@@ -412,16 +402,16 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
     stage_places = dict(_iterate_positions(path, read_json_object(path)))
     if not stage_places:
         msg = f"{path} contains no positions of Micro-Manager."
-        raise ReadError(msg, code="positions-invalid")
+        raise core.ReadError(msg, code="positions-invalid")
     suffixes = (".tif", ".tiff", ".png")
-    places = [folder, *(item for item in list_folder(folder) if item.is_dir())]
+    places = [folder, *(item for item in core.list_folder(folder) if item.is_dir())]
     images = [
         item.relative_to(folder).as_posix()
         for place in places
-        for item in sorted(list_folder(place))
+        for item in sorted(core.list_folder(place))
         if item.suffix.lower() in suffixes
     ]
-    corners: dict[str, FloatPair] = {}
+    corners: dict[str, core.FloatPair] = {}
     for label, corner in stage_places.items():
         alone = re.compile(rf"(?:^|[_/ -]){re.escape(label)}(?:[_/ .]|$)")
         matching = [name for name in images if alone.search(name)]
@@ -430,21 +420,21 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
                 f"Position {label} of {path} has {len(matching)} images "
                 f"({matching[0]}, …): keep those of one channel, time and height."
             )
-            raise ReadError(msg, code="several-images")
+            raise core.ReadError(msg, code="several-images")
         corners |= dict.fromkeys(matching, corner)
     if not corners:
-        label = shorten_value(next(iter(stage_places)))
+        label = core.shorten_value(next(iter(stage_places)))
         msg = (
             f"No image or folder name in {folder} contains a label of {path}, such as "
             f"{label}: rename the images, or pass a table of positions."
         )
-        raise ReadError(msg, code="frames-missing")
+        raise core.ReadError(msg, code="frames-missing")
     return Positions(path, "nm", corners, files=(path,))
 
 
 def _iterate_positions(
     path: Path, values: Mapping[str, object]
-) -> Iterator[tuple[str, FloatPair]]:
+) -> Iterator[tuple[str, core.FloatPair]]:
     """Yield label and stage position ``(y, x)`` in nm, from Micro-Manager 1.4 or 2."""
     plain = _extract_property_values(values.get("map", values))
     rows = plain.get("POSITIONS") or plain.get("StagePositions") or []
@@ -460,9 +450,9 @@ def _iterate_positions(
         except (AttributeError, LookupError, TypeError, ValueError):
             label, x, y = "", math.nan, math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
-            got = shorten_value(row)
+            got = core.shorten_value(row)
             msg = f"{path} must state a label, x and y for each position, got {got}."
-            raise ReadError(msg, code="positions-invalid")
+            raise core.ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)
 
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 import platformdirs
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_jsonable_python
 
 from napari_semsr import core
 from napari_semsr.io import files as io_files, layers as io_layers
@@ -72,14 +73,6 @@ class ProjectLayer(_ProjectSection):
     # reader returns to napari, or options
     read: core.JsonObject | None = None
     data: list[object] | None = None  # vertices, points, vectors or tracks, in pixels
-
-    @field_validator("read", mode="before")
-    @classmethod
-    def _accept_former_names(cls, read: object) -> object:
-        """Accept field names used before the first release."""
-        if isinstance(read, int):
-            return {"layer": read}
-        return {read: True} if isinstance(read, str) else read
 
     @property
     def has_frames_input(self) -> bool:
@@ -208,18 +201,14 @@ def to_json_value(value: object) -> Any:
 
     Infinite and NaN numbers are converted.
     """
-    value = getattr(value, "value", value)  # of an enumeration
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
+    return to_jsonable_python(value, fallback=_simplify, inf_nan_mode="null")
+
+
+def _simplify(value: object) -> object:
+    """Return the contents of a mapping or an array, and any other value as text."""
     if isinstance(value, Mapping):
-        return {str(key): to_json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_json_value(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+        return dict(value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 def to_json_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:

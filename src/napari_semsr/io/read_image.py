@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from napari_semsr import core
 from napari_semsr.io import files
@@ -171,7 +171,26 @@ def create_size_warning(requirement: str, got: object) -> core.Message:
 
 # Options.
 
-_SUCH_AS = "A pixel size is one or two positive numbers in nm, 7.7 or Y,X as 8,7"
+
+def _validate_pixel_size(value: object) -> core.PixelSize | None:
+    """Validate one or two numbers, or their text, as a pixel size."""
+    try:
+        if isinstance(value, str):
+            # in "7,5 nm" it is a decimal comma, which is refused
+            text = value if "," in value else value.strip().removesuffix("nm")
+            value = [float(part) for part in text.split(",")]
+        size = core.parse_pixel_size(value)
+    except (ValueError, core.OptionError):
+        msg = "A pixel size is one or two positive numbers in nm, 7.7 or Y,X as 8,7"
+        raise ValueError(core.Message(msg, "pixel-size-invalid")) from None
+    if size and not all(SMALLEST_NM <= pitch <= LARGEST_NM for pitch in size):
+        msg = f"A pixel size must be from {SMALLEST_NM:g} to {LARGEST_NM:g} nm"
+        raise ValueError(core.Message(msg, "pixel-size-invalid"))
+    return size
+
+
+TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_validate_pixel_size)]
+"""Pixel-size type of options: one or two numbers, or text."""
 
 
 class ReadOptions(core.Options):
@@ -202,12 +221,12 @@ class ReadOptions(core.Options):
     dataset: str | None = Field(
         default=None, min_length=1, description="dataset of an HDF5 file with several"
     )
-    pixel_size_nm: tuple[float, float] | None = Field(
+    pixel_size_nm: TypedSize = Field(
         default=None,
         description="pixel size in nm, one number or Y,X, at level 0; overrides the "
         "file's",
     )
-    pixel_size_sd_nm: tuple[float, float] | None = Field(
+    pixel_size_sd_nm: TypedSize = Field(
         default=None,
         description="standard deviation of that pixel size in nm, from a calibration",
     )
@@ -226,48 +245,16 @@ class ReadOptions(core.Options):
         choices={"refuse": "refuse", "use luminance": "luminance"},
     )
 
-    @field_validator("pixel_size_nm", "pixel_size_sd_nm", mode="before")
-    @classmethod
-    def _validate_size(cls, value: object) -> core.PixelSize | None:
-        """Validate one or two numbers, or their text, as a pixel size."""
-        try:
-            if isinstance(value, str):
-                # in "7,5 nm" it is a decimal comma, which is refused
-                text = value if "," in value else value.strip().removesuffix("nm")
-                value = [float(part) for part in text.split(",")]
-            size = core.parse_pixel_size(value)
-        except (ValueError, core.OptionError):
-            raise ValueError(core.Message(_SUCH_AS, "pixel-size-invalid")) from None
-        if size and not all(SMALLEST_NM <= pitch <= LARGEST_NM for pitch in size):
-            msg = f"A pixel size must be from {SMALLEST_NM:g} to {LARGEST_NM:g} nm"
-            raise ValueError(core.Message(msg, "pixel-size-invalid"))
-        return size
-
-
-def _validate_pixel_size(value: object) -> core.PixelSize | None:
-    """Validate a pixel size like `ReadOptions`; the error includes an example."""
-    try:
-        options = ReadOptions.parse({"pixel_size_nm": value})
-    except core.OptionError:
-        raise ValueError(core.Message(_SUCH_AS, "pixel-size-invalid")) from None
-    return core.parse_pixel_size(options.pixel_size_nm)
-
-
-TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_validate_pixel_size)]
-"""Pixel-size type for other options: one or two numbers, or text."""
-
 
 @dataclass(frozen=True, slots=True)
-class FileInfo:
-    """Description of a file, read with minimal access."""
+class _ImageFacts:
+    """Facts of an image that its file states."""
 
     format: str  # ``"TIFF"``, ``"PNG"``, ``"OME-Zarr 0.5"``, …
-    shape: tuple[int, int]  # Rows and columns of the image, without data bar
-    stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
-    dtype: str
-    # ``(y, x)``; None if the file does not state it
-    pixel_size_nm: core.PixelSize | None
+    pixel_size_nm: core.PixelSize | None = None  # ``(y, x)``; None if unknown
     vendor: str | None = None  # Manufacturer of the microscope, if the file states it
+    # Rows of data bar below the image, by the header; 0 if it states none
+    databar_rows: int = 0
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
     series: int = 1
@@ -275,15 +262,24 @@ class FileInfo:
     planes: int = 1
     # Sizes of the axes before rows and columns, by their names: t, z and c among them
     axes: Mapping[str, int] = field(default_factory=dict)
-    # Rows of data bar below the image, by the header; 0 if it states none
-    databar_rows: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # Other metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo(_ImageFacts):
+    """Description of a file, read with minimal access.
+
+    ``"warnings"`` of its metadata lists what could not be used.
+    """
+
+    shape: tuple[int, int]  # Rows and columns of the image, without data bar
+    stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
+    dtype: str
     # Rows that look like a data bar if the header does not state one: a guess, never
     # applied automatically
     suggested_databar_rows: int = 0
     # Model that made the image, or anything that it was made from
     network: str | None = None
-    # Other metadata of the file; ``"warnings"`` lists what could not be used
-    metadata: Mapping[str, Any] = field(default_factory=dict)
     # Source of the pixel size, as text
     pixel_size_from: str | None = None
     # Its standard deviation ``(y, x)``; None if unknown
@@ -292,33 +288,25 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class RawImage:
-    """Image from a format module before grey conversion, crop and overrides."""
+class RawImage(_ImageFacts):
+    """Image from a format module before grey conversion, crop and overrides.
 
-    format: str  # As in `FileInfo`
+    Its pixel size and data bar are those of this level.
+    """
+
     # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None if read from
     # a microscope's text file alone
-    data: Pixels
-    pixel_size_nm: core.PixelSize | None = None  # ``(y, x)`` at this level
-    vendor: str | None = None  # As in `FileInfo`
-    databar_rows: int = 0  # By the header, in rows of this level
+    data: Pixels = None
     coarser: core.FloatPair = (1.0, 1.0)  # Rows and columns of level 0 per pixel
     orientation: int = 1  # Stored one, numbered as in TIFF; see `_rotate_upright`
     # Mask (Y, X) of pixels that become NaN in the grey image
     missing: Pixels | None = None
-    # Number of images, levels, channels and planes to choose from
-    levels: int = 1
-    series: int = 1
-    channels: int = 1
-    planes: int = 1
-    axes: Mapping[str, int] = field(default_factory=dict)  # As in `FileInfo`
     record: Record | None = None  # Record written by this package
     # If the format stores them
     origin: tuple[float, float] | None = None
     spacing_px: tuple[float, float] | None = None
     name: str | None = None
     look: core.DisplaySettings | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # Other metadata
     # Warnings about unusable metadata, one sentence each
     warnings: tuple[str, ...] = ()
     # Why pixel size or data bar are unknown or may be wrong, relevant unless a size is
@@ -569,6 +557,11 @@ def parse_rows_and_columns(
     return int(parts[1]), int(parts[0])
 
 
+def parse_settings(text: str) -> dict[str, str]:
+    """Parse the lines ``key = value`` of an INI text."""
+    return {key: value.strip() for key, value in _SETTING.findall(text)}
+
+
 _TextMetadata = tuple[RawImage | None, tuple[int, int] | None]
 
 
@@ -598,7 +591,7 @@ def _parse_jeol_text(text: str, name: str) -> _TextMetadata:
         )
         warning = core.Message(sentence, "header-contradicts")
         frame, warnings = None, (*warnings, warning)
-    about = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
+    about = RawImage("TIFF", size, "JEOL", metadata=keys, warnings=warnings)
     return about, frame
 
 
@@ -659,7 +652,7 @@ def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
     if start < 0:
         return None, None
     section = text[start + len(_HITACHI) :].partition("\n[")[0]
-    keys = {key: value.strip() for key, value in _SETTING.findall(section)}
+    keys = parse_settings(section)
     size_text = keys.get("PixelSize", "")
     length = parse_metadata_length_nm(size_text, "nm")
     sides = keys.get("DataSize", "").lower().replace("*", "x")
@@ -674,7 +667,7 @@ def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
         code = "pixel-size-invalid" if size_text else "pixel-size-missing"
         warnings = (core.Message(sentence, code),)
     size = create_pixel_size((length, length))
-    image = RawImage("TIFF", None, size, "Hitachi", metadata=keys, warnings=warnings)
+    image = RawImage("TIFF", size, "Hitachi", metadata=keys, warnings=warnings)
     return image, frame
 
 
@@ -682,7 +675,7 @@ def parse_tescan_header(
     text: str, shape: tuple[int, int], name: str
 ) -> RawImage | None:
     """Parse TESCAN microscope INI text from the source `name`."""
-    keys = {key: value.strip() for key, value in _SETTING.findall(text)}
+    keys = parse_settings(text)
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
         return None
     stated = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
@@ -695,7 +688,7 @@ def parse_tescan_header(
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0
     about = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
-    image = RawImage("TIFF", None, size, "TESCAN", rows)
+    image = RawImage("TIFF", size, "TESCAN", rows)
     return replace(image, metadata=about, warnings=warnings)
 
 
@@ -1247,23 +1240,16 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
         metadata={} if origin is None else {core.ORIGIN_KEY: origin},
     )
     network = None if history is None else history.last_network()
+    facts = {item.name: getattr(source, item.name) for item in fields(_ImageFacts)}
+    facts |= {"pixel_size_nm": size, "metadata": metadata}
     return FileInfo(
-        format=source.format,
+        **facts,
         shape=(int(rows), int(columns)),
         stored_shape=stored_shape,
         dtype=source.dtype.name,
-        pixel_size_nm=size,
-        pixel_size_from=bare_image.pixel_size_from,
-        pixel_size_sd_nm=bare_image.pixel_size_sd_nm,
-        vendor=source.vendor,
-        levels=source.levels,
-        series=source.series,
-        channels=source.channels,
-        planes=source.planes,
-        axes=dict(source.axes),
-        databar_rows=source.databar_rows,
         suggested_databar_rows=suggested,
         network=None if network is None else network[0],
-        metadata=metadata,
+        pixel_size_from=bare_image.pixel_size_from,
+        pixel_size_sd_nm=bare_image.pixel_size_sd_nm,
         provenance=history,
     )

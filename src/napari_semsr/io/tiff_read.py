@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -304,65 +305,9 @@ def _convert_grey_values(
 # ``Name = value unit``, in the unit that the operator saw. TESCAN: tag 50431, the
 # same text as in a file next to other images.
 
-_FEI_TAGS = (34680, 34682)
-_ZEISS_TAG = 34118
-_TESCAN_TAG = 50431
 _LARGEST = 4 << 20  # bytes of a vendor's header; chosen
 _SCANS = ("Scan", "EScan", "IScan", "CScan")
 _FIELD_TOLERANCE = 0.01  # the field width has four digits
-
-
-def _read_tag_text(
-    tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int
-) -> str | None:
-    """Read a tag of any type as text."""
-    tag = page.tags.get(code)
-    if tag is None:
-        return None
-    handle = tif.filehandle
-    handle.seek(tag.valueoffset)
-    data: bytes = handle.read(min(int(tag.valuebytecount), _LARGEST))
-    return read_image.decode_text(data).replace("\0", "\n")
-
-
-def _read_vendor_metadata(
-    tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
-) -> read_image.RawImage | None:
-    shape = (int(page.imagelength), int(page.imagewidth))
-    first = tif.pages.first
-    codes = (*_FEI_TAGS, _ZEISS_TAG, _TESCAN_TAG)
-    if _is_thumbnail(first, page) and not any(code in page.tags for code in codes):
-        page = first  # it may hold the header of both
-    for code in codes:
-        text = _read_tag_text(tif, page, code)
-        if text is not None and code in _FEI_TAGS:
-            return parse_fei_header(text, shape)
-        if text is not None and code == _ZEISS_TAG:
-            return parse_zeiss_header(text, shape)
-    return read_image.parse_tescan_header(text or "", shape, f"tag {_TESCAN_TAG}")
-
-
-def _parse_ini(text: str) -> dict[str, dict[str, str]]:
-    """Parse INI text, ignoring lines other than ``key = value``."""
-    sections: dict[str, dict[str, str]] = {}
-    section = ""
-    for raw in text.splitlines():
-        line = raw.strip()
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1]
-        elif "=" in line and section:
-            key, _, value = line.partition("=")
-            sections.setdefault(section, {})[key.strip()] = value.strip()
-    return sections
-
-
-def _parse_pixel_count(value: str | None) -> int | None:
-    """Parse a positive pixel count; return None if invalid."""
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return int(number) if math.isfinite(number) and 1 <= number < 1e7 else None
 
 
 # The entries that describe the acquisition, by section.
@@ -378,10 +323,12 @@ _FEI_ENTRIES = {
 
 def parse_fei_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
     """Parse FEI and Thermo Fisher INI text without reading pixels."""
-    sections = _parse_ini(text)
+    _, *parts = re.split(r"^\s*\[(.*)\]\s*$", text, flags=re.MULTILINE)
+    bodies = map(read_image.parse_settings, parts[1::2])
+    sections = dict(zip(parts[::2], bodies, strict=True))
     image = sections.get("Image", {})
-    columns = _parse_pixel_count(image.get("ResolutionX"))
-    rows = _parse_pixel_count(image.get("ResolutionY"))
+    sides = f"{image.get('ResolutionX', shape[1])} {image.get('ResolutionY')}"
+    frame = read_image.parse_rows_and_columns(sides)
     warnings: list[str] = []
     size = None
     for name in _SCANS:
@@ -402,12 +349,11 @@ def parse_fei_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
         for key in keys
         if sections.get(section, {}).get(key)
     }
-    about = read_image.RawImage("TIFF", None, size, "FEI", metadata=metadata)
+    about = read_image.RawImage("TIFF", size, "FEI", metadata=metadata)
     about = replace(about, warnings=tuple(warnings[:1]))
-    if rows is None:
+    if frame is None:
         return about
     # a page that was resampled or cropped keeps the header of the scan
-    frame = rows, columns or shape[1]
     return read_image.apply_frame_metadata(about, "FEI's header", frame, shape)
 
 
@@ -456,7 +402,7 @@ def parse_zeiss_header(text: str, shape: tuple[int, int]) -> read_image.RawImage
         )
         if values.get(key)
     }
-    image = read_image.RawImage("TIFF", None, None, "Zeiss", metadata=metadata)
+    image = read_image.RawImage("TIFF", None, "Zeiss", metadata=metadata)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
         return _add_pixel_size_from_fov(image, values, shape)
@@ -518,6 +464,29 @@ def _rescale_to_page(
         return replace(fitting, databar_rows=0)
     pitch = length if field_nm is None else field_nm / width
     return replace(image, pixel_size_nm=read_image.create_pixel_size((pitch, pitch)))
+
+
+_TESCAN_TAG = 50431
+_PARSERS = {
+    **dict.fromkeys((34680, 34682), parse_fei_header),
+    34118: parse_zeiss_header,
+    _TESCAN_TAG: partial(read_image.parse_tescan_header, name=f"tag {_TESCAN_TAG}"),
+}
+
+
+def _read_vendor_metadata(
+    tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
+) -> read_image.RawImage | None:
+    shape, first = (int(page.imagelength), int(page.imagewidth)), tif.pages.first
+    if _is_thumbnail(first, page) and _PARSERS.keys().isdisjoint(page.tags.keys()):
+        page = first  # it may hold the header of both
+    for code, parse in _PARSERS.items():
+        tag = page.tags.get(code)
+        if tag is not None:  # its bytes, since it may have any type
+            tif.filehandle.seek(tag.valueoffset)
+            data = tif.filehandle.read(min(int(tag.valuebytecount), _LARGEST))
+            return parse(read_image.decode_text(data).replace("\0", "\n"), shape)
+    return None
 
 
 # Pixel size of other TIFFs: ImageJ, resolution tags.
@@ -1081,22 +1050,11 @@ _COLOURS = (2, 5, 6, 8)  # photometric interpretations: RGB, CMYK, YCbCr, CIE L*
 def is_grey(path: Path) -> bool:
     """Return whether the first page of a file is grey with up to three axes."""
     with _open_tiff(path, []) as tif:
-        page = tif.pages.first
+        page, first = tif.pages.first, tif.series[0]
         if page.photometric in _COLOURS or page.dtype is None or page.dtype.kind == "c":
             return False
-        sizes: list[int] = []
-        if tif.is_ome:
-            root = _parse_ome_xml(tif.ome_metadata or "")
-            first = None if root is None else root.find(".//{*}Pixels")
-            if first is not None:
-                sizes = [int(first.get(f"Size{axis}", 1)) for axis in "ZCT"]
-        elif tif.is_imagej:
-            imagej_values = tif.imagej_metadata or {}
-            names = ("channels", "slices", "frames")
-            sizes = [int(imagej_values.get(name, 1)) for name in names]
-        elif tif.is_shaped:
-            sizes = [side for side in tif.series[0].shape[:-2] if side > 1]
-        return sum(size > 1 for size in sizes) <= 1
+        sizes = zip(first.axes, first.shape, strict=True)
+        return sum(size > 1 for axis, size in sizes if axis not in "YXS") <= 1
 
 
 def read_calibration(path: Path) -> read_image.RawImage:
@@ -1287,7 +1245,6 @@ def _read_metadata(
         facts[core.INSTRUMENT_KEY] = "optical"
     return read_image.RawImage(
         "TIFF",
-        None,
         size,
         record=record,
         name=name,

@@ -15,9 +15,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import ConfigDict, Field, PositiveFloat
 
 from napari_semsr import core
 from napari_semsr.io.files import read_json_object, read_text, replace_atomically
@@ -26,7 +27,7 @@ from napari_semsr.io.sheets import read_sheet, write_csv
 
 _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
-_LARGEST = 2**31  # px; as for any array in memory
+_Side = Annotated[int, Field(ge=1, le=2**31)]  # px; as for any array in memory
 _ORDER = 3  # of the B-spline
 _DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
 _AXES = ["y", "x"]
@@ -34,13 +35,14 @@ _CONVENTIONS: dict[str, object] = {"unit": "nm", "axes": _AXES}
 _WITHIN = 1e-3  # relative: pixel sizes that differ by rounding are equal
 
 
-@dataclass(frozen=True, slots=True)
-class ImageIdentity:
+class ImageIdentity(core.Options):
     """Metadata that identify one of the two images of a transform."""
 
+    model_config = ConfigDict(extra="ignore")
+
     name: str  # name of the image
-    shape: core.IntPair
-    pixel_size_nm: core.FloatPair  # (y, x)
+    shape: tuple[_Side, _Side]
+    pixel_size_nm: tuple[PositiveFloat, PositiveFloat]  # (y, x)
     origin_nm: core.FloatPair = (0.0, 0.0)  # (y, x), the centre of the first pixel
     digest: str | None = None  # of its file or store
 
@@ -49,7 +51,8 @@ class ImageIdentity:
         cls, image: core.Micrograph, digest: str | None = None
     ) -> "ImageIdentity":
         """Return the identity of a calibrated image with the digest of its file."""
-        return cls(image.name, image.shape, image.scale, image.origin, digest)
+        own = {"pixel_size_nm": image.scale, "origin_nm": image.origin}
+        return cls(name=image.name, shape=image.shape, digest=digest, **own)
 
     def describe_difference(self, image: core.Micrograph) -> str | None:
         """Describe how an image differs from the stored one, or return None.
@@ -120,8 +123,8 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
             "semsr_transform": _VERSION,
             "kind": transform_file.kind,
             **_CONVENTIONS,
-            "from": asdict(transform_file.moving),
-            "to": asdict(transform_file.fixed),
+            "from": transform_file.moving.model_dump(),
+            "to": transform_file.fixed.model_dump(),
             "matrix": _get_matrix_rows(affine),
         }
         if isinstance(transform, core.Elastic):
@@ -232,13 +235,12 @@ def _parse_transform(values: core.JsonObject) -> StoredTransform:
     if values["kind"] == "elastic":
         spline = values["bspline"]
         _check_value("order of its spline", spline.get("order", _ORDER), [_ORDER])
-        bending = core.BSplineDisplacement(
-            _parse_number_pair(spline["origin"]),
-            _parse_number_pair(spline["spacing"]),
-            np.array(spline["coefficients"], dtype=float),
-        )
+        places = np.array([spline["origin"], spline["spacing"]], dtype=float)
+        (y, x), (down, across) = places.tolist()
+        coefficients = np.array(spline["coefficients"], dtype=float)
+        bending = core.BSplineDisplacement((y, x), (down, across), coefficients)
         transform = core.Elastic(affine, bending)
-    moving, fixed = (_parse_image_identity(values[side]) for side in ("from", "to"))
+    moving, fixed = (ImageIdentity.parse(values[side]) for side in ("from", "to"))
     quality = dict(values.get("quality") or {})
     return StoredTransform(transform, moving, fixed, quality)
 
@@ -248,26 +250,6 @@ def _check_value(what: str, value: object, allowed: Sequence[object]) -> None:
         names, got = " or ".join(map(str, allowed)), core.shorten_value(value)
         msg = f"its {what} must be {names}, got {got}"
         raise ValueError(msg)
-
-
-def _parse_image_identity(values: core.JsonObject) -> ImageIdentity:
-    rows, columns = (int(n) for n in values["shape"])
-    size = _parse_number_pair(values["pixel_size_nm"])
-    if min(rows, columns) < 1 or max(rows, columns) > _LARGEST or min(size) <= 0:
-        msg = f"an image has {rows} x {columns} px of {size[0]:g} x {size[1]:g} nm"
-        raise ValueError(msg)
-    name, origin = str(values["name"]), _parse_number_pair(values["origin_nm"])
-    return ImageIdentity(name, (rows, columns), size, origin, values.get("digest"))
-
-
-def _parse_number_pair(values: Any) -> core.FloatPair:
-    """Parse two finite numbers."""
-    is_truth = any(isinstance(value, bool) for value in values)
-    y, x = (float(value) for value in values)
-    if is_truth or not np.isfinite([y, x]).all():
-        msg = "a length is not a number"
-        raise ValueError(msg)
-    return y, x
 
 
 # Landmarks as CSV: corresponding points of two images, one pair per row.

@@ -251,7 +251,7 @@ def _describe_model_file(
     return ModelFile(
         path=str(path),
         bundled=path.parent.resolve() == models.WEIGHTS.resolve(),
-        digest=models.compute_model_digest(path),
+        digest=core.digest_path(path),
         megabytes=round(path.stat().st_size / 1e6, 3),
         card=images.to_json_value(card or models.read_card(path)),
     )

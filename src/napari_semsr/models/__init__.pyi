@@ -27,13 +27,11 @@ from .cards import (
     SUFFIX as SUFFIX,
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,
-    compute_model_digest as compute_model_digest,
     find_model as find_model,
     get_library_folder as get_library_folder,
     list_bundled_models as list_bundled_models,
     read_card as read_card,
     resolve_model_path as resolve_model_path,
-    write_card as write_card,
 )
 from .checkpoint import (
     LoadedModel as LoadedModel,

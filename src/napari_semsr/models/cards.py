@@ -4,11 +4,7 @@ A model is one safetensors file, with the card in its header, which is plain JSO
 contains no code, and nothing is unpickled.
 """
 
-import hashlib
-import json
 import os
-import shutil
-import struct
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,10 +18,10 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from safetensors import SafetensorError, safe_open
 
 from napari_semsr import core
 from napari_semsr.core import CheckpointError, FloatPair, open_file
-from napari_semsr.io import write_atomically
 
 DEFAULT_MODEL = "sem-restore"
 MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
@@ -33,7 +29,6 @@ MODELS_BY_INSTRUMENT = {"sem": DEFAULT_MODEL, "optical": MOSAIC_MODEL}
 """Bundled model for the images of each kind of microscope."""
 SUFFIX = ".safetensors"
 WEIGHTS = Path(__file__).parent.parent / "weights"
-_HEADER_LIMIT = 16 * 2**20  # bytes of a model file's header; chosen
 
 _Percentile = Annotated[float, Field(ge=0, le=100)]
 _Reach = Annotated[int, Field(ge=0, le=65536)]
@@ -88,20 +83,14 @@ class ModelCard(BaseModel):
     limits: str = ""  # limits of the model
     licence: str = "BSD-3-Clause"
 
-    @field_validator("input_percentiles", "input_levels")
+    @field_validator("input_percentiles", "input_levels", "pixel_size_nm")
     @classmethod
-    def _check_pair_order(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
-        kind = "percentile" if info.field_name == "input_percentiles" else "grey value"
-        if value[0] >= value[1]:
-            msg = f"the low {kind} must be below the high one, got {value}"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("pixel_size_nm")
-    @classmethod
-    def _check_size_order(cls, value: FloatPair | None) -> FloatPair | None:
-        if value is not None and value[0] > value[1]:
-            msg = f"the smallest pixel size must not exceed the largest, got {value}"
+    def _check_order(
+        cls, value: FloatPair | None, info: ValidationInfo
+    ) -> FloatPair | None:
+        may_equal = info.field_name == "pixel_size_nm"
+        if value and (value[0] > value[1] or (value[0] == value[1] and not may_equal)):
+            msg = f"the first number must be the smaller one, got {value}"
             raise ValueError(msg)
         return value
 
@@ -150,40 +139,20 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     return imported if is_name and imported.is_file() else resolve_model_path(name)
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    try:
-        with open_file(path) as stream:
-            start = stream.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(_HEADER_LIMIT, path.stat().st_size):
-                msg = f"{path.name} is not a safetensors file; export the model again."
-                raise CheckpointError(msg, code="model-damaged")
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path.name} cannot be read as safetensors: {error}."
-        damage = core.Message(msg, "model-damaged")
-        message = core.describe_access_error(path, error) or damage
-        raise CheckpointError(message) from error
-    if not isinstance(header, dict):
-        msg = f"{path.name} has a safetensors header that is not a JSON object."
-        raise CheckpointError(msg, code="model-damaged")
-    # the weights end at the last of their offsets
-    rows = [row for row in header.values() if isinstance(row, dict)]
-    pairs = [row.get("data_offsets") for row in rows]
-    ends = [pair[-1] for pair in pairs if isinstance(pair, list) and pair]
-    weight_bytes = max((end for end in ends if isinstance(end, int)), default=0)
-    expected, size = 8 + length + weight_bytes, path.stat().st_size
-    if size < expected:
-        msg = f"{path.name} has only {size} of {expected} bytes; copy it again."
-        raise CheckpointError(msg, code="file-truncated")
-    return header
-
-
 def read_card(path: Path) -> ModelCard:
     """Read a model card without loading the weights."""
-    metadata = _read_header(path).get("__metadata__")
-    text = metadata.get("card") if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
+    try:
+        open_file(path).close()  # refuses a pipe
+        with safe_open(path, framework="np") as weights:
+            text = (weights.metadata() or {}).get("card")
+    except (SafetensorError, OSError) as error:
+        code = (
+            "file-truncated" if "incomplete" in f"{error}".lower() else "model-damaged"
+        )
+        why = f"{path.name} is damaged ({error}): copy or export it again."
+        message = core.describe_access_error(path, error) or core.Message(why, code)
+        raise CheckpointError(message) from error
+    if text is None:
         msg = f"{path.name} has no model card; import it with its model card."
         raise CheckpointError(msg, code="card-missing")
     try:
@@ -194,30 +163,3 @@ def read_card(path: Path) -> ModelCard:
         why = first["msg"].removeprefix("Value error, ")
         msg = f"The model card of {path.name} is invalid at {where}: {why}."
         raise CheckpointError(msg, code="card-invalid") from None
-
-
-def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the model card of a file atomically, keeping the weights unchanged."""
-    header = _read_header(path)
-    metadata = header.get("__metadata__") or {}
-    header["__metadata__"] = {**metadata, "card": card.model_dump_json()}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # weights start at a multiple of eight bytes
-    try:
-        with write_atomically(path) as partial:
-            with open_file(path) as source, partial.open("wb") as target:
-                (length,) = struct.unpack("<Q", source.read(8))
-                source.seek(8 + length)
-                target.write(struct.pack("<Q", len(text)) + text)
-                shutil.copyfileobj(source, target)
-            shutil.copymode(path, partial)
-    except OSError as error:
-        why = error.strerror or error
-        msg = f"The model card of {path.name} cannot be written: {why}."
-        raise core.WriteError(msg) from error
-
-
-def compute_model_digest(path: Path) -> str:
-    """Compute the digest of a model file: ``sha256:`` and 64 hexadecimal digits."""
-    with open_file(path) as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

@@ -234,7 +234,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         raise CheckpointError(msg, code="weights-not-finite")
     if isinstance(module, OnnxNetwork):
         module.get_runner()  # rejects unsafe graphs
-    return LoadedModel(module.eval(), card, cards.compute_model_digest(path))
+    return LoadedModel(module.eval(), card, core.digest_path(path))
 
 
 def load_training_networks(name_or_path: str | Path) -> dict[str, Tensor]:

@@ -110,12 +110,7 @@ def find_training_device(name: str = "auto") -> Device:
 def _find_working_device() -> Device:
     """Return the first working GPU, otherwise the CPU."""
     failures: list[str] = []
-    # without a card, the second call raises an error in PyTorch 2.6
-    accelerator = (
-        torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    )
-    first = [accelerator.type] if accelerator and accelerator.type in _CARDS else []
-    for kind in dict.fromkeys([*first, *_CARDS]):
+    for kind in _CARDS:  # PyTorch is built for one of them
         for index in range(device_count(kind)):
             device = torch.device(kind if index == 0 else f"{kind}:{index}")
             try:

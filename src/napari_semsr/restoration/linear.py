@@ -1,9 +1,7 @@
 """Linear filters fitted by least squares from one image to another."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -89,15 +87,14 @@ def fit_linear_filter(
     places = sum(int(np.isfinite(target).sum()) for _, target in pairs)
     # minimum number of blocks in all folds, for small images
     side = min(_BLOCK_PX, int((places / 50) ** 0.5) + 1)
-    combine = partial(_LeastSquaresSums.combine, size=taps**2)
-    sums = [combine(()) for _ in range(_FOLDS)]
+    # sums over pixels of all products of the taps' pixels, of 1 and of the target
+    sums = np.zeros((_FOLDS, taps**2 + 2, taps**2 + 2))
     blocks = _iterate_blocks(pairs, taps, side, _PLACES / max(places, 1))
     for number, (rows, aims) in enumerate(blocks):
-        part = _LeastSquaresSums.from_pixels(rows, aims)
-        sums[number % _FOLDS] = combine((sums[number % _FOLDS], part))
-    whole = combine(sums)
-    normal, _ = whole.get_normal_equations()
-    if min(part.count for part in sums) == 0 or not np.trace(normal) > 0:
+        values = np.column_stack([rows, np.ones(len(aims)), aims])
+        sums[number % _FOLDS] += values.T @ values
+    whole = sums.sum(axis=0)
+    if sums[:, -2, -2].min() == 0 or not np.trace(_get_normal_equations(whole)[0]) > 0:
         msg = (
             "Fitting a linear filter needs images with contrast and a common area of "
             f"more than {_FOLDS} times the filter's {taps} x {taps} px, which these "
@@ -106,18 +103,38 @@ def fit_linear_filter(
         raise ReadError(msg, code="no-structure")
     errors = np.zeros(len(_RIDGES))
     for left_out in sums:
-        other_sums = combine(part for part in sums if part is not left_out)
-        solutions = other_sums.solve(_RIDGES)
-        errors += [left_out.compute_error(kernel, other_sums) for kernel in solutions]
+        solutions = np.array([*_solve(whole - left_out, _RIDGES)])
+        errors += np.einsum("ri,ij,rj->r", solutions, left_out, solutions)
     best = int(np.argmin(errors))
-    (kernel,) = whole.solve([_RIDGES[best]])
-    variance = whole.squares - whole.aim**2 / whole.count
+    ((*kernel, offset, _),) = _solve(whole, [_RIDGES[best]])
+    variance = whole[-1, -1] - whole[-1, -2] ** 2 / whole[-2, -2]
     return LinearFit(
-        np.ascontiguousarray(kernel.reshape(taps, taps), dtype=np.float32),
-        float(whole.aim - kernel @ whole.row) / whole.count,
+        np.array(kernel, dtype=np.float32).reshape(taps, taps),
+        float(offset),
         _RIDGES[best],
         1 - float(errors[best]) / max(float(variance), 1e-300),
     )
+
+
+def _get_normal_equations(sums: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the normal equations of a filter, without its offset."""
+    means = sums[-2, :-2] / sums[-2, -2]
+    normal = sums[:-2, :-2] - np.outer(sums[-2, :-2], means)
+    return normal, sums[:-2, -1] - means * sums[-2, -1]
+
+
+def _solve(sums: FloatArray, ridges: Sequence[float]) -> Iterator[FloatArray]:
+    """Yield the kernel, the offset and -1 (T + 2,) for each ridge strength.
+
+    Their product with the taps' pixels, 1 and the target is the error of a pixel.
+    """
+    normal, right = _get_normal_equations(sums)
+    values, vectors = np.linalg.eigh(normal)
+    for ridge in ridges:
+        scaled = vectors.T @ right / (values + ridge * np.trace(normal) / len(right))
+        kernel = vectors @ scaled
+        offset = (sums[-1, -2] - kernel @ sums[-2, :-2]) / sums[-2, -2]
+        yield np.array([*kernel, offset, -1.0])
 
 
 def _iterate_blocks(
@@ -142,65 +159,3 @@ def _iterate_blocks(
                 aims, whole = inner[part][chosen[part]], np.isfinite(rows).all(axis=1)
                 if whole.any():
                     yield rows[whole].astype(np.float64), aims[whole].astype(np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class _LeastSquaresSums:
-    """Sums over pixels for a least-squares fit."""
-
-    count: int
-    row: FloatArray  # (T,) sum of the filter's inputs
-    aim: float
-    normal: FloatArray  # (T, T)
-    right: FloatArray  # (T,)
-    squares: float  # sum of squared targets
-
-    @classmethod
-    def combine(cls, parts: Iterable["_LeastSquaresSums"], size: int) -> Self:
-        """Add the sums of several sets of pixels, for a filter of `size` taps."""
-        start = 0, np.zeros(size), 0.0, np.zeros((size, size)), np.zeros(size), 0.0
-        total = cls(*start)
-        for part in parts:
-            names = (item.name for item in fields(cls))
-            total = cls(*(getattr(total, name) + getattr(part, name) for name in names))
-        return total
-
-    @classmethod
-    def from_pixels(cls, rows: FloatArray, aims: FloatArray) -> Self:
-        return cls(
-            len(aims),
-            rows.sum(axis=0),
-            float(aims.sum()),
-            rows.T @ rows,
-            rows.T @ aims,
-            float(aims @ aims),
-        )
-
-    def get_normal_equations(self) -> tuple[FloatArray, FloatArray]:
-        """Return the normal equations of a filter with an offset."""
-        count = max(self.count, 1)
-        return (
-            self.normal - np.outer(self.row, self.row) / count,
-            self.right - self.row * self.aim / count,
-        )
-
-    def solve(self, ridges: Sequence[float]) -> list[FloatArray]:
-        """Solve for the kernel (T,) with each ridge strength."""
-        normal, right = self.get_normal_equations()
-        size = len(right)
-        power = np.trace(normal) / size
-        if len(ridges) == 1:
-            with_ridge = normal + ridges[0] * power * np.eye(size)
-            return [np.linalg.solve(with_ridge, right)]
-        values, vectors = np.linalg.eigh(normal)
-        right_in_basis = vectors.T @ right
-        return [vectors @ (right_in_basis / (values + r * power)) for r in ridges]
-
-    def compute_error(
-        self, kernel: FloatArray, other_sums: "_LeastSquaresSums"
-    ) -> float:
-        """Sum the squared errors of a filter fitted to other pixels."""
-        offset = (other_sums.aim - kernel @ other_sums.row) / max(other_sums.count, 1)
-        linear = 2 * kernel @ (self.right - offset * self.row) + 2 * offset * self.aim
-        square = kernel @ self.normal @ kernel + self.count * offset**2
-        return float(self.squares - linear + square)

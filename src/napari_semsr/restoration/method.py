@@ -24,7 +24,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import scipy  # submodules are loaded lazily
-from numpy.typing import NDArray
 from pydantic import field_validator
 from scipy import ndimage
 from skimage import restoration
@@ -75,7 +74,6 @@ class RadialPower:
     frequency: core.FloatArray  # (N,) Cycles per pixel
     power: core.FloatArray  # (N,) Mean squared amplitude; the variance for white noise
     weight: core.FloatArray  # (N,) Number of samples in a ring
-    side: int  # Side of the blocks
     least: float  # Variance due to rounding only
     # Shorter side of a pixel over its sides, ``(y, x)``
     steps: core.FloatPair = (1.0, 1.0)
@@ -96,20 +94,15 @@ class RadialPower:
             centred_block = block - float((block * window).sum() / window.sum())
             power += np.abs(np.fft.fft2(centred_block * window)) ** 2
         power /= len(blocks) * float((window**2).sum())
-        ring, count = _compute_ring_index(side, steps)
-        sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
         least = 1 / 12 if dtype.kind in "iub" else 0.0
-        frequency = np.arange(count.size) / side
-        return cls(power, frequency, sums, count, side, least, steps)
+        return cls(power, *_average_rings(power, steps), least, steps)
 
     def average_transfer(self, kernel: core.FloatArray) -> core.FloatArray:
         """Average the squared transfer function of a kernel over the rings, (N,)."""
-        side = max(self.side, *kernel.shape)
+        side = max(*self.plane.shape, *kernel.shape)
         power = np.abs(np.fft.fft2(kernel, (side, side))) ** 2
-        ring, count = _compute_ring_index(side, self.steps)
-        sums = np.bincount(ring, power.ravel())[: count.size] / count
-        centres = np.arange(count.size) / side
-        return np.asarray(np.interp(self.frequency, centres, sums))
+        centres, means, _ = _average_rings(power, self.steps)
+        return np.asarray(np.interp(self.frequency, centres, means))
 
     def compute_noise_to_signal(
         self, grain: SpectrumModel, kernel: core.FloatArray, side: int
@@ -122,8 +115,8 @@ class RadialPower:
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
         frequency = np.hypot(y * self.steps[0], x * self.steps[1])
         ratio = grain.compute_noise_to_signal(frequency)
-        rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
-        at = rows, columns % self.side
+        rows, columns = (np.rint(f * len(self.plane)).astype(int) for f in (y, x))
+        at = rows, columns % len(self.plane)
         power = self.plane[at] / grain.noise
         # width of the median around a line, in frequencies; chosen
         nearby = ndimage.median_filter(self.plane, 9, mode="wrap")[at]
@@ -241,13 +234,16 @@ def _measure_border_error(
     return total / max(count, 1)
 
 
-def _compute_ring_index(
-    side: int, steps: core.FloatPair
-) -> tuple[NDArray[np.intp], core.FloatArray]:
-    """Return ring indices of a square spectrum, and the number of samples per ring."""
+def _average_rings(
+    power: core.FloatArray, steps: core.FloatPair
+) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
+    """Return frequency, mean and number of samples of each ring of a square plane."""
+    side = len(power)
     y, x = (np.fft.fftfreq(side) * side * step for step in steps)
     ring = np.rint(np.hypot(y[:, None], x[None, :])).astype(np.intp).ravel()
-    return ring, np.bincount(ring)[: side // 2].astype(float)
+    count = np.bincount(ring)[: side // 2].astype(float)
+    sums = np.bincount(ring, power.ravel())[: count.size]
+    return np.arange(count.size) / side, sums / np.maximum(count, 1), count
 
 
 Method = Literal["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
@@ -490,38 +486,7 @@ def _choose_regularisation_weight(
     low, high = -6.0, 6.0  # of the balance, decimal; chosen: gains up to 1000
     if compute_excess(low) >= 0 or compute_excess(high) <= 0:
         return float(10 ** (low if compute_excess(low) >= 0 else high))
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if compute_excess(middle) > 0 else (middle, high)
-    return float(10 ** ((low + high) / 2))
-
-
-def _sample_balance(
-    kernel: core.FloatArray,
-    block: core.FloatArray,
-    noise: float,
-    border: float,
-    seed: int,
-) -> float:
-    """Sample the regularisation weight and the image jointly by Gibbs sampling [1]_.
-
-    The chain starts near the `noise`, in squared grey levels. The block is tapered: the
-    error of the `border` adds to the noise that is found in it.
-
-    .. [1] F. Orieux et al., J. Opt. Soc. Am. A 27, 1593 (2010),
-       doi:10.1364/JOSAA.27.001593.
-    """
-    line = scipy.signal.windows.tukey(block.shape[0], 0.5)
-    scale = max(float(np.sqrt(noise)), 1e-12)
-    tapered_block = (block - block.mean()) * np.outer(line, line) / scale
-    beyond = np.maximum(np.subtract(kernel.shape, block.shape), 0)  # it is tapered to 0
-    tapered_block = np.pad(tapered_block, [(0, side) for side in beyond])
-    _, chains = restoration.unsupervised_wiener(
-        tapered_block, kernel, clip=False, rng=np.random.default_rng(seed)
-    )
-    # burn-in of the chain; scikit-image's, chosen
-    prior, quiet = (np.mean(chains[k][15:]) for k in ("prior", "noise"))
-    return float(prior * (1 / quiet + border / scale**2))
+    return float(10 ** scipy.optimize.brentq(compute_excess, low, high))
 
 
 # A field, tile by tile.
@@ -767,6 +732,9 @@ def _compute_filter(
     """Compute the filter of a linear method, and its parameters.
 
     Errors due to the `border`, in squared grey levels, are amplified like noise.
+
+    .. [1] F. Orieux et al., J. Opt. Soc. Am. A 27, 1593 (2010),
+       doi:10.1364/JOSAA.27.001593.
     """
     balance = options.balance
     if options.method == "wiener" and balance is None:
@@ -776,11 +744,9 @@ def _compute_filter(
         # A blur is never known exactly. Its error counts as noise too: a tenth of the
         # blurred sample's power, averaged over neighbouring frequencies. This matters
         # only where a kernel transmits nothing.
-        transmission = ndimage.gaussian_filter1d(
-            # rings over which that power is averaged; chosen
-            rings.average_transfer(psf.kernel),
-            3.0,
-        )
+        power = rings.average_transfer(psf.kernel)
+        # rings over which that power is averaged; chosen
+        transmission = ndimage.gaussian_filter1d(power, 3.0)
         wrong = _MISMATCH * np.interp(frequency, rings.frequency, transmission)
         # lines and gratings exceed any power law at some frequencies
         noisy = replace(grain, noise=grain.noise + border)
@@ -792,7 +758,21 @@ def _compute_filter(
         allowed_error = grain.noise + border / 4
         balance = _choose_regularisation_weight(psf.kernel, rings, allowed_error)
     elif balance is None:
+        # The balance and the image are sampled jointly by Gibbs sampling [1]_. The
+        # chain starts near the noise. The block is tapered: the error of the border
+        # adds to the noise that is found in it.
         block = max(blocks, key=lambda b: float(b.std()))
-        balance = _sample_balance(psf.kernel, block, grain.noise, border, options.seed)
+        line = scipy.signal.windows.tukey(block.shape[0], 0.5)
+        scale = max(float(np.sqrt(grain.noise)), 1e-12)
+        tapered_block = (block - block.mean()) * np.outer(line, line) / scale
+        beyond = np.maximum(np.subtract(psf.kernel.shape, block.shape), 0)
+        tapered_block = np.pad(tapered_block, [(0, side) for side in beyond])
+        rng = np.random.default_rng(options.seed)
+        _, chains = restoration.unsupervised_wiener(
+            tapered_block, psf.kernel, clip=False, rng=rng
+        )
+        # burn-in of the chain; scikit-image's, chosen
+        prior, quiet = (np.mean(chains[k][15:]) for k in ("prior", "noise"))
+        balance = float(prior * (1 / quiet + border / scale**2))
     response = _compute_wiener_response(psf.kernel, balance)
     return _crop_response(response), {"balance": balance}

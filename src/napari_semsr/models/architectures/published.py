@@ -1,6 +1,7 @@
 """Registries of the networks available to model cards and recipes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "multi-scale-unet": translation.MultiScaleUNet,
     "de-haan-unet": translation.DeHaanUNet,
     "srcnn": super_resolution.SRCNN,
-    "srcnn-attention": super_resolution.AttentionSRCNN,
+    "srcnn-attention": partial(super_resolution.SRCNN, window=31),
     "espcn": super_resolution.ESPCN,
     "vdsr": super_resolution.VDSR,
     "edsr": super_resolution.EDSR,
@@ -28,7 +29,7 @@ PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "patch-gan": translation.PatchGAN,
-    "multi-scale": translation.MultiScaleDiscriminator,
+    "multi-scale": partial(translation.PatchGAN, dropout=0.0),
     "vgg": translation.VGGDiscriminator,
     "srgan": translation.SRGANDiscriminator,
 }

@@ -130,10 +130,18 @@ def _build_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 class SRCNN(nn.Module):
-    """Three convolutions after bicubic upsampling."""
+    """Three convolutions after bicubic upsampling.
+
+    With a `window` its features are weighted by local attention.
+    """
 
     def __init__(
-        self, widths: IntPair = (64, 32), scale: int = 1, *, residual: bool = False
+        self,
+        widths: IntPair = (64, 32),
+        scale: int = 1,
+        *,
+        residual: bool = False,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         self.scale, self.stride = check_scale(scale, (1, 2, 3, 4)), 1
@@ -142,8 +150,10 @@ class SRCNN(nn.Module):
         self.patches = _build_convolution(1, first, 9)
         self.mapping = _build_convolution(first, second, 1)
         self.head = _build_convolution(second, 1, 5)
-        self.first_attention: nn.Module = nn.Identity()
-        self.second_attention: nn.Module = nn.Identity()
+        self.first_attention, self.second_attention = (
+            nn.Identity() if window is None else LocalAttention(width, window)
+            for width in widths
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Sharpen normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
@@ -157,7 +167,7 @@ class SRCNN(nn.Module):
 class LocalAttention(nn.Module):
     """Channel attention from local means, followed by spatial attention."""
 
-    def __init__(self, width: int, window: int = 31, reduction: int = 8) -> None:
+    def __init__(self, width: int, window: int, reduction: int = 8) -> None:
         super().__init__()
         if window % 2 == 0:
             msg = f"window must be odd, got {window}"
@@ -188,22 +198,6 @@ class LocalAttention(nn.Module):
                 count_include_pad=False,
             )
         return x
-
-
-class AttentionSRCNN(SRCNN):
-    """SRCNN whose features are weighted by local attention."""
-
-    def __init__(
-        self,
-        widths: IntPair = (64, 32),
-        scale: int = 1,
-        *,
-        residual: bool = False,
-        window: int = 31,
-    ) -> None:
-        super().__init__(widths, scale, residual=residual)
-        self.first_attention = LocalAttention(widths[0], window)
-        self.second_attention = LocalAttention(widths[1], window)
 
 
 # EDSR, a residual network without normalisation, for comparison (Lim et al. 2017).

@@ -496,13 +496,6 @@ class PatchGAN(nn.Module):
         return score
 
 
-class MultiScaleDiscriminator(PatchGAN):
-    """Discriminator of five convolutions, the first three with stride 2; no dropout."""
-
-    def __init__(self, width: int = 64, norm: str = "instance") -> None:
-        super().__init__(width, norm, dropout=0.0)
-
-
 # VGG-type discriminators: one score for a whole patch.
 #
 # De Haan et al. 2019:
