@@ -120,6 +120,6 @@ def measure_table(
         second,
         table=table,
         existing=jobs.OverwritePolicy(overwrite, resume),
-        **jobs.get_measuring_command(measure).verb.parse_options(options),
+        **jobs.get_measuring_command(measure).parse_options(options),
     )
     return run(job, progress)

@@ -197,34 +197,36 @@ def _list_settings(
 def _create_docstring(verb: Verb[Options, Result]) -> str:
     """Return the docstring of a command's function."""
     lines = [_format_sentence(verb.summary), "", "Parameters", "-" * 10]
+
+    def describe(heading: str, text: str) -> None:
+        wrapped = textwrap.wrap(_format_sentence(text), 80)
+        lines.extend([heading, *(f"    {line}" for line in wrapped)])
+
     kinds = {name: default for name, _, default in _list_files(verb)}
     for item in (*verb.inputs, *verb.all_outputs):
         kind = _IMAGE if isinstance(item, ImageInput) else "path"
         kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
         more = "" if kinds[item.name] is _NO_DEFAULT else ", optional"
-        lines += [f"{item.name} : {kind}{more}", *_indent_sentence(item.help)]
+        describe(f"{item.name} : {kind}{more}", item.help)
     for one in verb.option_groups:
         own = {} if one.options is ReadOptions else one.options.model_fields
         for name, info in own.items():
-            lines += [f"{name} : optional", *_indent_sentence(info.description or name)]
+            describe(f"{name} : optional", info.description or name)
     if verb.reads:
         reading = f"{', '.join(ReadOptions.model_fields)} : optional"
-        about = _indent_sentence("How files are read: the options of `read`")
-        lines += [reading, *about]
+        describe(reading, "How files are read: the options of `read`")
     if verb.reading_prefixes:
         before = "_ or ".join(verb.reading_prefixes)
         more = f"The same options for only one of the images, with the prefix {before}_"
-        lines += ["**sides : object", *_indent_sentence(more)]
-    for name in _OUTPUT_FLAGS:
-        if name in {setting for setting, _, _ in _list_settings(verb)}:
-            about = _indent_sentence(_OUTPUT_FLAGS[name])
-            lines += [f"{name} : bool, optional", *about]
-    about = _indent_sentence("Receives every `Progress`")
-    lines += ["progress : callable, optional", *about]
+        describe("**sides : object", more)
+    settings = {setting for setting, _, _ in _list_settings(verb)}
+    for name in filter(settings.__contains__, _OUTPUT_FLAGS):
+        describe(f"{name} : bool, optional", _OUTPUT_FLAGS[name])
+    describe("progress : callable, optional", "Receives every `Progress`")
     return_types = get_args(verb.return_type) or (verb.return_type,)
     result = inspect.cleandoc(return_types[-1].__doc__ or "").partition("\n\n")[0]
-    names = " or ".join(kind.__name__ for kind in return_types)
-    lines += ["", "Returns", "-" * 7, names, *_indent_sentence(result)]
+    lines += ["", "Returns", "-" * 7]
+    describe(" or ".join(kind.__name__ for kind in return_types), result)
     if verb.example:
         code = inspect.cleandoc(verb.example).splitlines()
         imports = [
@@ -233,14 +235,6 @@ def _create_docstring(verb: Verb[Options, Result]) -> str:
         imports = [line for line in imports if line not in code]
         lines += ["", "Examples", "-" * 8, *imports, *code]
     return "\n".join(lines)
-
-
-def _indent_sentence(text: str) -> list[str]:
-    """Wrap and indent a description below its parameter name."""
-    indent = " " * 4
-    return textwrap.wrap(
-        _format_sentence(text), 84, initial_indent=indent, subsequent_indent=indent
-    )
 
 
 def _format_sentence(text: str) -> str:

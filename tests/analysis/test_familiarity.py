@@ -27,7 +27,7 @@ def place():
 
 
 def share(place, image):
-    return float((place.compute_distances(image)[1] > 1).mean())
+    return float((run(place.compare(image, (0, 1))) > 1).mean())
 
 
 def test_another_place_of_the_sample_is_familiar(place):
@@ -42,9 +42,8 @@ def test_a_card_holds_it(place):
     training = json.loads(json.dumps({FAMILIARITY: place.to_json()}))
     again = BlockFeatures.from_model_card(training)
     image = texture(8, 1)
-    assert again.compute_distances(image)[1] == pytest.approx(
-        place.compute_distances(image)[1], rel=0.01
-    )
+    far = run(place.compare(image, (0, 1)))
+    assert run(again.compare(image, (0, 1))) == pytest.approx(far, rel=0.01)
 
 
 @pytest.mark.parametrize(

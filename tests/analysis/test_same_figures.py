@@ -176,9 +176,9 @@ MEASURES = {
     "error of finer pixels": lambda: semsr.error_map(
         coarser(ndimage.gaussian_filter(scene(), 3), 4), image(scene())
     ),
-    "familiarity": lambda: analysis.BlockFeatures.from_parts(
-        [scene()]
-    ).compute_distances(scene(9))[1],
+    "familiarity": lambda: run(
+        analysis.BlockFeatures.from_parts([scene()]).compare(scene(9), (0, 1))
+    ),
 }
 
 

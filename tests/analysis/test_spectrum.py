@@ -2,11 +2,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.analysis import (
-    SpectrumOptions,
-    compute_radial_spectrum,
-    measure_spectrum,
-)
+from napari_semsr.analysis import SpectrumOptions, measure_spectrum
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.analysis.metrics import measure_metrics
 from napari_semsr.core import (
@@ -22,7 +18,7 @@ from tests.refusals import refused
 @pytest.mark.parametrize(("shape", "tukey"), [((64, 64), 0.5), ((51, 90), 0.0)])
 def test_white_noise_has_its_variance_at_every_frequency(shape, tukey):
     noise = 3 * np.random.default_rng(0).standard_normal(shape) + 100
-    found = compute_radial_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey))
+    found = measure_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey)).radial
     assert found.power[2:].mean() == pytest.approx(9, rel=0.1)
     assert found.frequency_per_px[-1] <= 0.5
     assert found.frequency_per_um is None
@@ -31,19 +27,19 @@ def test_white_noise_has_its_variance_at_every_frequency(shape, tukey):
 def test_a_wave_peaks_at_its_physical_frequency() -> None:
     rows = np.sin(2 * np.pi * np.arange(96) / 8)[:, None] * np.ones((1, 200))
     nm = parse_pixel_size((20.0, 10.0))
-    found = compute_radial_spectrum(Micrograph(rows, pixel_size_nm=nm))
+    found = measure_spectrum(Micrograph(rows, pixel_size_nm=nm)).radial
     peak = found.frequency_per_um[np.argmax(found.power)]
     assert peak == pytest.approx(1000 / 160, abs=1000 / (96 * 20))
 
 
 def test_an_image_without_contrast_is_refused() -> None:
     with refused(ShapeError, "image-blank", match="blank"):
-        compute_radial_spectrum(Micrograph(np.full((4, 5), 7.0), name="blank"))
+        measure_spectrum(Micrograph(np.full((4, 5), 7.0), name="blank"))
 
 
 def test_missing_pixels_are_refused() -> None:
     with refused(ReadError, "pixels-missing", match=" 1 .* image "):
-        compute_radial_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
+        measure_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
 
 
 @pytest.mark.parametrize(

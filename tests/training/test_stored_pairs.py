@@ -14,7 +14,7 @@ from scipy import ndimage
 from napari_semsr.core import ReadError, ShapeError, run
 from napari_semsr.models import load_model
 from napari_semsr.pairing import AugmentOptions, augment_pair
-from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, PatchSetWriter
+from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, write_patches
 from napari_semsr.simulation.canvas import PHANTOMS, draw_phantom
 from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
@@ -39,7 +39,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         group = zarr.open_group(tmp_path / "pairs.zarr", mode="w")
         numbers, side = itertools.count(), (SIDE * scale, SIDE * scale)
         for name, count in COUNTS.items():
-            writer = PatchSetWriter(group.create_group(name), count)
+            pairs = []
             for number in itertools.islice(numbers, count):
                 high = draw_phantom(PHANTOMS[number % len(PHANTOMS)], side, seed=number)
                 low = ndimage.gaussian_filter(high, 1.5)[::scale, ::scale]
@@ -47,10 +47,9 @@ def make_store(tmp_path: Path) -> MakeStore:
                 images = (1000 + 500 * low, 200 * high)
                 low, high = (image.astype(np.float32) for image in images)
                 place = np.array([0, number, 0])
-                writer.add_patches(
-                    low=low, high=high, low_places=place, high_places=place
-                )
-            writer.flush()
+                places = {"low_places": place, "high_places": place}
+                pairs.append({"low": low, "high": high, **places})
+            list(write_patches(group.create_group(name), count, pairs))
         shape = {"kind": kind, "patch": SIDE, "scale": scale}
         group.attrs[ATTRIBUTE] = ABOUT | shape
         return tmp_path / "pairs.zarr"

@@ -98,6 +98,5 @@ from .scale_bar import (
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,
-    compute_radial_spectrum as compute_radial_spectrum,
     measure_spectrum as measure_spectrum,
 )

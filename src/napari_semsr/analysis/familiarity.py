@@ -12,11 +12,13 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from napari_semsr import analysis, core
 
@@ -51,9 +53,11 @@ class BlockFeatures:
         """Compute block features from parts of a field (Y, X); None if too small."""
         looks, places = [], []
         for number, plane in enumerate(parts):
-            for box in list_blocks(plane.shape):
-                looks.append(_compute_features(plane[box.slices]))
-                places.append((number * 1e6, box.y0, box.x0))
+            corners = (range(0, n - BLOCK_PX + 1, _STEP_PX) for n in plane.shape)
+            for y, x in itertools.product(*corners):  # overlapping blocks
+                block = plane[y : y + BLOCK_PX, x : x + BLOCK_PX]
+                looks.append(_compute_features(block))
+                places.append((number * 1e6, y, x))
         if len(looks) <= _NEAREST:
             return None
         table, at = np.array(looks), np.array(places)
@@ -65,19 +69,6 @@ class BlockFeatures:
             return None
         # percentile of the distances within the training field; chosen
         return cls(table, spread, float(np.percentile(own, 98)))
-
-    def compute_distances(
-        self, plane: core.FloatArray, *, finest: bool = True
-    ) -> tuple[list[core.Box], core.FloatArray]:
-        """Compute the distances (N,) of a plane's blocks, relative to the limit."""
-        every = list_blocks(plane.shape)
-        boxes = [box for box in every if np.isfinite(plane[box.slices]).all()]
-        if not boxes:
-            return [], np.empty(0)
-        looks = np.array([_compute_features(plane[box.slices]) for box in boxes])
-        bands = np.arange(_NUMBERS) != _BANDS - 1 if not finest else slice(None)
-        parts = looks[:, bands], self.looks[:, bands], self.spread[bands]
-        return boxes, _compute_distances(*parts) / self.limit
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON record for the model card."""
@@ -131,6 +122,8 @@ class BlockFeatures:
         if len(places) < 2:  # image smaller than a block
             return np.empty((0, 0))
         distances_over_limit = np.full([len(part) for part in places], np.nan)
+        bands = np.arange(_NUMBERS) != _BANDS - 1 if is_resampled else slice(None)
+        own = self.looks[:, bands], self.spread[bands]
         for i, row in enumerate(places[0]):
             yield core.Progress(i, len(places[0]), "comparing with the training field")
             for j, column in enumerate(places[1]):
@@ -138,8 +131,10 @@ class BlockFeatures:
                 box = core.Box.from_shape((BLOCK_PX, BLOCK_PX), corner)
                 block = core.read_box(data, box)
                 plane = (np.asarray(block, float) - low) / ((high - low) or 1.0)
-                far = self.compute_distances(plane, finest=not is_resampled)[1]
-                distances_over_limit[i, j] = far[0] if far.size else np.nan
+                if np.isfinite(plane).all():
+                    looks = _compute_features(plane)[None, bands]
+                    far = _compute_distances(looks, *own)[0]
+                    distances_over_limit[i, j] = far / self.limit
         return distances_over_limit
 
 
@@ -159,13 +154,6 @@ def create_damaged_card_error(what: str) -> core.CheckpointError:
         "file.",
         code="model-damaged",
     )
-
-
-def list_blocks(shape: tuple[int, ...]) -> list[core.Box]:
-    """Return the boxes of all overlapping blocks that are fully inside an image."""
-    rows, columns = (range(0, size - BLOCK_PX + 1, _STEP_PX) for size in shape[:2])
-    corners = itertools.product(rows, columns)
-    return [core.Box.from_shape((BLOCK_PX, BLOCK_PX), corner) for corner in corners]
 
 
 def _compute_distances(
@@ -210,7 +198,7 @@ _CUT_OFFS_PX = 2.0, 64.0  # chosen: beyond, a block is a thousand pixels wide
 _DETAIL_SIDE, _MIN_BLOCKS = 16.75, 4  # periods of the cut-off; chosen: 128 px at 20 nm
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic_dataclass(frozen=True, slots=True)
 class ExplainedDetail:
     """Share of the finest detail of an optical image that its SEM image predicts.
 
@@ -228,10 +216,10 @@ class ExplainedDetail:
         Outputs of the network from SEM to light that are 0 and 1 in the image.
     """
 
-    share: float
-    error: float
-    cut_off_px: float
-    light_range: core.FloatPair
+    share: FiniteFloat
+    error: FiniteFloat
+    cut_off_px: Annotated[float, Field(ge=_CUT_OFFS_PX[0], le=_CUT_OFFS_PX[1])]
+    light_range: tuple[FiniteFloat, FiniteFloat]
 
     @classmethod
     def from_planes(
@@ -279,19 +267,10 @@ class ExplainedDetail:
 
         Raises a `CheckpointError` if the record is damaged.
         """
-        record = training.get(EXPLAINED)
-        if record is None:
-            return None
         try:
-            black, white = (float(value) for value in record["light_range"])
-            names = ("share", "error", "cut_off_px")
-            share, error, cut_off_px = (float(record[name]) for name in names)
-        except (TypeError, ValueError, KeyError) as reason:
+            return TypeAdapter(cls | None).validate_python(training.get(EXPLAINED))
+        except ValidationError as reason:
             raise create_damaged_card_error("its training area") from reason
-        is_finite = bool(np.isfinite([share, error, black, white]).all())
-        if not (is_finite and _CUT_OFFS_PX[0] <= cut_off_px <= _CUT_OFFS_PX[1]):
-            raise create_damaged_card_error("its training area")
-        return cls(share, error, cut_off_px, (black, white))
 
 
 def get_detail_side(cut_off_px: float) -> int:

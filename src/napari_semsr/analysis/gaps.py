@@ -739,41 +739,38 @@ def measure_gaps(
     """
     settings = options or GapOptions()
     pitch = np.array(core.compute_relative_pitch(image.scale))
+    guide_background = own = None
     if reference is not None:
         check_same_grid(image, reference)
-    guide_background = None
-    if settings.labels:
-        if reference is not None:
+        if settings.labels:
             msg = "A label image shows no gaps of a reference: omit the reference."
             raise core.OptionError(msg, code="options-contradict")
+    if settings.labels:  # which have no blur, and end where they end
         regions, count, bright, numbers = _read_labels(image, settings)
-        blur = 1.0  # labels have no blur
         guide = values = (regions > 0).astype(np.float64)
-        background = 0.0
+        background, blur, end = 0.0, 1.0, _OUTLINE
     else:
-        plane = read_finite_array(image)
-        values, background = _subtract_background(plane, dark=settings.dark)
-        guide = values
+        values, background = _subtract_background(image, dark=settings.dark)
+        guide, end = values, _EDGE
         if reference is not None:
-            plane = read_finite_array(reference)
-            guide, guide_background = _subtract_background(plane, dark=settings.dark)
+            guide, guide_background = _subtract_background(
+                reference, dark=settings.dark
+            )
         labelled = yield from _label_particles(guide, settings, pitch)
         regions, count, bright, blur = labelled
         numbers = np.arange(count + 1)
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield core.Progress(0, 0, f"measuring gaps between {count} particles")
-    end = _OUTLINE if settings.labels else _EDGE  # labels end where they end
-    gaps, left_out, across = _find_gaps(
-        guide, None if reference is None else values, lines, image, blur, end
-    )
+    other = None if reference is None else values
+    gaps, left_out, across = _find_gaps(guide, other, lines, image, blur, end)
     sizes, clear = _measure_particles(labels, numbers, image, blur)
-    own, invented_gaps = None, list[Gap]()
-    if reference is not None:
-        other, number, _, blur = yield from _label_particles(values, settings, pitch)
-        links = _connect_neighbours(other, number, settings, pitch)
+    back: list[Gap] = []
+    if reference is not None:  # gaps of the image are searched in the reference
+        regions, number, _, blur = yield from _label_particles(values, settings, pitch)
+        links = _connect_neighbours(regions, number, settings, pitch)
         back, _, _ = _find_gaps(values, guide, links, image, blur, end)
-        own, invented_gaps = len(back), [gap for gap in back if not gap.detected]
+        own = len(back)
     return Gaps(
         particles=count,
         pairs=len(lines),
@@ -788,7 +785,7 @@ def measure_gaps(
         sizes=sizes,
         clear=None if settings.labels else clear,
         labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max())).str),
-        invented_gaps=tuple(map(_mark_invented, invented_gaps)),
+        invented_gaps=tuple(_mark_invented(gap) for gap in back if not gap.detected),
         own=own,
         size_error=core.compute_length_error(image),
     )
@@ -941,9 +938,10 @@ def _compute_centres(
 
 
 def _subtract_background(
-    values: core.FloatArray, *, dark: bool
+    image: core.Micrograph, *, dark: bool
 ) -> tuple[core.FloatArray, float]:
     """Subtract the background; return the difference and the background."""
+    values = read_finite_array(image)
     upright = _flatten_background(-values if dark else values)
     low, high = float(upright.min()), float(upright.max())
     level = low

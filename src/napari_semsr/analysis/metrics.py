@@ -570,15 +570,13 @@ def measure_metrics(
     """
     if reference is not None:
         frc.check_same_grid(image, reference)
-    options = MetricsOptions.parse(
-        {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
-    )
     for name, value in (("match", match), ("cut_off_nm", cut_off_nm)):
         if value is not None and reference is None:
             msg = f"Option `{name}` needs a reference, but only one image was given."
             raise core.OptionError(msg, code="second-image-missing")
-    sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
-    if cut_off_nm is not None and not any(sizes):
+    sizes = (one.pixel_size_nm for one in (image, reference) if one is not None)
+    size = next(filter(None, sizes), None)
+    if cut_off_nm is not None and size is None:
         msg = (
             f"The cut-off of {cut_off_nm:g} nm requires images with a pixel size; set "
             "`pixel_size_nm`."
@@ -588,22 +586,10 @@ def measure_metrics(
     # for each image; measured: growth of peak memory, 4000 x 4000 px
     core.require_memory(image.name, image.shape, count * 48.0)
     values, target = _read_planes(image, reference, cut_off_nm)
-    span, source = options.data_range, _USER_SOURCE
-    if span is None:
+    span, source = data_range or 0.0, _USER_SOURCE
+    if data_range is None:
         span, source = _choose_data_range(image, reference, alike=match is None)
-    if not span > 0:
-        msg = (
-            f"The data range must be positive, but {(reference or image).name} is "
-            "constant; set `data_range`."
-        )
-        raise core.OptionError(msg, code="image-blank")
-    peak = float(np.abs(_remove_missing_pixels(values)).max())
-    if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
-        msg = (
-            "The data range must be of a similar magnitude to the grey values, got "
-            f"{span:g} for values up to {peak:g}."
-        )
-        raise core.OptionError(msg, code="out-of-range")
+    _check_data_range(span, values, (reference or image).name)
     scaled_values = values / span * _FULL_SCALE
     own = Metrics(
         average_gradient=average_gradient(scaled_values),
@@ -621,9 +607,25 @@ def measure_metrics(
             f"{reference.name} is constant; compare the images without matching."
         )
         raise core.OptionError(msg, code="image-blank")
-    cut_off = find_cut_off(image, options.cut_off_nm)
-    size = image.pixel_size_nm or reference.pixel_size_nm
+    cut_off = find_cut_off(image, cut_off_nm)
     return _add_reference_metrics(values, target, own, match, cut_off, size)
+
+
+def _check_data_range(span: float, values: core.FloatArray, name: str) -> None:
+    """Raise an error for a data range that cannot be that of the grey values."""
+    if not span > 0:
+        msg = (
+            f"The data range must be positive, but {name} is constant; set "
+            "`data_range`."
+        )
+        raise core.OptionError(msg, code="image-blank")
+    peak = float(np.abs(_remove_missing_pixels(values)).max())
+    if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
+        msg = (
+            "The data range must be of a similar magnitude to the grey values, got "
+            f"{span:g} for values up to {peak:g}."
+        )
+        raise core.OptionError(msg, code="out-of-range")
 
 
 def _add_reference_metrics(

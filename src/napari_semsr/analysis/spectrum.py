@@ -66,34 +66,21 @@ def _compute_power(m: core.Micrograph, options: SpectrumOptions) -> core.FloatAr
     return np.asarray(power / float((window**2).sum()))
 
 
-def _compute_radial_average(
-    m: core.Micrograph, power: core.FloatArray
-) -> RadialSpectrum:
-    """Average the half-plane power over rings."""
-    rings = core.create_rings(m.shape, core.compute_relative_pitch(m.scale))
-    complete = slice(1, rings.complete)
-    mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)
-    frequency = rings.frequency[complete]
-    nm, samples = m.mean_pixel_size_nm, rings.samples[complete]
-    per_um = None if nm is None else frequency * (1000 / nm)
-    return RadialSpectrum(frequency, mean, per_um, samples)
-
-
-def compute_radial_spectrum(
-    m: core.Micrograph, options: SpectrumOptions | None = None
-) -> RadialSpectrum:
-    """Average the power of an image over rings of equal physical frequency.
-
-    The mean is subtracted and a window applied, without padding.
-    """
-    return _compute_radial_average(m, _compute_power(m, options or SpectrumOptions()))
-
-
 def measure_spectrum(
     m: core.Micrograph, options: SpectrumOptions | None = None
 ) -> Spectrum:
-    """Compute the radial and two-dimensional power spectrum of an image."""
+    """Compute the radial and two-dimensional power spectrum of an image.
+
+    The mean is subtracted and a window applied, without padding.
+    """
     power = _compute_power(m, options or SpectrumOptions())
+    rings = core.create_rings(m.shape, core.compute_relative_pitch(m.scale))
+    complete = slice(1, rings.complete)
+    mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)
+    frequency, samples = rings.frequency[complete], rings.samples[complete]
+    nm = m.mean_pixel_size_nm
+    per_um = None if nm is None else frequency * (1000 / nm)
+    radial = RadialSpectrum(frequency, mean, per_um, samples)
     rows, columns = m.shape
     full = np.empty((rows, columns))  # the half-plane unfolded, then centred
     half = power.shape[1]
@@ -103,9 +90,8 @@ def measure_spectrum(
     full = np.fft.fftshift(full)
     # of the highest power: 120 dB below it; chosen: beyond any detector
     floor = max(float(full.max()) * 1e-12, np.finfo(np.float64).tiny)
-    scale, is_known = m.scale, m.pixel_size_nm is not None
-    unit, per = ("1/um", 1000.0) if is_known else ("1/px", 1.0)
-    step = (per / (rows * scale[0]), per / (columns * scale[1]))
+    unit, per = ("1/px", 1.0) if nm is None else ("1/um", 1000.0)
+    step = (per / (rows * m.scale[0]), per / (columns * m.scale[1]))
     power_image = core.Micrograph(
         data=np.log10(np.maximum(full, floor)).astype(np.float32),
         name=f"{m.name} spectrum",
@@ -118,5 +104,4 @@ def measure_spectrum(
             "centred": True,
         },
     )
-    del full
-    return Spectrum(_compute_radial_average(m, power), power_image)
+    return Spectrum(radial, power_image)

@@ -110,7 +110,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name in jobs.VERBS:
         # with a command, the help shows no other
         is_other = bool(only) and only != name
-        one = _add_parser(verbs, name, name if is_other else jobs.VERBS[name])
+        text = name if is_other else jobs.read_summary(name)
+        one = _add_parser(verbs, name, text)
         if only is None or only == name:
             _add_arguments(one, name)
     return parser
@@ -131,7 +132,8 @@ def _add_arguments(parser: _Parser, name: str) -> None:
         place = parser.add_subparsers(dest="action", metavar="action", required=True)
         for action in actions:
             full = f"{name} {action}"
-            _add_arguments(_add_parser(place, action, jobs.ACTIONS[full]), full)
+            one = _add_parser(place, action, jobs.read_summary(full))
+            _add_arguments(one, full)
     else:
         load_command(name).configure(parser)
     _add_common_options(parser)

@@ -94,22 +94,21 @@ def _add_overwrite_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_input_argument(place: Any, item: Any, *, optional: bool) -> None:
-    many = getattr(item, "many", False)
-    how: dict[str, object] = {"metavar": item.metavar, "help": item.help}
-    default = getattr(item, "default", None)
+    many, default = getattr(item, "many", False), getattr(item, "default", None)
     help_text = f"{item.help} (default: {default})" if default else item.help
+    how: dict[str, object] = {"metavar": item.metavar, "help": help_text}
     if item.flag:
-        how |= {"dest": item.name, "default": default, "help": help_text}
+        how |= {"dest": item.name, "default": default, "required": not optional}
         how |= {"nargs": "+", "action": "extend"} if many else {}
         flags = (item.flag, f"--{item.name}") if len(item.flag) == 2 else (item.flag,)
-        place.add_argument(*flags, required=not optional, **how)
+        place.add_argument(*flags, **how)
         return
-    several = getattr(item, "several", False)
     if isinstance(item, jobs.ImageInput) and not many:
         how["metavar"] = item.name.upper()
-    many = many or several
-    how |= {"nargs": "+" if many else "?"} if many or optional else {}
-    how |= {"default": default, "help": help_text} if default else {}
+    many = many or getattr(item, "several", False)
+    if many or optional:
+        how["nargs"] = "+" if many else "?"
+    how |= {"default": default} if default else {}
     place.add_argument(item.name, type=check_path, **how)
 
 
@@ -193,7 +192,7 @@ class Command:
         for one in verb.option_groups:
             add_options(parser, one)
         if verb.makes_table:
-            names = " and ".join(jobs.get_measuring_command(verb.name).image_columns)
+            names = " and ".join(verb.image_columns)
             many = parser.add_argument_group(
                 "many images",
                 "Pass a folder, a quoted glob pattern, or a table (CSV) instead of an "

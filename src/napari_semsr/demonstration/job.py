@@ -179,7 +179,7 @@ def demo(
     back = io.read_transform(folder / "adapted/registration-1.json").transform.inverse()
     warped = core.WarpedImage(sem, core.Grid.from_image(mosaic), back).read()
     part = mosaic.replace(data=warped, name="sem")
-    jobs.overwrite_image(part, places["SEM image of a part"])
+    io.write(part, places["SEM image of a part"], overwrite=True)
     drawn = [name for name in places if name not in ("specimen", "figure")]
     # the part's own file bears a new date
     shown_images = {**places, "SEM image of a part": part}

@@ -457,22 +457,9 @@ def compute_block_statistics(
     return np.ascontiguousarray(all_statistics[:, *nearest])
 
 
-_EXACT_SUM = 256  # rows of 8 bits whose sum fits into 16 bits
-
-
 def _compute_block_means(values: NDArray[Any], pitch: int) -> core.Float32Array:
     """Compute block means, averaging along columns first for speed."""
     rows, columns = (n // pitch for n in values.shape)
-    if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # exact, twice as fast
-        bands = values.reshape(rows, pitch, -1)
-        total = bands[:, 0].astype(np.uint16)
-        for row in range(1, pitch):
-            total += bands[:, row]
-        cells = total.reshape(rows, columns, pitch)
-        mean_values = cells[..., 0].astype(np.float32)
-        for column in range(1, pitch):
-            mean_values += cells[..., column]
-        return mean_values / np.float32(pitch**2)
     lines = values.reshape(rows, pitch, -1).mean(1, dtype=np.float32)
     means: core.Float32Array = lines.reshape(rows, columns, pitch).mean(-1)
     return means

@@ -20,7 +20,6 @@ from napari_semsr.core import (
     OptionError,
     Options,
     PixelSize,
-    Provenance,
     Quantity,
     Resampling,
     declare_device_option,
@@ -508,19 +507,11 @@ def plan_output(
     return OutputPlan(frame, fit, core, scale, dtype)
 
 
-def create_output_store(
-    path: Path,
-    output: OutputPlan,
-    *,
-    name: str = "image",
-    provenance: Provenance | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> OmeZarrStore:
+def create_output_store(path: Path, output: OutputPlan, **how: Any) -> OmeZarrStore:
     """Create or reopen the output store for `enhance_to_store`.
 
     The name of its folder ends in ``.zarr``; its write units are the tiles' cores.
-    `overwrite` and `resume` are those of `create_store`.
+    Further arguments, such as `overwrite`, are those of `create_store`.
     """
     frame = output.frame
     return create_store(
@@ -531,8 +522,5 @@ def create_output_store(
         pixel_size_nm=frame.pixel_size_nm,
         origin=frame.origin,
         spacing_px=frame.spacing_px,
-        name=name,
-        provenance=provenance,
-        overwrite=overwrite,
-        resume=resume,
+        **how,
     )

@@ -67,7 +67,6 @@ from .images import (
     digest_image as digest_image,
     digest_values as digest_values,
     open_image as open_image,
-    overwrite_image as overwrite_image,
     to_json_value as to_json_value,
 )
 from .index import (
@@ -75,6 +74,7 @@ from .index import (
     FUNCTIONS as FUNCTIONS,
     VERBS as VERBS,
     describe_former_name as describe_former_name,
+    read_summary as read_summary,
 )
 from .info import info as _info
 from .leakage import (
@@ -163,12 +163,11 @@ from .stitch import (
 )
 from .train import (
     PairRequest as PairRequest,
-    RecipeInfo as RecipeInfo,
     Trained as Trained,
     TrainingEnvironment as TrainingEnvironment,
     TrainOptions as TrainOptions,
     list_bundled_recipes as list_bundled_recipes,
-    read_recipe_info as read_recipe_info,
+    read_recipe as read_recipe,
     train as _train,
 )
 from .train_process import (

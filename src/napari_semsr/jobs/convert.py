@@ -135,10 +135,10 @@ def save_image(
             lambda store: io.write_image_to_store(store, image, f"writing {path.name}"),
         )
         for place, item in more.items():
-            images.overwrite_image(item, place)
+            io.write(item, place, overwrite=True)
     else:
         yield core.Progress(0, 0, f"writing {path.name}")
-        images.overwrite_image(image, path, dtype=dtype)
+        io.write(image, path, dtype=dtype, overwrite=True)
     kind = io.get_stored_type(path, dtype or image.dtype)
     return _describe_file(path, image, kind, image.shape)
 

@@ -620,7 +620,7 @@ def _write_map(
     if image is None or path is None:
         return None
     history = provenance.model_copy(update={"part": part})
-    images.overwrite_image(image.replace(provenance=history), path)
+    io.write(image.replace(provenance=history), path, overwrite=True)
     return str(path)
 
 

@@ -238,10 +238,6 @@ class FollowedScan:
     doubts: tuple[str, ...]
     lock: io.StoreLock  # of the output until it is written
 
-    def release_lock(self) -> None:
-        """Release the lock on the output."""
-        self.lock.release()
-
     def warnings(
         self, final_corners: dict[str, core.FloatPair | None]
     ) -> tuple[str, ...]:

@@ -118,9 +118,8 @@ def read_history(
 
 def _get_job_command(job: str) -> Verb[core.Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
-    verb = get_verb(job) if job in PLACES else None
-    makes = verb is not None and (verb.makes_image or job in _OTHERS)
-    return verb if makes else None
+    verb = get_verb(job)
+    return verb if verb and (verb.makes_image or job in _OTHERS) else None
 
 
 def _get_options(
@@ -330,13 +329,6 @@ def _update_stitch_history(history: core.Provenance, _: Path) -> core.Provenance
     return history.model_copy(update={**more, "inputs": (*others, scan), "guides": ()})
 
 
-def _update_enhance_history(history: core.Provenance, _: Path) -> core.Provenance:
-    """Rename the misfit map to the name of its output."""
-    if history.part != MISFIT:
-        return history
-    return history.model_copy(update={"part": "residual_map"})
-
-
 def _update_blend_history(history: core.Provenance, _: Path) -> core.Provenance:
     """Take the image from the history of the result, which has its digest."""
     before = {record.role: record for record in history.inputs}
@@ -354,7 +346,10 @@ _CURRENT: dict[str, Callable[[core.Provenance, Path], core.Provenance]] = {
     "frc-map": _update_frc_map_history,
     "simulate": _update_simulate_history,
     "stitch": _update_stitch_history,
-    "enhance": _update_enhance_history,
+    "enhance": lambda history, _: history.model_copy(
+        # the name of the output of the misfit map
+        update={"part": "residual_map"} if history.part == MISFIT else {}
+    ),
     "blend": _update_blend_history,
     # an option selects the image, since the command creates one of two
     "gold": lambda history, _: _replace_options(

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -260,11 +261,6 @@ def record_file(path: str | os.PathLike[str], role: str) -> core.InputRecord:
     )
 
 
-def create_guide_record(record: core.InputRecord, role: str) -> core.InputRecord:
-    """Create the record of an auxiliary image, without its history."""
-    return record.model_copy(update={"role": role, "provenance": None})
-
-
 _MOVING = "register", "stitch"  # jobs that move pixels
 
 
@@ -481,22 +477,6 @@ class ImageMeasurement(PixelSizeResult):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapResult(ImageMeasurement):
-    """Map, written to a file or kept in memory, with its measurements."""
-
-    output: str | None  # path, if it was written
-    unit: str
-    shape: core.IntPair
-    map: core.Micrograph | None = field(default=None, metadata={"json": False})
-
-    @property
-    def map_in(self) -> Annotated[str, core.Quantity("Map in", tabled=False)]:
-        """Quantity shown in the map."""
-        words = {"grey": core.LEVELS, "percent": "% of the range"}
-        return words.get(self.unit, self.unit)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResult(Result):
     """Output image: its path, or the image itself if it was not written."""
 
@@ -548,13 +528,6 @@ def check_image_target(
     return path
 
 
-class WriteOptions(TypedDict):
-    """Options of a writer."""
-
-    overwrite: bool
-    resume: bool
-
-
 @dataclass(frozen=True, slots=True)
 class OverwritePolicy:
     """Policy for existing and unfinished outputs."""
@@ -568,7 +541,7 @@ class OverwritePolicy:
         keeps = self.keep or self.resume
         return io.get_output_store_path(target, resume=self.resume) if keeps else None
 
-    def get_write_options(self, place: Path, target: Path) -> WriteOptions:
+    def get_write_options(self, place: Path, target: Path) -> dict[str, bool]:
         """Return the options for a writer; a hidden path can always be overwritten."""
         return {"overwrite": self.overwrite or place != target, "resume": self.resume}
 
@@ -682,13 +655,6 @@ def _check_parent_folder(path: Path) -> None:
         raise core.WriteError(msg, code="no-permission")
 
 
-def overwrite_image(
-    image: core.Micrograph, path: Path, dtype: str | None = None
-) -> None:
-    """Write an image, overwriting an existing one."""
-    io.write(image, path, dtype=dtype, overwrite=True)
-
-
 def write_positions(
     path: Path,
     places: Mapping[str, Iterable[float] | None],
@@ -715,19 +681,8 @@ def write_positions(
 # Write images that are computed on demand.
 
 
-class PixelSource(Protocol):
-    """Source of pixels for `write_pixels`, such as a resampled or warped image."""
-
-    @property
-    def grid(self) -> core.Grid:
-        """Pixel grid."""
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """Data type of the grey values."""
-
-    def read(self, box: core.Box | None = None) -> core.RealArray:
-        """Compute the pixels of a box, or of the whole grid."""
+PixelSource = core.GridImage | core.WarpedImage
+"""Image whose pixels are computed on demand."""
 
 
 class _PixelView:
@@ -767,32 +722,23 @@ def write_pixels(
 
     `about` provides name, calibration and history; its data are not read.
     """
-    kind = area.dtype if dtype is None else dtype
-    policy = existing or OverwritePolicy()
-
-    def create_store(place: Path) -> io.OmeZarrStore:
-        how = {"shape": area.grid.shape, "dtype": kind}
-        return policy.open_store(about, place, target, **how)
-
-    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
-        blocks = core.map_parallel(area.read, store.pending_boxes())
-        return store.fill(blocks, f"{message} {about.name}")
-
-    kept = policy.find_resumable_store(target)
-    return (
-        yield from io.write_blocks(target, create_store, fill_store, kept_store=kept)
+    return _write_computed(
+        partial(core.map_parallel, area.read),
+        about,
+        target,
+        f"{message} {about.name}",
+        existing or OverwritePolicy(),
+        shape=area.grid.shape,
+        dtype=area.dtype if dtype is None else dtype,
     )
 
 
-# Maps that are computed block by block, and written or kept in memory.
-
 _BLOCK = 1024  # side in pixels of a block to map at once; chosen: 20 MB
+_Compute = Callable[[list[core.Box]], Iterator[core.RealArray]]
 
 
 def write_map(
-    blocks: Callable[[list[core.Box]], Iterator[core.Float32Array]],
-    about: core.Micrograph,
-    target: Path | None,
+    blocks: _Compute, about: core.Micrograph, target: Path | None
 ) -> core.Job[core.Micrograph | None]:
     """Write a map block by block, or return it if no target is given.
 
@@ -806,17 +752,28 @@ def write_map(
             values[box.slices] = part
             yield core.Progress(done_count, len(boxes), "mapping the errors")
         return about.replace(data=values, look=about.look)
-
-    def create_store(place: Path) -> io.OmeZarrStore:
-        # no shards, which are larger, so memory does not depend on the size
-        how: dict[str, object] = {"dtype": np.float32, "chunk": _BLOCK}
-        return OverwritePolicy().open_store(about, place, target, **how)
-
-    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
-        return store.fill(blocks(store.pending_boxes()), "mapping the errors")
-
-    yield from io.write_blocks(target, create_store, fill_store)
+    # no shards, which are larger, so memory does not depend on the size
+    how = {"dtype": np.float32, "chunk": _BLOCK}
+    policy, message = OverwritePolicy(), "mapping the errors"
+    yield from _write_computed(blocks, about, target, message, policy, **how)
     return None
+
+
+def _write_computed(
+    compute: _Compute,
+    about: core.Micrograph,
+    target: Path,
+    message: str,
+    existing: OverwritePolicy,
+    **how: Any,
+) -> core.Job[io.WrittenOutput[int]]:
+    """Write boxes that are computed in order, completely or not at all."""
+    return io.write_blocks(
+        target,
+        lambda place: existing.open_store(about, place, target, **how),
+        lambda store: store.fill(compute(store.pending_boxes()), message),
+        kept_store=existing.find_resumable_store(target),
+    )
 
 
 def create_focus_warning(image: core.Micrograph) -> core.Message | None:

@@ -4,7 +4,6 @@ The summary of a command is the first line of its function's docstring. It is re
 the source, so that ``semsr --help`` imports no command.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -67,28 +66,10 @@ def read_summary(name: str) -> str:
     return line[0].lower() + line[1:]
 
 
-class _Summaries(Mapping[str, str]):
-    """Summaries by name, each read when it is used."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = tuple(names)
-
-    def __getitem__(self, name: str) -> str:
-        if name not in self._names:
-            raise KeyError(name)
-        return read_summary(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-VERBS = _Summaries(name for name in _COMMANDS if " " not in name)
-"""Summary of each command, in the order of the help."""
-ACTIONS = _Summaries(name for name in _COMMANDS if " " in name)
-"""Summary of each action, for commands with several actions."""
+VERBS = tuple(name for name in _COMMANDS if " " not in name)
+"""Commands, in the order of the help."""
+ACTIONS = tuple(name for name in _COMMANDS if " " in name)
+"""Actions of commands with several."""
 MEASURES = tuple(name for name in VERBS if PLACES[name].startswith("measure."))
 """Commands that measure one or many images."""
 FUNCTIONS = {

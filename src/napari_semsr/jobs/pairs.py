@@ -21,7 +21,6 @@ from napari_semsr.jobs.images import (
     create_input_record,
     get_image_name,
     open_image,
-    overwrite_image,
 )
 from napari_semsr.pairing import (
     NUMBERS,
@@ -160,7 +159,10 @@ def pairs(
     if stored_transform is not None:  # if it is one of these images
         sides = ((image, record) for ((record, image, _),) in images_opened)
         register.check_transform_images(stored_transform, *sides)
-        pair_map, transform_record = _create_pair_map(stored_transform)
+        found = stored_transform.transform
+        off = register.read_residuals(stored_transform)
+        pair_map = PairTransform(found, off.places_nm, off.reliable, off.side_nm)
+        transform_record = register.create_transform_record(found, off.places_nm)
     settings, scale_note = _choose_scale(options, images, is_paired=is_paired)
     refusals: list[dict[str, object]] = []
     if settings.align:
@@ -189,7 +191,7 @@ def pairs(
         yield from write_pairs(hidden_path, choice, *facts)
     yield core.Progress(0, 0, "drawing the contact sheet")
     drawn_sheet = open_pairs(output).draw_contact_sheet()
-    overwrite_image(core.Micrograph(drawn_sheet, name=sheet.stem), sheet)
+    io.write(core.Micrograph(drawn_sheet, name=sheet.stem), sheet, overwrite=True)
     return CreatedPairs(
         output=str(output),
         sheet=str(sheet),
@@ -221,16 +223,6 @@ def _read_transform(
         )
         raise core.OptionError(msg, code="options-contradict")
     return transform
-
-
-def _create_pair_map(
-    stored_transform: io.StoredTransform,
-) -> tuple[PairTransform, register.TransformRecord]:
-    """Return the transform with its residuals, and its record."""
-    found = stored_transform.transform
-    off = register.read_residuals(stored_transform)
-    pair_map = PairTransform(found, off.places_nm, off.reliable, off.side_nm)
-    return pair_map, register.create_transform_record(found, off.places_nm)
 
 
 def _create_refusal(

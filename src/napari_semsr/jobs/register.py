@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -63,17 +63,6 @@ _SEARCHES = {
 }
 
 
-class TransformRecord(TypedDict):
-    """Parameters of a transform in nm; the last two only of an elastic one."""
-
-    matrix: list[list[float]]
-    degrees: float
-    scale: float
-    mirrored: bool
-    spacing_nm: NotRequired[list[float]]
-    largest_nm: NotRequired[float | None]
-
-
 _ERROR = core.Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 
@@ -111,7 +100,7 @@ class Registered(Result):
     pixel_size_sd_nm: core.FloatPair | None
     origin: Annotated[core.FloatPair, core.declare_quantity("Origin", "nm")]
     model: Annotated[str, core.declare_quantity("Model")]
-    transform: Annotated[TransformRecord, core.declare_quantity("Transform")]
+    transform: Annotated[dict[str, Any], core.declare_quantity("Transform")]
     error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
         float | None,
@@ -182,12 +171,12 @@ class Registered(Result):
     @property
     def scale(self) -> Annotated[float, core.Quantity("Scale", form=".4f")]:
         """Factor by which the map magnifies."""
-        return self.transform["scale"]
+        return float(self.transform["scale"])
 
     @property
     def is_mirrored(self) -> Annotated[bool, core.Quantity("Mirrored")]:
         """Whether the map mirrors."""
-        return self.transform["mirrored"]
+        return bool(self.transform["mirrored"])
 
     @property
     def bending(
@@ -250,10 +239,9 @@ def _find_uncalibrated_role(
     role: Role = "moving" if moving.pixel_size_nm is None else "fixed"
     image = moving if role == "moving" else fixed
     origin = tuple(np.divide(image.origin, image.spacing_px).tolist())
-    image = image.replace(
+    run.images[role] = image.replace(
         pixel_size_nm=(1.0, 1.0), origin=origin, spacing_px=(1.0, 1.0)
     )
-    run.set_images(**{role: image})
     return role
 
 
@@ -266,8 +254,8 @@ def _set_estimated_size(
     image = rescale_pixel_size(image, factor)
     how = f"by registration: {other.pixel_size_from or f'that of {other.name}'}"
     origin = core.create_size_source(how, image.scale)
-    image = image.replace(metadata={**image.metadata, core.ORIGIN_KEY: origin})
-    run.set_images(**{role: image})
+    metadata = {**image.metadata, core.ORIGIN_KEY: origin}
+    run.images[role] = image.replace(metadata=metadata)
     core.warn(
         f"{image.name} has no pixel size; a pixel size of "
         f"{core.format_rounded(factor)} nm was estimated by registration with "
@@ -535,7 +523,7 @@ def _compute_unreliable_fraction(registration: Registration) -> float | None:
 
 def create_transform_record(
     transform: core.Affine | core.Elastic, residuals: core.FloatArray
-) -> TransformRecord:
+) -> dict[str, Any]:
     """Return the parameters of a transform (incomplete for an elastic one).
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
@@ -543,7 +531,7 @@ def create_transform_record(
     """
     affine = transform.affine if isinstance(transform, core.Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
-    record: TransformRecord = {
+    record = {
         "matrix": [[*row, move] for row, move in pairs],
         "degrees": affine.degrees,
         "scale": affine.scale,
@@ -680,9 +668,9 @@ def register(
             "output."
         )
         raise core.OptionError(msg, code="missing-value")
-    moving = moving.replace(name=run.get_image_name("moving"))  # set by the user
-    fixed = fixed.replace(name=run.get_image_name("fixed"))
-    run.set_images(moving=moving, fixed=fixed)
+    for role, image in run.images.items():  # the names that the user knows
+        run.images[role] = image.replace(name=run.get_image_name(role))
+    moving, fixed = run.get_images("moving", "fixed")
     run.roles = {"moving": "image"}
     unsized_role = _find_uncalibrated_role(run, moving, fixed)
     for role in ("moving", "fixed"):  # after all checks, as it reads large images

@@ -200,13 +200,6 @@ def _digest_file(path: Path) -> core.Job[str]:
     return (yield from core.digest_with_progress(path))
 
 
-def _digest_grey_values(
-    path: Path, reading: io.ReadOptions | None = None
-) -> core.Job[str]:
-    """Compute the digest of a file's grey values, as for an image in memory."""
-    return digest_values(open_image(path, reading, blank=True))
-
-
 def _list_digest_functions(
     call: RecordedCall, role: str, file: RecordedInput, files: Mapping[str, str]
 ) -> tuple[Digest, ...]:
@@ -233,9 +226,13 @@ def _list_digest_functions(
         sets = call.verb.parse(call.options)
         reading = sets.get(f"{role}_opening") or sets.get("opening") or io.ReadOptions()
         reading = call.verb.get_read_options(role, sets["options"], reading)
+
+    def digest_grey_values(path: Path) -> core.Job[str]:
+        return digest_values(open_image(path, reading, blank=True))
+
     # older versions recorded one file of a set
     alone = partial(digest_bytes, compute=core.digest_with_progress)
-    return digest_bytes, partial(_digest_grey_values, reading=reading), alone
+    return digest_bytes, digest_grey_values, alone
 
 
 def _walk_folder(folder: Path, *, folders: bool) -> Iterator[Path]:
@@ -338,7 +335,8 @@ def replay(
         differences = yield from _compare_pixels(path, again)
         # equal pixels were made of equal inputs, though the bytes of files may differ
         for one, place in () if differences.is_identical else remade:
-            search.compare_digest(one, (yield from _digest_grey_values(place)))
+            digest = yield from digest_values(open_image(place, blank=True))
+            search.compare_digest(one, digest)
         now = _open_plane(again, differences.planes)
         differs = [
             *_compare_calibration(stored_image, now),

@@ -77,12 +77,8 @@ _ESTIMATE_WARNING = (  # given once: the width of the blur differs between plane
 )
 
 
-METHOD_CALLED = {
-    method: label
-    for label, method in (
-        core.get_display(RestoreOptions.model_fields["method"]).choices or {}
-    ).items()
-}
+_METHODS = core.get_display(RestoreOptions.model_fields["method"]).choices or {}
+METHOD_CALLED = {method: label for label, method in _METHODS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

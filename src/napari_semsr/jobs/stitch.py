@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal
 from unicodedata import normalize
 
 import numpy as np
@@ -153,31 +153,6 @@ class StitchFolderOptions(StitchOptions):
         return rows, columns
 
 
-class HalfRecord(TypedDict):
-    """A mosaic of half of the frames."""
-
-    output: str
-    frames: list[str]
-
-
-class HeightRecord(TypedDict):
-    """A height with its shift from the solved one, null if it was excluded."""
-
-    folder: str
-    z_nm: float
-    y_px: float | None
-    x_px: float | None
-    scatter_px: float | None
-
-
-class FramePosition(TypedDict):
-    """Corner of a frame, null if it was not placed."""
-
-    frame: str
-    y_px: float | None
-    x_px: float | None
-
-
 _OF_USED = "(overlaps used)"
 
 
@@ -216,8 +191,8 @@ class StitchedFile(images.Result):
     output: str
     coverage: Annotated[str, core.Quantity("Coverage")]
     height: Annotated[str | None, core.Quantity("Heights")]
-    halves: tuple[HalfRecord, ...]
-    heights: tuple[HeightRecord, ...]
+    halves: tuple[dict[str, Any], ...]
+    heights: tuple[dict[str, Any], ...]
     shape: core.IntPair
     dtype: Annotated[str, core.Quantity("Type")]
     pixel_size_nm: core.FloatPair | None
@@ -246,7 +221,7 @@ class StitchedFile(images.Result):
     ]
     stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
-    positions: tuple[FramePosition, ...]
+    positions: tuple[dict[str, Any], ...]
     position_sd_px: tuple[list[float] | None, ...]
     left_out: tuple[core.UnusedFrame, ...]
     likely_grids: tuple[dict[str, object], ...]
@@ -264,11 +239,8 @@ class StitchedFile(images.Result):
     @property
     def corners(self) -> dict[str, core.FloatPair | None]:
         """Frame corners ``(y, x)`` in px by frame name; None for unplaced frames."""
-        return {
-            item["frame"]: None if y is None or x is None else (y, x)
-            for item in self.positions
-            for y, x in [(item["y_px"], item["x_px"])]
-        }
+        rows = ((item["frame"], item["y_px"], item["x_px"]) for item in self.positions)
+        return {name: None if y is None else (y, x) for name, y, x in rows}
 
     @property
     def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
@@ -594,7 +566,7 @@ def _stitch_frames(task: _Stitching) -> core.Job[StitchedFile]:
     outcome = yield from _follow_scan(task)
     with ExitStack() as stack:
         if outcome is not None:
-            stack.callback(outcome.release_lock)
+            stack.callback(outcome.lock.release)
         scans = former.scans if former else (yield from _open_scans(task))
         acquisition, corrections = scans.solved_scan, task.options.corrections
         if corrections is not None:
@@ -777,16 +749,9 @@ def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | N
     return shared_table if is_shared else table
 
 
-class _FieldImages(TypedDict):
-    """Flat field and dark level of all frames."""
-
-    flat: core.RealArray | None
-    dark: core.RealArray | float | None
-
-
 def _read_field_images(
     task: _Stitching, power: int = 0
-) -> tuple[_FieldImages, list[core.InputRecord]]:
+) -> tuple[dict[str, Any], list[core.InputRecord]]:
     """Read the flat field and the dark level, if given, and record their files.
 
     As the frames, their grey values are multiplied by 2 to this `power`.

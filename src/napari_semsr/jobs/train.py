@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import field_validator
@@ -87,51 +87,25 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 """Folder of the bundled recipes, which train on a pair store."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeInfo(images.Result):
-    """Summary of a recipe."""
-
-    name: str  # of its model
-    path: str
-    description: str
-    kind: str  # of training
-    architecture: str  # ``same`` for that of `start_from`
-    steps: int
-    patch_px: int
-    scale: int  # clear pixels per degraded pixel
-    start_from: str | None  # bundled model or file with the initial weights
-
-
 def list_bundled_recipes() -> list[str]:
     """Return the names of the bundled recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a recipe file by path, or a bundled recipe by name."""
+def read_recipe(
+    name_or_path: str | os.PathLike[str],
+) -> tuple[Path, "training.Recipe"]:
+    """Read a recipe by path, or a bundled one by name, without importing torch."""
     path = Path(name_or_path)
-    if path.is_file():
-        return path
-    if str(name_or_path) in list_bundled_recipes():
-        return RECIPES / f"{name_or_path}.yaml"
-    msg = (
-        f"Recipe not found: {path}; use a YAML file, or one of "
-        f"{', '.join(list_bundled_recipes())}."
-    )
-    raise core.ReadError(msg, code="recipe-unknown")
-
-
-def read_recipe_info(name_or_path: str | os.PathLike[str]) -> RecipeInfo:
-    """Read the summary of a recipe, without importing torch."""
-    path = _find_recipe(name_or_path)
-    recipe = training.load_recipe(path)
-    names = ("name", "description", "kind", "architecture", "steps", "start_from")
-    return RecipeInfo(
-        path=str(path),
-        patch_px=recipe.data.patch_px,
-        scale=_get_scale(recipe),
-        **{name: getattr(recipe, name) for name in names},
-    )
+    if not path.is_file():
+        if str(name_or_path) not in list_bundled_recipes():
+            msg = (
+                f"Recipe not found: {path}; use a YAML file, or one of "
+                f"{', '.join(list_bundled_recipes())}."
+            )
+            raise core.ReadError(msg, code="recipe-unknown")
+        path = RECIPES / f"{name_or_path}.yaml"
+    return path, training.load_recipe(path)
 
 
 def _get_scale(recipe: "training.Recipe") -> int:
@@ -236,20 +210,8 @@ def create_validation_figures(
     }
 
 
-class Comparison(TypedDict, total=False):
-    """Comparison of models on held-out pairs, as in `Trained`."""
-
-    rows: dict[str, dict[str, float]]
-    set: str
-    pairs: int
-    begun_with: str | None
-    kept: bool
-    map_error_nm: float | None
-    map_error_px: float | None
-
-
 def create_comparison_figures(
-    comparison: Comparison | None,
+    comparison: Mapping[str, Any] | None,
 ) -> dict[str, core.Figure]:
     """Return figures comparing models on held-out pairs, as in `Trained`."""
     if comparison is None:
@@ -290,7 +252,7 @@ class Trained(images.Result):
     validation: dict[str, float | None] | None
     model: Annotated[str, core.Quantity("Model")]
     run_dir: str
-    comparison: Comparison | None = None
+    comparison: dict[str, Any] | None = None
     kept: bool = True
 
     def figures(self) -> dict[str, core.Figure]:
@@ -379,9 +341,8 @@ def train(
     existing = run.existing
     sides = low, high, transform
     cut = cut or create_training_request(*sides, image=image, second=second)
-    path = _find_recipe(recipe)
-    yield core.Progress(0, 0, f"reading {path.name}")
-    plan = training.load_recipe(path)
+    yield core.Progress(0, 0, "reading the recipe")
+    path, plan = read_recipe(recipe)
     hardware = place or TrainingEnvironment()
     counts = {"devices": hardware.devices, "nodes": hardware.nodes}
     known_counts = {name: n for name, n in counts.items() if n is not None}
@@ -547,17 +508,12 @@ def _check_training_data(plan: "training.Recipe", folder: Path) -> None:
         )
 
 
-def _get_trained_sizes(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
-    """Return the pixel sizes for which a model was trained, from its model card."""
-    return inference.TrainedPixelSizes.from_card(card.model_dump())
-
-
 def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None:
     """Warn if a model is fine-tuned at a pixel size it was not trained for."""
     card, fine = _read_start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
         return
-    pixel_size = _get_trained_sizes(card)
+    pixel_size = inference.TrainedPixelSizes.from_card(card.model_dump())
     if fine is None:
         core.warn(
             f"The pairs have no pixel size, or more than one. {card.name} was "
@@ -604,7 +560,7 @@ def train_on_cropped_pairs(
     """
     folder = images.check_target_folder(run_dir, empty=False, parents=True)
     store, before = _get_pairs_folder(folder), _get_start_time(folder)
-    plan = training.load_recipe(_find_recipe(recipe))
+    _, plan = read_recipe(recipe)
     if isinstance(cut, OwnImageRequest):
         cut = yield from _prepare_own_image(cut, plan, patch)
     elif plan.is_blind_spot:  # it would not use the clear image
@@ -721,6 +677,9 @@ def _complete_pair_options(
 ) -> PairOptions:
     """Fill in missing pair options from the recipe, its model and the images."""
     card, options = _read_start_card(plan), cut.options
+    sizes = None
+    if card is not None:
+        sizes = inference.TrainedPixelSizes.from_card(card.model_dump())
     if patch is not None:
         values = options.model_dump(exclude_unset=True)
         options = PairOptions.parse({"patch": patch, **values})
@@ -730,7 +689,7 @@ def _complete_pair_options(
         options,
         patch_px=plan.data.patch_px,
         scale=_get_scale(plan),
-        trained_sizes=None if card is None else _get_trained_sizes(card),
+        trained_sizes=sizes,
     )
 
 

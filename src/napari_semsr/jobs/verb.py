@@ -314,6 +314,21 @@ class Verb(Generic[O, R]):
         return tuple(sorted(all_inputs, key=lambda item: bool(item.flag)))
 
     @property
+    def roles(self) -> tuple[tuple[str, ...], ...]:
+        """Names that the column of each image may have, the preferred one first."""
+        return tuple((one.column or one.name, *one.also) for one in self.images)
+
+    @property
+    def image_columns(self) -> tuple[str, ...]:
+        """Column of each image in tables."""
+        return tuple(role[0] for role in self.roles)
+
+    @property
+    def required_image_count(self) -> int:
+        """Number of required images."""
+        return sum(not one.optional for one in self.images)
+
+    @property
     def all_outputs(self) -> tuple[Output, ...]:
         """All outputs of the command."""
         return (*(() if self.output is None else (self.output,)), *self.outputs)
@@ -672,10 +687,6 @@ class Run(Generic[O]):
         """Return opened images."""
         return tuple(self.images[role] for role in roles)
 
-    def set_images(self, **images: core.Micrograph) -> None:
-        """Replace opened images, so that the history is that of these."""
-        self.images |= images
-
     def open_images(self) -> None:
         """Open all images."""
         for role, given in self.image_inputs.items():
@@ -741,7 +752,8 @@ class Run(Generic[O]):
         for role in (role for role in self.image_inputs if role in self.images):
             record = yield from self.record_image(role)
             if role == led_by:  # which does not count as a shared source of images
-                lead_records.append(images.create_guide_record(record, role))
+                update = {"role": role, "provenance": None}
+                lead_records.append(record.model_copy(update=update))
             else:
                 records.append(record)
         recorded_options = {
@@ -765,17 +777,6 @@ class Run(Generic[O]):
         """Write an image if the run has an output path."""
         if self.target is not None:
             io.write(image, self.target, overwrite=self.existing.overwrite)
-
-    def write_map(
-        self,
-        blocks: Callable[[list[core.Box]], Iterator[core.Float32Array]],
-        about: core.Micrograph,
-        part: str | None = None,
-    ) -> core.Job[core.Micrograph | None]:
-        """Write a map with its history, or return it if the run has no output path."""
-        history = (yield from self.compose_history()).model_copy(update={"part": part})
-        about = about.replace(provenance=history, look=about.look)
-        return (yield from images.write_map(blocks, about, self.target))
 
 
 def get_size_record(image: core.Micrograph) -> dict[str, object]:
@@ -817,7 +818,12 @@ def _run_on_planes(
         return (yield from job(run))
     target, image = run.target, run.image_inputs["image"]
     is_stack = isinstance(image, Sequence) and not isinstance(image, str)
-    axes = {"plane": len(image)} if is_stack else _read_axis_sizes(run)
+    axes: dict[str, int] = {}  # none for a single plane
+    if is_stack:
+        axes = {"plane": len(image)}
+    elif not isinstance(image, core.Micrograph) and run.opening.plane is None:
+        is_there = Path(image).exists()
+        axes = run.get_source("image").read_axes(run.opening) if is_there else {}
     planes = math.prod(axes.values())
     if planes == 1:
         if is_stack:
@@ -862,14 +868,6 @@ def _run_on_planes(
         **sum_up(results),
     )
     return combined_result
-
-
-def _read_axis_sizes(run: Run[O]) -> dict[str, int]:
-    """Return the axis sizes of a stack by name; none for a single plane."""
-    image, has_plane = run.image_inputs["image"], run.opening.plane is not None
-    if isinstance(image, core.Micrograph) or has_plane or not Path(image).exists():
-        return {}
-    return run.get_source("image").read_axes(run.opening)
 
 
 def _check_stack_outputs(run: Run[O], target: Path, axes: dict[str, int]) -> None:

@@ -21,12 +21,14 @@ density
     the other set has no patch of the same pattern density
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import exposure, filters, restoration
@@ -667,9 +669,12 @@ def find_pair_rejection_reason(
     least = options.min_correlation
     if here < (_MIN_CORRELATION if least is None else least):
         return "uncorrelated"
-    correlation_moved, best = _find_best_shift(a, b)
-    further = float(np.hypot(*correlation_moved)) > options.max_shift_px
-    return "shifted" if further and best > here + _BETTER else None
+    correlations = _correlate_shifts(a, b)
+    y, x = np.unravel_index(int(np.argmax(correlations)), correlations.shape)
+    middle = len(correlations) // 2
+    further = math.hypot(y - middle, x - middle) > options.max_shift_px
+    better = correlations[y, x] > here + _BETTER
+    return "shifted" if further and better else None
 
 
 def _normalise_patch(patch: core.RealArray) -> core.FloatArray:
@@ -679,33 +684,20 @@ def _normalise_patch(patch: core.RealArray) -> core.FloatArray:
     return np.asarray(values / max(float(values.std()), 1e-300))
 
 
-def _find_best_shift(
-    a: core.FloatArray, b: core.FloatArray
-) -> tuple[core.IntPair, float]:
-    """Find the shift with the strongest correlation, up to an eighth of the side.
+def _correlate_shifts(a: core.FloatArray, b: core.FloatArray) -> core.FloatArray:
+    """Correlate two patches at all shifts up to an eighth of the side.
 
     Only the overlap is compared, so that the border has no effect.
     """
-    reach = max(1, a.shape[0] // 8)
+    reach = max(1, len(a) // 8)
     inner = b[reach:-reach, reach:-reach]
     inner = inner - inner.mean()
-    size = [m + n - 1 for m, n in zip(a.shape, inner.shape, strict=True)]
-    product = np.fft.rfft2(a, size) * np.fft.rfft2(inner[::-1, ::-1], size)
-    full = np.fft.irfft2(product, size)
-    top, left = (n - 1 for n in inner.shape)
-    sums = full[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
-    rows, columns = inner.shape
-    moments = []  # of every window that lies inside the image
-    for part in (a, a**2):
-        table = np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        lower, upper = table[rows:], table[:-rows]
-        window_sums = lower[:, columns:] - upper[:, columns:]
-        window_sums = window_sums - lower[:, :-columns] + upper[:, :-columns]
-        moments.append(window_sums / inner.size)
-    spread = np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 0))
-    correlations = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
-    y, x = np.unravel_index(int(np.argmax(correlations)), correlations.shape)
-    return (int(y) - reach, int(x) - reach), float(correlations[y, x])
+    half = len(inner) // 2  # means of every window that lies inside the image
+    windows = np.s_[half : half + 2 * reach + 1, half : half + 2 * reach + 1]
+    mean, square = (ndimage.uniform_filter(p, len(inner))[windows] for p in (a, a**2))
+    spread = np.sqrt(np.maximum(square - mean**2, 0)) * inner.std()
+    sums = scipy.signal.fftconvolve(a, inner[::-1, ::-1], "valid")
+    return np.asarray(np.abs(sums) / (inner.size * np.maximum(spread, 1e-12)))
 
 
 # Unpaired sets of equal pattern density.

@@ -15,7 +15,7 @@
 Patches keep the grey values of their image, and its type unless it was resampled.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr import core
-from napari_semsr.pairing.cut import PairSelection
+from napari_semsr.pairing.cut import PairSelection, PatchPosition
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 if TYPE_CHECKING:
@@ -34,48 +34,6 @@ if TYPE_CHECKING:
 ATTRIBUTE = "semsr-pairs"
 FORMAT = 1
 _CHUNK_BYTES = 1 << 22  # chosen: some tens of patches, read together in training
-
-
-@dataclass(slots=True)
-class PatchSetWriter:
-    """Writer for the patches of one set, one chunk at a time."""
-
-    group: "zarr.Group"  # Group of the set; its arrays are created with the first patch
-    count: int  # Number of pairs to write
-    _waiting: dict[str, list[core.RealArray]] = field(default_factory=dict)
-    _written_count: int = 0
-
-    def add_patches(self, **patches: core.RealArray) -> None:
-        """Add one patch to every array: ``low``, ``high`` and their ``_places``."""
-        for name, patch in patches.items():
-            self._waiting.setdefault(name, []).append(np.asarray(patch))
-        if len(self._waiting["low"]) == self._compute_batch_size():
-            self.flush()
-
-    def _compute_batch_size(self) -> int:
-        """Return the number of patches per chunk, limited by the larger array."""
-        largest = max(part[0].nbytes for part in self._waiting.values())
-        return int(np.clip(_CHUNK_BYTES // max(largest, 1), 1, self.count))
-
-    def flush(self) -> None:
-        """Write the buffered patches."""
-        if not self._waiting:
-            return
-        stop = self._written_count
-        for name, part in self._waiting.items():
-            block = np.stack(part)
-            if name not in self.group:
-                self.group.create_array(
-                    name,
-                    shape=(self.count, *block.shape[1:]),
-                    chunks=(self._compute_batch_size(), *block.shape[1:]),
-                    dtype=block.dtype,
-                )
-            stop = self._written_count + len(block)
-            array: Any = self.group[name]
-            array[self._written_count : stop] = block
-        self._written_count = stop
-        self._waiting.clear()
 
 
 def write_pairs(
@@ -113,29 +71,50 @@ def write_pairs(
     }
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs[ATTRIBUTE] = record
-    done_count, scale = 0, options.scale_factor
+
+    def read_pair(pair: tuple[PatchPosition, PatchPosition]) -> dict[str, Any]:
+        patches: dict[str, Any] = {}
+        for side, one in zip(("low", "high"), pair, strict=True):
+            patches[side] = choice.read_patch(side, one.source, one.box)
+            box = one.box.scale(1 if side == "low" else options.scale_factor)
+            place = np.array([one.source, box.y0, box.x0], np.int32)
+            patches[f"{side}_places"] = place
+        if options.align:  # charging changes the level locally
+            patches["high"] += patches["low"].mean() - patches["high"].mean()
+        return patches
+
+    done_count = 0
     for name, pairs in choice.sets.items():
-        writer = PatchSetWriter(group.create_group(name), len(pairs))
-        for first, second in pairs:
-            low = choice.read_patch("low", first.source, first.box)
-            high = choice.read_patch("high", second.source, second.box)
-            if options.align:  # charging changes the level locally
-                high += low.mean() - high.mean()
-            writer.add_patches(
-                low=low,
-                high=high,
-                low_places=_encode_position(first.source, first.box, 1),
-                high_places=_encode_position(second.source, second.box, scale),
-            )
+        set_group = group.create_group(name)
+        for _ in write_patches(set_group, len(pairs), map(read_pair, pairs)):
             done_count += 1
             yield core.Progress(done_count, sum(counts.values()), "writing pairs")
-        writer.flush()
     group.attrs[ATTRIBUTE] = {**record, "complete": True}
 
 
-def _encode_position(source: int, box: core.Box, scale: int) -> NDArray[np.int32]:
-    """Return the source number and the corner of a patch."""
-    return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
+def write_patches(
+    group: "zarr.Group", count: int, pairs: Iterable[dict[str, Any]]
+) -> Iterator[None]:
+    """Write the pairs of one set, one chunk at a time; yield after each pair.
+
+    A pair has ``low``, ``high`` and their ``_places``, by the names of the arrays.
+    """
+    waiting: list[dict[str, Any]] = []
+    for stop, pair in enumerate(pairs, start=1):
+        waiting.append(pair)
+        largest = max(part.nbytes for part in pair.values())
+        size = int(np.clip(_CHUNK_BYTES // max(largest, 1), 1, count))
+        if len(waiting) == size or stop == count:
+            for name in pair:
+                block = np.stack([one[name] for one in waiting])
+                sides = block.shape[1:]
+                shape, chunks = (count, *sides), (size, *sides)
+                array = group.require_array(
+                    name, shape=shape, chunks=chunks, dtype=block.dtype
+                )
+                array[stop - len(block) : stop] = block
+            waiting.clear()
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,11 +268,9 @@ def open_pairs(path: Path) -> PairStore:
     """
     import zarr
 
-    from napari_semsr.core import FolderStore
-
     fault = None
     try:
-        group = zarr.open_group(FolderStore(path, read_only=True), mode="r")
+        group = zarr.open_group(core.FolderStore(path, read_only=True), mode="r")
         record = group.attrs.get(ATTRIBUTE)
     except (OSError, ValueError, KeyError) as error:
         record, fault = None, core.describe_access_error(path, error)

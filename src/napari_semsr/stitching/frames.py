@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import scipy  # other parts of SciPy are imported when they are used
@@ -581,17 +581,15 @@ def rescale_extreme_values(
         return list(scans), 0
     # chosen: a power between 8 and 16 bits
     power = 10 - math.frexp(level)[1]
-    kind = np.dtype(np.float32)
-    stacks = (
-        FrameStack(partial(_read_scaled, s.frames, power), s.frame_shape, kind, len(s))
-        for s in scans
-    )
-    return [s.replace(frames=f) for s, f in zip(scans, stacks, strict=True)], power
 
+    def scale(scan: core.Acquisition) -> core.Acquisition:
+        def read(index: int) -> RealArray:  # losslessly, by a power of 2
+            return np.ldexp(scan.frames[index].astype(np.float32), power)
 
-def _read_scaled(frames: core.Frames, power: int, index: int) -> RealArray:
-    """Read a frame with grey values scaled losslessly by a power of 2."""
-    return np.ldexp(frames[index].astype(np.float32), power)
+        size = scan.frame_shape, np.dtype(np.float32), len(scan)
+        return scan.replace(frames=FrameStack(read, *size))
+
+    return [scale(scan) for scan in scans], power
 
 
 def _apply_low_pass(image: Float32Array, sigma: float) -> Float32Array:

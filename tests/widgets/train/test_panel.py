@@ -296,7 +296,7 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     assert panel.recipe.start.choices == (first, *models)
     assert panel.name.value == "tiny"
     panel.recipe.box.value = "de-haan"
-    assert panel.recipe.require_facts().scale == 2
+    assert panel.recipe.facts.architecture_options["scale"] == 2
     recipe.write_text(TINY.replace("batch:", "batches:"))
     use_file(panel, recipe)
     assert "batches" in panel.recipe.text.text()
@@ -343,7 +343,7 @@ def test_the_form_follows_what_the_user_has(model, hold, add):
     low = add(model, light)
     panel = hold(TrainPanel(model))
     assert (panel.have.value, panel.low.value) == ("alone", low)
-    assert panel.name.value == panel.recipe.require_facts().name == "own-image"
+    assert panel.name.value == panel.recipe.facts.name == "own-image"
     high = add(model, Micrograph(grain((64, 64)), (10.0, 10.0), "electrons"))
     assert panel.have.value == "sem"
     assert (panel.low.value, panel.high.value) == (low, high)

@@ -85,82 +85,64 @@ def correlate_blocks(
     x)`` relative pixel pitch; `reference`: `second` is nearly free of noise; `end`:
     optical cut-off in cycles per mean pixel of the images.
     """
+    too_small = min(first.shape[1:]) < (2 if second is not None else 4)
+    if too_small:  # for a ring
+        first = np.zeros((len(first), 4, 4))
+        second = None if second is None else first
     if second is None:  # a split needs even sides
         rows, columns = (size - size % 2 for size in first.shape[1:])
         first = first[:, :rows, :columns]
-    shape = (first.shape[1], first.shape[2])
-    block_shape = shape if second is not None else (shape[0] // 2, shape[1] // 2)
-    # px; smaller planes have no ring in `create_rings`
-    if min(block_shape) < 2:
-        return _create_empty_measurement(len(first))
-    geometry = plan_geometry(block_shape, pitch, tukey)
-    question = FrcCriterion(criterion, estimator, reference, second is None, end)
     a, sd = _standardise_blocks(first)
-    valid = np.isfinite(sd) & (sd > 0)
-    incomplete, b, noise = np.isnan(sd), None, None
-    if second is None:
-        sums = _compute_diagonal_sums(a, geometry)
-    else:
-        b, sd_b = _standardise_blocks(second)
-        valid &= np.isfinite(sd_b) & (sd_b > 0)
-        incomplete |= np.isnan(sd_b)
-        ramp = None if shift is None else geometry.phase_ramp(shift)
-        sums = geometry.sum_rings(a, b, ramp)
-        if whole is not None:
-            noise = _compute_noise_ratios(sums, (sd, sd_b), whole, geometry)
-        elif is_thinned:
-            noise = np.full((len(first), 2), _NOISE_OF_THINNED)
+    b, other_sd = (None, sd) if second is None else _standardise_blocks(second)
+    shape, noise = (first.shape[1], first.shape[2]), None
+    block_shape = shape if b is not None else (shape[0] // 2, shape[1] // 2)
+    geometry = plan_geometry(block_shape, pitch, tukey)
+    sums = _sum_spectra(a, b, geometry, shift)
+    if whole is not None:
+        noise = _compute_noise_ratios(sums, (sd, other_sd), whole, geometry)
+    elif is_thinned:
+        noise = np.full((len(first), 2), _NOISE_OF_THINNED)
+    valid = (sd > 0) & (other_sd > 0)
     code = validity.classify_curves(
         sums, geometry, a, b, valid=valid, reference=reference
     )
     if is_thinned:
         is_tested = np.isin(code, (0, _CODES["inverted"]))
         code[is_tested & validity.has_anticorrelation(sums, geometry)] = _SHARED
+    if too_small:
+        code[:] = _CODES["too-small"]
+    question = FrcCriterion(criterion, estimator, reference, b is None, end)
     crossings, code = _estimate_crossings(sums, geometry, code, question, noise)
-    if second is None:
+    if b is None:
         _mark_invalid_splits(
             a, code, crossings.crossing, plan_geometry(shape, pitch, tukey)
         )
     # an interval wider than its value, as in `core.is_determined`: 2 sinh(Z95 sd) > 1
     code[(code == 0) & (crossings.spread > np.arcsinh(0.5) / core.Z95)] = _UNDETERMINED
-    rings = slice(1, geometry.rings.complete)
+    rings = slice(1, 1 if too_small else geometry.rings.complete)
     curve = sums.correlation[:, rings]
-    # Frequencies up to Nyquist, in cycles per pixel of the whole image.
-    scale = 1.0 if second is not None else 0.5
-    if question.single:
+    if b is None:
         curve = _GAIN * curve / (1 + (_GAIN - 1) * np.abs(curve))
     elif noise is not None:
         curve = _compute_whole_correlation(curve, noise)
+    # frequencies up to Nyquist, in cycles per pixel of the whole image
+    scale, is_good = 0.5 if b is None else 1.0, code == 0
+    crossing, spread, misfit = (
+        np.where(is_good, one, np.nan)
+        for one in (crossings.crossing * scale, crossings.spread, crossings.misfit)
+    )
     return Measurement(
-        crossing=np.where(code == 0, crossings.crossing, np.nan) * scale,
-        spread=np.where(code == 0, crossings.spread, np.nan),
-        misfit=np.where(code == 0, crossings.misfit, np.nan),
+        crossing=crossing,
+        spread=spread,
+        misfit=misfit,
         code=code,
         frequency=geometry.rings.frequency[rings] * scale,
         threshold=question.compute_threshold(geometry.rings.samples[rings]),
         samples=geometry.rings.samples[rings],
         correlation=curve,
         sums=sums,
-        incomplete=incomplete,
-        under_lens=(code == 0) & crossings.under_lens,
-    )
-
-
-def _create_empty_measurement(count: int) -> Measurement:
-    """Return the result for blocks too small for a single ring."""
-    none, empty = np.full(count, np.nan), np.zeros((count, 0))
-    return Measurement(
-        crossing=none,
-        spread=none,
-        misfit=none,
-        code=np.full(count, _CODES["too-small"], np.uint8),
-        frequency=empty[0],
-        threshold=empty[0],
-        samples=empty[0],
-        correlation=empty,
-        sums=RingSums(empty, empty, empty, np.zeros(count), np.zeros((count, 2))),
-        incomplete=np.zeros(count, bool),
-        under_lens=np.zeros(count, bool),
+        incomplete=np.isnan(sd) | np.isnan(other_sd),
+        under_lens=is_good & crossings.under_lens,
     )
 
 
@@ -226,10 +208,18 @@ _INNER_BAND = 0.38, 0.48
 _CORNER_BAND = 0.52, 0.68
 
 
-def _compute_diagonal_sums(stack: core.Float32Array, geometry: Geometry) -> RingSums:
-    """Compute the pooled ring sums of both diagonal pairs; `stack` (B, 2Y, 2X)."""
-    ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
-    oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
+def _sum_spectra(
+    first: core.Float32Array,
+    second: core.Float32Array | None,
+    geometry: Geometry,
+    shift: core.FloatPair | None,
+) -> RingSums:
+    """Compute the ring sums of pairs (B, Y, X), or of both diagonal pairs of one."""
+    if second is not None:
+        ramp = None if shift is None else geometry.phase_ramp(shift)
+        return geometry.sum_rings(first, second, ramp)
+    ee, eo = first[:, ::2, ::2], first[:, ::2, 1::2]
+    oe, oo = first[:, 1::2, ::2], first[:, 1::2, 1::2]
     main, anti = geometry.phase_ramp((0.5, 0.5)), geometry.phase_ramp((0.5, -0.5))
     return geometry.sum_rings(ee, oo, main) + geometry.sum_rings(eo, oe, anti)
 

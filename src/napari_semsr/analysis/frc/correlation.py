@@ -22,12 +22,7 @@ from pydantic import Field, model_validator
 from napari_semsr import core
 from napari_semsr.analysis import light
 from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
-from napari_semsr.analysis.frc.crossing import (
-    CRITERIA,
-    Criterion,
-    Estimator,
-    FrcCriterion,
-)
+from napari_semsr.analysis.frc.crossing import Criterion, Estimator
 from napari_semsr.analysis.frc.validity import (
     REASON_TEXTS,
     Reason,
@@ -206,16 +201,6 @@ class FrcResult:
         return light.format_cut_off_warning(
             *found_nm, self.cut_off_nm, reference=self.reference
         )
-
-    @property
-    def thresholds(self) -> dict[Criterion, core.FloatArray]:
-        """Threshold curve (K,) of each criterion."""
-        criteria = (self.criterion,) if self.reference else CRITERIA
-        rules = (
-            FrcCriterion(one, self.estimator, self.reference, single=False)
-            for one in criteria
-        )
-        return {rule.criterion: rule.compute_threshold(self.samples) for rule in rules}
 
 
 def measure_frc(

@@ -12,7 +12,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from napari_semsr import core
 from napari_semsr.analysis.frc.rings import Geometry, plan_geometry
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
-CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Estimator = Literal["plain", "exact"]
 
 # S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md

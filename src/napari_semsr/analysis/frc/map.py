@@ -101,7 +101,6 @@ class FrcMap:
     map: core.Micrograph
     # The same before filling; NaN without a crossing
     measured_values: core.Float32Array
-    is_filled: core.BoolArray  # Blocks that were filled
     # 0 if there is a crossing, otherwise the index in `reason_names` plus one
     reasons: NDArray[np.uint8]
     # Standard deviation of the resolution's logarithm in each block
@@ -381,7 +380,7 @@ def _create_map(
     sized_image = plan.size_source
     nm = sized_image.mean_pixel_size_nm
     measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
-    map_values, is_filled = measured_values.copy(), np.zeros(blocks.grid, bool)
+    map_values = measured_values.copy()
     missing = ~np.isfinite(measured_values)
     if fill and missing.any() and not missing.all():
         from scipy.ndimage import distance_transform_edt  # slow to import
@@ -389,7 +388,7 @@ def _create_map(
         nearest = distance_transform_edt(
             missing, return_distances=False, return_indices=True
         )
-        map_values, is_filled = measured_values[tuple(nearest)], missing
+        map_values = measured_values[tuple(nearest)]
     method = plan.describe_method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch, unit = sized_image.scale, "px" if nm is None else "nm"
@@ -412,7 +411,6 @@ def _create_map(
     return FrcMap(
         map=image,
         measured_values=measured_values,
-        is_filled=is_filled,
         reasons=grids.code,
         relative_sd=grids.spread.astype(np.float32),
         block=blocks.block,

@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -185,42 +186,56 @@ def measure_profile(
     if len(values) >= 3:
         bends = values[2:] - 2 * values[1:-1] + values[:-2]
         noise = float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
-    low, middle, high = np.percentile(finite, (2, 50, 98))
+    features, step = _choose_features(profile, noise, polarity, prominence)
+    _check_profile_clipping(profile, features, step)
+    area = profile.spread_px if pixel == "area" else 0.0
+    if step is not None:
+        return _measure_edge(profile, features, step, noise, area)
+    sign = -1.0 if features.turned_over else 1.0
+    lines: tuple[LineReading, ...] = ()
+    pairs: tuple[PairReading, ...] = ()
+    curves: tuple[tuple[core.FloatArray, core.FloatArray], ...] = ()
+    top, reason = float(features.smooth.max()), None
+    if features.peaks:
+        owners = _fit_groups(profile, features, area, sign)
+        lines = _measure_lines(owners, features, sign)
+        pairs = _measure_pairs(owners, lines, features)
+        groups = dict.fromkeys(group for group, _ in owners if group is not None)
+        curves = tuple(group.sample_model() for group in groups)
+        top = max(float(features.smooth[peak]) for peak in features.peaks)
+    elif features.is_hidden:
+        reason = "pixels are missing at the peak of a line; draw the line elsewhere"
+    elif np.ptp(features.smooth) > _OUT * noise / math.sqrt(profile.lines):
+        reason = "no whole line and no edge between two levels; draw a longer line"
+    else:
+        reason = "no line or edge is distinguishable from noise"
+    levels = noise, sign * features.base, sign * top
+    dark = features.turned_over
+    return ProfileReadings(lines, pairs, None, dark, *levels, reason, curves)
+
+
+def _choose_features(
+    profile: Profile,
+    noise: float,
+    polarity: Literal["auto", "bright", "dark"],
+    prominence: float,
+) -> tuple[_CurveFeatures, core.FloatPair | None]:
+    """Find bright or dark peaks; also return the levels of an edge, if there is one."""
+    find = partial(_find_features, profile, prominence=prominence)
+    low, middle, high = np.nanpercentile(profile.intensity, (2, 50, 98))
     is_mostly_bright = bool(high - middle < middle - low)
     dark = polarity == "dark" or (polarity == "auto" and is_mostly_bright)
-    features = _find_features(profile, noise, dark=dark, prominence=prominence)
+    features = find(noise, dark=dark)
     step = _find_step(profile, features, noise)
     if polarity == "auto" and step is None and (dark or not features.peaks):
         # a line wider than half of the profile is mistaken for the background; twice
         # the noise as two tests are made, chosen
-        other = _find_features(
-            profile, 2.0 * noise, dark=not dark, prominence=prominence
-        )
+        other = find(2.0 * noise, dark=not dark)
         if other.peaks and not (
             features.peaks and _crosses_dark_lines(features, other)
         ):
-            features, dark = other, not dark
-    _check_profile_clipping(profile, features, step)
-    area = profile.spread_px if pixel == "area" else 0.0
-    sign = -1.0 if dark else 1.0
-    if step is not None:
-        return _measure_edge(profile, features, step, noise, area)
-    if not features.peaks:
-        base, top = sign * features.base, sign * float(features.smooth.max())
-        reason = "no line or edge is distinguishable from noise"
-        if features.is_hidden:
-            reason = "pixels are missing at the peak of a line; draw the line elsewhere"
-        elif np.ptp(features.smooth) > _OUT * noise / math.sqrt(profile.lines):
-            reason = "no whole line and no edge between two levels; draw a longer line"
-        return ProfileReadings((), (), None, dark, noise, base, top, reason, ())
-    owners = _fit_groups(profile, features, area, sign)
-    lines = _measure_lines(owners, features, sign)
-    pairs = _measure_pairs(owners, lines, features)
-    groups = dict.fromkeys(group for group, _ in owners if group is not None)
-    curves = tuple(group.sample_model() for group in groups)
-    top = sign * max(float(features.smooth[peak]) for peak in features.peaks)
-    base = sign * features.base
-    return ProfileReadings(lines, pairs, None, dark, noise, base, top, None, curves)
+            features = other
+    return features, step
 
 
 def _crosses_dark_lines(dark: _CurveFeatures, bright: _CurveFeatures) -> bool:

@@ -77,11 +77,12 @@ def metrics(
 
 
 _PERCENT = "% of the range"
+_UNITS = {"grey": core.LEVELS, "percent": _PERCENT}
 _BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorMapReport(images.MapResult):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorMapReport(images.ImageMeasurement):
     """Agreement of an enhanced image with its reference, and a map of differences.
 
     `scale` is the number of pixels of the enhanced image per reference pixel and side,
@@ -89,6 +90,10 @@ class ErrorMapReport(images.MapResult):
     `range` is the 0.1th and 99.9th percentile of the reference's grey levels.
     """
 
+    output: str | None  # path, if it was written
+    unit: str
+    shape: core.IntPair
+    map: core.Micrograph | None = field(metadata={"json": False})
     rse: Annotated[
         float,
         core.Quantity(
@@ -144,6 +149,11 @@ class ErrorMapReport(images.MapResult):
         """Fraction of the image used to fit blur and grey levels, if not all of it."""
         share = self.looked_at
         return None if share == 1 else f"{100 * share:.1f} % of the field"
+
+    @property
+    def map_in(self) -> Annotated[str, core.Quantity("Map in", tabled=False)]:
+        """Quantity shown in the map."""
+        return _UNITS[self.unit]
 
 
 @verb.command(title="comparison", makes_table=True)
@@ -207,14 +217,21 @@ def error_map(
                 errors *= np.float32(factor)
             yield errors
 
-    unit = core.LEVELS if options.unit == "grey" else _PERCENT
-    about = _describe_map(
-        reference,
-        pair.reference.grid,
-        f"error map of {enhanced.name} ({unit})",
-        _BRIGHTEST * fit.residual * factor,
+    history = yield from run.compose_history()
+    grid, brightest = pair.reference.grid, _BRIGHTEST * fit.residual * factor
+    about = reference.replace(
+        data=np.broadcast_to(np.float32(0), grid.shape),
+        name=f"error map of {enhanced.name} ({_UNITS[options.unit]})",
+        origin=grid.box_origin(core.Box.from_shape(grid.shape)),
+        metadata={},
+        provenance=history,
+        look=core.DisplaySettings(
+            limits=(0.0, brightest if brightest > 0 else 1.0),
+            colormap="inferno",
+            colour_bar=True,
+        ),
     )
-    error_map = yield from run.write_map(compute_blocks, about)
+    error_map = yield from images.write_map(compute_blocks, about, output)
     has_size = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if has_size else None
     return ErrorMapReport(
@@ -254,20 +271,3 @@ def _find_offset(pair: analysis.AlignedPair, reach: int) -> Offset:
             core.get_error_code(offset.doubt),
         )
     return offset
-
-
-def _describe_map(
-    reference: core.Micrograph, grid: core.Grid, name: str, brightest: float
-) -> core.Micrograph:
-    """Return the name, calibration and display of a map, without pixels."""
-    return reference.replace(
-        data=np.broadcast_to(np.float32(0), grid.shape),
-        name=name,
-        origin=grid.box_origin(core.Box.from_shape(grid.shape)),
-        metadata={},
-        look=core.DisplaySettings(
-            limits=(0.0, brightest if brightest > 0 else 1.0),
-            colormap="inferno",
-            colour_bar=True,
-        ),
-    )

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_semsr import core
 from napari_semsr.analysis import GapOptions, Gaps, WidthHistogram, measure_gaps
-from napari_semsr.io import Cell, write_csv, write_sheet
+from napari_semsr.io import Cell, write, write_csv, write_sheet
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.measure.offset import warn_about_offset
@@ -332,14 +332,12 @@ def gaps(
     if labels_out is not None:
         history = yield from run.compose_history()
         labelled = image if reference is None else reference
-        images.overwrite_image(
-            labelled.replace(
-                data=gaps.labels,
-                name=f"particles of {labelled.name}",
-                provenance=history.model_copy(update={"part": LABELS}),
-            ),
-            labels_out,
+        image_made = labelled.replace(
+            data=gaps.labels,
+            name=f"particles of {labelled.name}",
+            provenance=history.model_copy(update={"part": LABELS}),
         )
+        write(image_made, labels_out, overwrite=True)
     return report
 
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from unicodedata import normalize
@@ -41,35 +40,10 @@ _PIXEL = ("pixel_size_y_nm", "pixel_size_x_nm")
 _TABLE = Output("", ending=io.TABLE_SUFFIXES[0], also=io.TABLE_SUFFIXES[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuringCommand:
-    """Measuring command, with the columns of its result."""
-
-    verb: Verb[core.Options, Result]
-
-    @property
-    def roles(self) -> tuple[tuple[str, ...], ...]:
-        """Accepted column names for each image, with the preferred name first."""
-        return tuple((one.column or one.name, *one.also) for one in self.verb.images)
-
-    @property
-    def image_columns(self) -> tuple[str, ...]:
-        """Columns that contain image names."""
-        return tuple(role[0] for role in self.roles)
-
-    @property
-    def required_image_count(self) -> int:
-        """Number of required images."""
-        return sum(not one.optional for one in self.verb.images)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns of measured values."""
-        return core.get_columns(self.verb.result)
+_Measure = Verb[core.Options, Result]
 
 
-@cache
-def get_measuring_command(name: str) -> MeasuringCommand:
+def get_measuring_command(name: str) -> _Measure:
     """Return a measuring command by name; raise an error for other names."""
     verb = get_verb(name) if name in MEASURES else None
     if former := describe_former_name(name):
@@ -77,7 +51,7 @@ def get_measuring_command(name: str) -> MeasuringCommand:
     if verb is None:
         msg = f"The measure must be one of {', '.join(MEASURES)}, got {name!r}."
         raise core.OptionError(msg, code="verb-unknown")
-    return MeasuringCommand(verb)
+    return verb
 
 
 # Which images: a folder, a glob, a table, or a list.
@@ -131,7 +105,7 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
 
 
 def _create_input_rows(
-    measure: MeasuringCommand, images: Inputs, second: Inputs | None
+    measure: _Measure, images: Inputs, second: Inputs | None
 ) -> list[_InputRow]:
     if not isinstance(images, (str, os.PathLike)):
         items = []
@@ -182,9 +156,7 @@ def _check_files_exist(items: list[_InputRow]) -> list[_InputRow]:
     return items
 
 
-def _check_image_count(
-    measure: MeasuringCommand, paths: Sequence[Path | None]
-) -> _InputRow:
+def _check_image_count(measure: _Measure, paths: Sequence[Path | None]) -> _InputRow:
     """Raise an error for too few or too many images in a row."""
     least, most = measure.required_image_count, len(measure.roles)
     if not least <= len(paths) <= most or None in paths[:least]:
@@ -270,9 +242,9 @@ _PAUSE_S = 2.0  # seconds between saves of a table; chosen: little work is lost
 _PENDING = "Not measured yet; set `resume` to continue."
 
 
-def _get_table_columns(measure: MeasuringCommand) -> tuple[str, ...]:
+def _get_table_columns(measure: _Measure) -> tuple[str, ...]:
     """Return the table columns, without extra columns of the input table."""
-    return (*measure.image_columns, *measure.columns, *_LAST)
+    return (*measure.image_columns, *core.get_columns(measure.result), *_LAST)
 
 
 def _compute_digest(value: object) -> str:
@@ -306,10 +278,10 @@ def _parse_cell(text: str, mark: str) -> io.Cell:
     return text
 
 
-def _read_table_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
+def _read_table_rows(path: Path, measure: _Measure) -> list[Cells]:
     """Read the rows of a table to resume."""
     sheet = io.read_sheet(path, "measured images")
-    columns = _get_table_columns(measure)
+    columns, measured = _get_table_columns(measure), core.get_columns(measure.result)
     missing = [name for name in columns if name not in sheet.names]
     if missing:
         msg = (
@@ -327,7 +299,7 @@ def _read_table_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
             raise core.WriteError(msg, code="table-invalid")
         row: Cells = {}
         for name, cell in zip(sheet.names, cells, strict=True):
-            number = cell and name in measure.columns
+            number = cell and name in measured
             row[name] = _parse_cell(cell, sheet.mark) if number else cell or None
         rows.append(row)
     return rows
@@ -360,7 +332,7 @@ class _TableRows:
 
     def __init__(
         self,
-        measure: MeasuringCommand,
+        measure: _Measure,
         items: Sequence[_InputRow],
         place: Path | None,
         way: str,
@@ -420,7 +392,7 @@ class _TableRows:
         for number in todo:  # the shortest name that distinguishes rows
             path = self.items[number].paths[self.measure.required_image_count - 1]
             names.append("" if path is None else path.name)
-        verb, new_rows, written_at = self.measure.verb, dict[int, Cells](), -math.inf
+        verb, new_rows, written_at = self.measure, dict[int, Cells](), -math.inf
 
         def measure_row(index: int) -> core.Job[Result]:
             item = self.items[todo[index]]
@@ -508,7 +480,7 @@ def measure_table_job(
     existing = existing or OverwritePolicy()
     yield core.Progress(0, 0, "looking for images")
     measure = get_measuring_command(name)
-    settings = options or measure.verb.options.parse({})
+    settings = options or measure.options.parse({})
     check_devices((settings,))
     target = _check_table(table, (images, second), existing)
     items = _create_input_rows(measure, images, second)
@@ -537,7 +509,7 @@ def measure_table_job(
         measured=measured_count - len(failures),
         kept=len(items) - measured_count,
         failed=len(failures),
-        summary=_summarise_columns(every, measure.columns),
+        summary=_summarise_columns(every, core.get_columns(measure.result)),
         reasons=dict(Counter(reasons)),
         rows=every,
     )

@@ -18,7 +18,7 @@ from napari.utils.events import Event
 from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QGroupBox
 
-from napari_semsr import core, jobs
+from napari_semsr import core, jobs, training
 from napari_semsr.analysis import choose_gain
 from napari_semsr.io import StoredTransform, replace_atomically
 from napari_semsr.models import MOSAIC_MODEL
@@ -195,7 +195,7 @@ class RecipeForm(base.Form):
 
     def __init__(self) -> None:
         super().__init__()
-        self.facts: jobs.RecipeInfo | None = None
+        self.facts: training.Recipe | None = None
         self.fault = ""
         self._start_proposed = _AS_IT_SAYS  # proposed, until the user chooses
         self.box = ComboBox(
@@ -245,12 +245,13 @@ class RecipeForm(base.Form):
             if self.box.value == _FILE and not Path(self.value).is_file():
                 msg = "Choose a recipe file (YAML)."
                 raise core.OptionError(msg, code="missing-value")
-            self.facts = jobs.read_recipe_info(self.value)
+            self.recipe_path, self.facts = jobs.read_recipe(self.value)
         except core.SemsrError as error:
             self.fault = core.Message(str(error), core.get_error_code(error))
         text = self.fault
         if (facts := self.facts) is not None:
-            own, patch = facts.architecture == "same", f"patches of {facts.patch_px} px"
+            own = facts.architecture == "same"
+            patch = f"patches of {facts.data.patch_px} px"
             network = "the model's architecture" if own else facts.architecture
             numbers = f"{facts.kind}, {network}, {facts.steps} steps, {patch}"
             text = f"<p>{facts.description or 'No description.'}</p><p>{numbers}</p>"
@@ -258,11 +259,11 @@ class RecipeForm(base.Form):
         self._list_initial_models(_AS_IT_SAYS)
         self.changed.emit()
 
-    def require_facts(self) -> jobs.RecipeInfo:
-        """Return the details of the selected recipe, or raise an error if invalid."""
+    def require_path(self) -> str:
+        """Return the path of the selected recipe, or raise an error if invalid."""
         if self.facts is None:
             raise core.OptionError(self.fault)
-        return self.facts
+        return str(self.recipe_path)
 
     def read_start(self) -> tuple[str | None, bool]:
         """Return the model to start with, and whether to start with random weights."""
@@ -638,7 +639,7 @@ class TrainPanel(base.VerbPanel):
 
     def _read_recipe(self) -> dict[str, Any]:
         """Return the arguments of a training without its images, and check its name."""
-        facts, name = self.recipe.require_facts(), str(self.name.value).strip()
+        path, name = self.recipe.require_path(), str(self.name.value).strip()
         replace, run_dir = bool(self.replace.value), self._get_run_folder()
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = f"A name has letters, digits, '_', '-', '+' or '.', got {name!r}."
@@ -667,7 +668,7 @@ class TrainPanel(base.VerbPanel):
             patch=int(self.patch.value) or None,
             from_scratch=from_scratch,
         )
-        values = {"recipe": facts.path, "output": str(run_dir)}
+        values = {"recipe": path, "output": str(run_dir)}
         if start_from is not None:
             values["start_from"] = start_from
         place = self._get_environment()
@@ -840,7 +841,7 @@ class TrainPanel(base.VerbPanel):
             text = "Stopped before the first step; nothing has changed."
             self.messages.show_status(text)
             return
-        name = jobs.read_recipe_info(run_dir / _RECIPE).name
+        name = jobs.read_recipe(run_dir / _RECIPE)[1].name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
             where = f"after step {self.steps_done}, before the first validation"
