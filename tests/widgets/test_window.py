@@ -97,6 +97,7 @@ def test_a_folder_of_frames_is_chosen_while_nothing_is_open(
     finish(window.page.panel)
     assert window.page.panel.title == "Stitch"
     assert window.page.panel.folder.value == scan[0]
+    assert window.beginning.isHidden()
 
 
 @pytest.mark.parametrize(

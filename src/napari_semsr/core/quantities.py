@@ -517,7 +517,7 @@ class CurveDeclaration:
             lines[0] = replace(line, mark=1 / px, mark_label=period)
         elif self.mark and read("reason"):
             none = np.zeros(0)
-            lines.append(Line(f"no {self.mark}: {read('reason')}", none, none))
+            lines.append(Line(f"no {self.mark}", none, none))
         return lines
 
 

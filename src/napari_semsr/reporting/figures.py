@@ -133,7 +133,7 @@ def _draw_line(
         colour = pen.threshold or colour
         is_threshold = line.kind == "threshold"
         look = {
-            "linewidth": 1.4 if is_threshold else 0.9,
+            "linewidth": 1.4 if is_threshold else 1.2,
             "linestyle": "--" if is_threshold else ":",
         }
     elif not x.size:  # text for the legend only

@@ -11,8 +11,8 @@ from napari.layers import Image
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy import QtWidgets
-from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QResizeEvent, QShowEvent
+from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtGui import QResizeEvent
 
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets import base
@@ -71,9 +71,8 @@ _SAMPLES = {
 """Titles and tooltips of the samples on the first page, by their keys."""
 
 _CHECK_MARK = "\N{CHECK MARK} "
-_MARGIN, _WIDTH = 6, 320  # like those of the panels
+_MARGIN = 6  # like that of the panels
 _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
-_OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
 
 
 class ButtonRow(base.WrappingRow):
@@ -229,19 +228,18 @@ class StepPage(QtWidgets.QWidget):
         self.page_changed.emit()
 
 
-class StepsWindow(QtWidgets.QWidget):
+class StepsWindow(base.DockContent):
     """Widget that guides the user through the steps, passing results between panels."""
 
+    title = "Start here"
     page_changed = QtSignal()
     """Emitted when another step or panel is shown."""
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
-        self.setMinimumWidth(_WIDTH)
+        super().__init__(viewer)
         # otherwise napari adds a stretch below, larger for each window of a session
         policies = QtWidgets.QSizePolicy.Policy
         self.setSizePolicy(policies.Preferred, policies.Expanding)
-        self.viewer = viewer
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
         self.steps = StepRow(texts)
@@ -309,6 +307,7 @@ class StepsWindow(QtWidgets.QWidget):
         """Show a folder of frames in the stitching step."""
         panel: Any = self.show_panel("Stitch")
         panel.folder.value = folder
+        self.beginning.hide()
 
     def state(self) -> dict[str, object]:
         """Return the current step, the panel of each step, and the finished steps."""
@@ -391,31 +390,11 @@ class StepsWindow(QtWidgets.QWidget):
             button.setText(f"{mark}{step.title}")
         self.steps.fit()
 
-    # -- in the dock ---------------------------------------------------------------
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return a narrow size, to leave most of the window for the image."""
-        hint = super().sizeHint()
-        return QSize(min(hint.width(), _OPENS), hint.height())
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return a small size that allows rows of buttons to wrap."""
-        return QSize(_WIDTH, super().minimumSizeHint().height())
-
-    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Tabify with the plugin's other docks."""
-        super().showEvent(event)
-        base.tabify_widget(self, "Start here")
-
-    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Cancel all jobs and destroy the window when it is removed from its dock."""
-        parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
-        if parent_changed and self.parent() is None:
-            for page in self.pages:
-                for panel in page.panels.values():
-                    panel.cancel_all_jobs()
-            base.destroy_widget_after_jobs(self)
-        super().changeEvent(event)
+    def cancel_all_jobs(self) -> None:
+        """Cancel the jobs of all panels."""
+        for page in self.pages:
+            for panel in page.panels.values():
+                panel.cancel_all_jobs()
 
 
 # Commands of the palette open the panel that has what they name.

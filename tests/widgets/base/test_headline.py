@@ -3,6 +3,7 @@
 import pytest
 
 from napari_semsr.analysis import Misfit
+from napari_semsr.core import Figure
 from napari_semsr.widgets.measure.quality import QualityPanel
 from tests.widgets.scenes import exposures_of
 
@@ -20,6 +21,8 @@ def test_one_number_is_large_and_the_others_stay_unfolded(model, hold, add, run_
     assert panel.figures.text().count("<tr>") > 3
     run_panel(panel)
     assert panel.figures.isVisibleTo(panel)
+    panel.results.show_result({"Median": Figure(None, large=True)}, "No median.")
+    assert panel.headline.text() == "No median."
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_lines_and_rows_lead_to_the_gaps(panel, model, run_panel):
     copy, _ = panel.rows.actions()
     copy.trigger()
     head, row = QApplication.clipboard().text().splitlines()
-    assert head.split("\t")[:2] == ["kind", "y (nm)"]
+    assert head.split("\t")[:2] == ["gap kind", "gap y (nm)"]
     assert row.startswith("found\t")
 
 

@@ -10,9 +10,10 @@ from napari.utils.interactions import (
     mouse_release_callbacks,
 )
 
+from napari_semsr.analysis import Estimate
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.layers import add_line_layer
-from napari_semsr.widgets.measure.profile import ProfilePanel
+from napari_semsr.widgets.measure.profile import LayerProfile, ProfilePanel
 from tests.children import LIMIT_MS
 
 ROWS, COLUMNS = np.indices((96, 128), dtype=float)
@@ -161,6 +162,15 @@ def test_turned_layers_are_measured_as_they_are_shown(panel, draw, model):
     draw(*(np.array(ends) / 5).ravel())
     found = panel.findings().numbers["Line, FWHM"].value
     assert found == pytest.approx(40, rel=1e-3)
+
+
+def test_a_width_of_one_line_of_two_is_not_called_that_of_both():
+    lines = [SimpleNamespace(fwhm=one) for one in (None, Estimate(62, 3, 56, 68))]
+    readings = SimpleNamespace(lines=lines, edge=None, reason=None)
+    curve = SimpleNamespace(unit="nm", readings=readings)
+    curve.convert_to_axis_unit = lambda fit: fit
+    summary = LayerProfile("field", None, curve).summary
+    assert summary == "1 of 2 lines 62 nm wide (FWHM; 95 %: 56 to 68)"
 
 
 def test_widths_of_several_lines_are_given_by_median_and_range(panel, draw, model):

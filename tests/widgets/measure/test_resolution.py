@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis import REASON_TEXTS, REASONS
-from napari_semsr.core import Provenance
+from napari_semsr.core import Provenance, run
 from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
@@ -22,6 +22,11 @@ def panel(model, qtbot, exposures, add) -> ResolutionPanel:
 
 
 def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
+    assert panel.sizeHint().width() <= 400
+    steps = []
+    run(panel.create_request().make(), steps.append)
+    counts = [step.fraction for step in steps if step.total]
+    assert counts == sorted(counts)
     said = run_panel(panel)
     layer = model.layers["second · FRC map (nm)"]
     median = panel.findings().numbers["Median"]

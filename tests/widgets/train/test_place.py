@@ -90,7 +90,11 @@ def test_after_stop_here_train_goes_on_and_both_results_stay(
 
     taken(panel, model)
     monkeypatch.setattr(adapting, "fit_in_process", stops)
+    done, bar = [], panel.progress_bar
+    panel.runner.stepped.connect(lambda _: done.append(bar.value() / bar.maximum()))
     assert "Train resumes the training" in run_panel(panel)
+    assert done == sorted(done)
+    assert done[-1] > 0.5
     first = list(model.layers)
     message = run_panel(panel)
     assert steps == [False, 1]

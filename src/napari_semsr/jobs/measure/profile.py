@@ -83,7 +83,7 @@ class MeasuredCurve(images.PixelSizeResult):
             return {}
         middle, *ends = self.profile.per_px * np.quantile(values, (0.5, 0, 1))
         low, high = map(core.format_number, ends)
-        note = f"(of {len(values)}, {low} to {high})"
+        note = f"(of {len(values)}, {low} to {high})" if len(values) > 1 else "(of 1)"
         return {name: core.Figure(float(middle), self.unit, note=note)}
 
     def tables(self) -> dict[str, Mapping[str, Sequence[float | str | None]]]:

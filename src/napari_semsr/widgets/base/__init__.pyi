@@ -37,9 +37,9 @@ from .navigation import (
     open_panel as open_panel,
     show_file as show_file,
     switch_panel as switch_panel,
-    tabify_widget as tabify_widget,
 )
 from .panel import (
+    DockContent as DockContent,
     VerbPanel as VerbPanel,
 )
 from .places import (
@@ -88,7 +88,6 @@ from .runner import (
     check_layers_unused as check_layers_unused,
     check_path_unused as check_path_unused,
     create_timer as create_timer,
-    destroy_widget_after_jobs as destroy_widget_after_jobs,
     is_alive as is_alive,
 )
 from .saving import (

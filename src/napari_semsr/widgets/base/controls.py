@@ -205,7 +205,8 @@ class RunControls(QObject):
         soon = self._stepping.isActive()
         self._messages.set_updates_enabled(on=not soon)
         self.progress_bar.setVisible(self.runner.is_running or not self.runner.is_busy)
-        self._update_progress_bar(step.done, step.total)
+        if step.total:  # a stage that is not counted leaves the bar where it is
+            self._update_progress_bar(step.done, step.total)
         count = self.runner.waiting_count if self.runner.is_running else 0
         text = str(step)[:1].upper() + str(step)[1:]
         self._messages.show_step(f"{text} · {count} queued" if count else text)
@@ -239,7 +240,7 @@ class RunControls(QObject):
             self._update_progress_bar(0, 0)
 
     def _update_progress_bar(self, done_count: int, total: int) -> None:
-        """Update the progress bar; it is empty if the total is unknown.
+        """Update the progress bar; it is empty without a total.
 
         Qt's indeterminate bar is animated, and repaints the whole window.
         """

@@ -20,7 +20,12 @@ from napari.layers import Layer
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy import QtWidgets
-from qtpy.QtCore import QEvent, Qt, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QEvent,
+    QSize,
+    Qt,
+    Signal as QtSignal,
+)
 from qtpy.QtGui import QHideEvent, QShowEvent
 
 from napari_semsr import jobs
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
 HELP, HIDE, FLIP = "F1", "Ctrl+Shift+H", "Ctrl+Shift+B"
 _MINIMUM_WIDTH = 320  # of a panel; chosen
+_OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
 _GAP_PX = 6  # at the right of a form
 
 _in_view: set[QtWidgets.QWidget] = set()
@@ -48,7 +54,43 @@ collection while Qt paints it, and Qt crashes.
 """
 
 
-class VerbPanel(QtWidgets.QWidget):
+class DockContent(QtWidgets.QWidget):
+    """Content of a dock that opens narrow, and cancels its jobs when it is removed."""
+
+    title = ""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.setMinimumWidth(_MINIMUM_WIDTH)
+
+    def cancel_all_jobs(self) -> None:
+        """Cancel all jobs, and remove waiting ones from the queue."""
+        raise NotImplementedError
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return a narrow size, to leave most of the window for the image."""
+        hint = super().sizeHint()
+        return QSize(min(hint.width(), _OPENS), hint.height())
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Cancel all jobs and destroy the widget when it is removed from its dock.
+
+        Closing a dock does not destroy its content, which only loses its parent.
+        """
+        parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
+        if parent_changed and self.parent() is None:
+            self.cancel_all_jobs()
+            runner.destroy_widget_after_jobs(self)
+        super().changeEvent(event)
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Tabify with the plugin's other docks."""
+        super().showEvent(event)
+        navigation.tabify_widget(self, self.title)
+
+
+class VerbPanel(DockContent):
     """Panel of a command, put together from its parts.
 
     They are the layers that it reads (`input_layers`), a form, the run controls, the
@@ -56,7 +98,6 @@ class VerbPanel(QtWidgets.QWidget):
     `build_form`; `create_request` reads it and returns what Run starts.
     """
 
-    title = ""
     run_label = "Measure"
     verb: jobs.Verb[Any, Any]
     plots = False
@@ -133,10 +174,8 @@ class VerbPanel(QtWidgets.QWidget):
     # -- building -------------------------------------------------------------------
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
-        self.viewer = viewer
+        super().__init__(viewer)
         self.history, self.session = get_removed_layers(viewer), get_session(viewer)
-        self.setMinimumWidth(_MINIMUM_WIDTH)
         self.content, self.scroll_area = QtWidgets.QWidget(), QtWidgets.QScrollArea()
         # parts of the form without effect on a run
         self.unread: list[QtWidgets.QWidget] = []
@@ -264,23 +303,11 @@ class VerbPanel(QtWidgets.QWidget):
 
     # -- in the window --------------------------------------------------------------
 
-    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Cancel the job and destroy the panel when it is removed from its dock.
-
-        Closing a dock does not destroy its content, which only loses its parent.
-        """
-        parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
-        if parent_changed and self.parent() is None:
-            self.cancel_all_jobs()
-            runner.destroy_widget_after_jobs(self)
-        super().changeEvent(event)
-
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Tabify with the plugin's other docks, and register with the session."""
+        """Register with the session."""
         super().showEvent(event)
         if self.isWindow():
             _in_view.add(self)
-        navigation.tabify_widget(self, self.title)
         self.session.watch_panel(self)
         # a result shown while computed has a history now
         self.input_layers.refresh()

@@ -4,7 +4,7 @@ import atexit
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -301,7 +301,7 @@ def open_store(path: str | Path) -> core.Job[OpenedImage]:
     # a name in a temporary folder is not the user's
     return (
         yield from core.map_progress(
-            job, lambda step: replace(step, message="opening the result")
+            job, lambda _: core.Progress(0, 0, "opening the result")
         )
     )
 
@@ -342,7 +342,7 @@ def run_and_open(
     if path.suffix.lower() != ".zarr":  # a stack
         count, planes = report.shape[0], []
         for number in range(count):
-            yield core.Progress(number, count, "opening the result")
+            yield core.Progress(0, 0, "opening the result")
             planes.append(io.read(path, plane=number))
         return JobResult(report, (OpenedImage(planes[0], (planes[0],)),), tuple(planes))
     opened = [(yield from open_store(report.output))]

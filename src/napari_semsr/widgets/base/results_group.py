@@ -451,8 +451,9 @@ class ResultsGroup(QtWidgets.QGroupBox):
             if not is_temporary(str(number))  # a path that moves, or disappears
         }
         figures = [(k, v) for k, v in numbers.items() if isinstance(v, Figure)]
-        large_figures = [one for one in figures if one[1].large]
-        large_figures.sort(key=lambda one: one[1].value is None)
+        large_figures = [
+            one for one in figures if one[1].large and one[1].value is not None
+        ]
         large = html.escape(sentence)
         if large_figures:
             large = format_headline(*large_figures[0])

@@ -161,9 +161,10 @@ class ParticlesPanel(panel.ReferencePanel):
         """
         result, part = outcome.report.result, outcome.parts[0]
         table, unit = _create_gap_table(result), f"({outcome.report.unit})"
-        lengths = ((k, v) for k, v in table.items() if k.endswith(unit))
-        known = {k: v for k, v in lengths if v != [None] * len(v)}
-        self.rows.fill({"kind": table["kind"], **known}, sorts=True)
+        shown = {k: v for k, v in table.items() if k.endswith(unit) and {*v} - {None}}
+        if result.own is not None:
+            shown = {"kind": table["kind"], **shown}
+        self.rows.fill({f"gap {k}": v for k, v in shown.items()}, sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
         if layer not in self.viewer.layers:
             return

@@ -74,9 +74,11 @@ class LayerProfile:
         what = "Edge" if edge else f"{count} lines" if count > 1 else "Line"
         if not widths:
             return f"No width: no fit determines it ({what.lower()})"
+        if len(widths) < count:
+            what = f"{len(widths)} of {what}"
         values = [one.value for one in widths]
         ends, rule = (min(values), max(values)), "FWHM, median; range"
-        if count < 2:
+        if len(widths) < 2:
             ends = widths[0].low, widths[0].high
             rule = "10 to 90 %; 95 %" if edge else "FWHM; 95 %"
         numbers = (core.format_number(n) for n in (float(np.median(values)), *ends))

@@ -35,11 +35,11 @@ REASON_COLOURS = {
     "correlated-noise": "#a50f00",
     "identical": "#875af0",
     "periodic": "#c36900",
-    "too-small": "#690f2d",
+    "too-small": "#a50078",
     "beyond-nyquist": "#2dffb4",
     "not-independent": "#ffa5ff",
     "undetermined": "#a0a0a0",
-    "inverted": "#000099",
+    "inverted": "#ffa51e",
 }
 
 
@@ -169,7 +169,8 @@ class ResolutionPanel(panel.MeasurePanel):
             part = parts[0] if box else None
             given = dict(zip(images, parts, strict=False))
             both = parts[1:] if halves else None
-            whole = yield from jobs.FRC.job(**given, options=how, halves=both)
+            frc = jobs.FRC.job(**given, options=how, halves=both)
+            whole = yield from core.count_stages(frc, {})  # the map has the bar
         except core.SemsrError as error:  # the map raises its own error
             why = str(error)
         outcome = yield from start(call, halves=halves)
