@@ -46,12 +46,14 @@ def test_tables_of_the_record(name: str, write: Callable[[], str]) -> None:
 
 def test_what_adapt_gains() -> None:
     found = joined("validation/model-own-place.md")
-    [removals] = [row for row in rows_of("adapt.jsonl") if row["part"] == "removals"]
-    for name in ("adapted", "linear filter"):
-        counts = removals["rows"][name]["light_tells"]
-        assert f"{counts['shown_percent']:.0f} %" in found
-        assert f"{counts['drawn_percent']:.0f} %" in found
-        assert f"{counts['j_points']:.0f}" in found
+    removed = [row for row in rows_of("adapt.jsonl") if row["part"] == "removed"]
+    for kind in {row["name"].split()[0] for row in removed if "removed" in row}:
+        counts = [r["removed"] for r in removed if kind in r["name"] and "removed" in r]
+        cells = [", ".join(str(one["objects"]) for one in counts)]
+        for key in ("shown", "drawn"):
+            shares = (100 * one.get(key, 0) / one["objects"] for one in counts)
+            cells.append(", ".join(f"{share:.0f}" for share in shares))
+        assert f"| {kind} | {' | '.join(cells)} |" in found
     refused = [row for row in rows_of("adapt.jsonl") if row["part"] == "useless"]
     assert f"all of {len(refused)} unusable" in found
 

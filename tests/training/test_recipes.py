@@ -48,7 +48,7 @@ def test_own_options_hold_over_included_ones(tmp_path: Path) -> None:
         ("data: {patch_px: 64, scene_px: 32}\n", "patch-size-unsuitable", "64 and 32"),
         ("architecture: same\n", "missing-value", "start_from"),
         ("gan: {kernel: {size_px: 8}}\n", "kernel-invalid", "size_px .* 8"),
-        ("gan: {shares: [1, 1, 0]}\n", "out-of-range", "shares "),
+        ("gan: {shares: [1, 1, 0]}\n", "out-of-range", r"shares\[2\] .* 0"),
         ("measure: frc_per_px\n", "measure-unsuitable", "cross_frc"),
         ("kind: blind-spot\n", "measure-unsuitable", "hidden_db"),
         ("learns: survey\n", "options-contradict", "`learns`"),

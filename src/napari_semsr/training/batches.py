@@ -272,9 +272,9 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
         low = self._select_scenes(self.low, numbers)
         high = self._select_scenes(self.high, others)
         if self.rest:
-            there = to_device(numbers, self.device)
+            selected = to_device(numbers, self.device)
             noiseless, log_gain, airlight, faults = (
-                part[there].float() for part in self.rest
+                part[selected].float() for part in self.rest
             )
             return SceneBatch(
                 low,

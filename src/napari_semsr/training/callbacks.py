@@ -230,7 +230,7 @@ class Recorder(Callback):
     def _save_best_model(
         self,
         network: nn.Module,
-        beside: nn.Module | None,
+        auxiliary: nn.Module | None,
         figures: dict[str, float],
         step: int,
     ) -> None:
@@ -240,8 +240,8 @@ class Recorder(Callback):
         with self.folder.convert_save_errors():
             card = create_model_card(self.recipe, network, self.best)
             models.save_model(self.folder.model_file, network, card)
-            if beside is not None:
-                models.save_weights(self.folder.path / NETWORKS, beside.state_dict())
+            if auxiliary is not None:
+                models.save_weights(self.folder.path / NETWORKS, auxiliary.state_dict())
 
     def _save_state(self, trainer: lightning.Trainer) -> None:
         self.folder.save_state(trainer, self.best)

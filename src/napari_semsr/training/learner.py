@@ -354,11 +354,11 @@ def mask_pixels(
     y, x = y + (corners[0] * rows).long(), x + (corners[1] * columns).long()
     # a margin for cells that end outside: selecting those inside makes a GPU wait
     larger = (count, height + rows, width + columns)
-    there = torch.zeros(larger, dtype=torch.bool, device=images.device)
-    there[at, y, x] = True
-    there = there[:, None, :height, :width].contiguous()
+    masked = torch.zeros(larger, dtype=torch.bool, device=images.device)
+    masked[at, y, x] = True
+    masked = masked[:, None, :height, :width].contiguous()
     size = [2 * px + 1 for px in reach]
-    blind = functional.max_pool2d(there.float(), size, 1, list(reach))
+    blind = functional.max_pool2d(masked.float(), size, 1, list(reach))
     window = [n + 2 * _MARGIN for n in size]
     margin = [n // 2 for n in window]
     left = functional.avg_pool2d(1 - blind, window, 1, margin).clamp_min(1e-6)
@@ -371,7 +371,7 @@ def mask_pixels(
     spread = (visible_mean(images.square()) - around.square()).clamp_min(0).sqrt()
     random_values = torch.randn(images.shape, generator=rng, device=images.device)
     visible = torch.where(blind > 0, around + spread * random_values, images)
-    return MaskedImages(visible, there, around)
+    return MaskedImages(visible, masked, around)
 
 
 def measure_correlation_range(fields: list[core.RealArray]) -> core.IntPair:

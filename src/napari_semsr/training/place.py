@@ -112,8 +112,6 @@ class AreaProgress(core.Progress):
         Steps done.
     seconds : float
         Time spent, including earlier runs that were resumed.
-    loss : float
-        Mean loss since the last report, in nepers of the mean square.
     gain_db : float or None
         PSNR of the model on the held-out pixels minus that of the optical image, both
         after the best gain and offset; None if nothing is held out, or it was not
@@ -128,7 +126,6 @@ class AreaProgress(core.Progress):
 
     steps: int = field(kw_only=True)
     seconds: float = field(kw_only=True)
-    loss: float = field(kw_only=True)
     gain_db: float | None = field(default=None, kw_only=True)
     gain_below_cutoff_db: float | None = field(default=None, kw_only=True)
     images: tuple[core.Float32Array, ...] = field(default=(), kw_only=True)
@@ -733,7 +730,6 @@ class _AreaTrainer:
             *(done, total, f"training, {text}", left),
             steps=self.steps,
             seconds=self.seconds,
-            loss=loss,
             gain_db=gains.get("gain_db"),
             gain_below_cutoff_db=gains.get("gain_below_cutoff_db"),
             images=images,

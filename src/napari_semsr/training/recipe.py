@@ -401,7 +401,7 @@ class Recipe(core.Options):
     def _check_consistency(self) -> Self:
         """Raise an error if options contradict each other."""
         data, restores = self.data, self.kind == "restorer"
-        beside = data.pairs is not None and data.bank > 0 and self.batch > 1
+        can_mix = data.pairs is not None and data.bank > 0 and self.batch > 1
         refusals = {
             core.Message(
                 "the measure frc_per_px needs cross_frc: true", "measure-unsuitable"
@@ -438,7 +438,7 @@ class Recipe(core.Options):
                 "option data.drawn needs kind supervised, data.pairs, data.bank and a "
                 "batch of at least 2",
                 "options-contradict",
-            ): (data.drawn > 0 and not (beside and self.kind == "supervised")),
+            ): (data.drawn > 0 and not (can_mix and self.kind == "supervised")),
             core.Message(
                 f"patch_px must not exceed scene_px, got {data.patch_px} and "
                 f"{data.scene_px}",
@@ -460,10 +460,10 @@ def load_recipe(path: Path) -> Recipe:
     set by the user.
     """
     values = _read_option_table(path)
-    persons = core.get_user_only_options(Recipe)
-    usual = {name: Recipe.model_fields[name].default for name in persons}
+    user_only = core.get_user_only_options(Recipe)
+    usual = {name: Recipe.model_fields[name].default for name in user_only}
     option_names = [name for name in values if values[name] != usual.get(name)]
-    core.check_user_only_options(option_names, persons, f"The recipe {path.name}")
+    core.check_user_only_options(option_names, user_only, f"The recipe {path.name}")
     plain = Recipe.parse(values).model_dump()
     for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
         table, last = _find_option_table(plain, name)

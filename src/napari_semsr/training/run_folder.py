@@ -133,9 +133,9 @@ class RunFolder:
                 )
                 raise core.CheckpointError(msg, code="other-run")
             check_same_recipe(self.recipe, before, run_dir)
-        there = core.list_folder(run_dir) if run_dir.is_dir() else []
-        there_already = {item.name for item in there}
-        if not (resume or overwrite) and there_already - {_RECIPE, INPUTS, BANKS}:
+        items = core.list_folder(run_dir) if run_dir.is_dir() else []
+        names = {item.name for item in items}
+        if not (resume or overwrite) and names - {_RECIPE, INPUTS, BANKS}:
             remedy = "`resume`, `overwrite`" if state.exists() else "`overwrite`"
             msg = (
                 f"The run directory {run_dir} is not empty; pass {remedy} or choose "
@@ -286,8 +286,8 @@ class RunFolder:
 
 def _write_table(path: Path, plain: object) -> None:
     """Write a table atomically, so that a resumed run never reads an incomplete one."""
-    with io.replace_atomically(path) as beside:
-        beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    with io.replace_atomically(path) as partial:
+        partial.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
 def check_same_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> None:

@@ -435,10 +435,10 @@ def crop_averaged(
     smooth = ndimage.gaussian_filter(part, _PIXEL_SIGMA * factor * (factor > 1))
     turn = np.array([[along, -across], [across, along]])
     start = np.subtract(middle, first) - 0.5 - turn @ np.full(2, (side - 1) / 2)
-    made = ndimage.affine_transform(
+    square = ndimage.affine_transform(
         smooth, turn, start, (side, side), order=1, mode="reflect"
     )
-    return np.asarray(made, dtype=np.float32)
+    return np.asarray(square, dtype=np.float32)
 
 
 def _crop_square(

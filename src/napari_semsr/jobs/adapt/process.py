@@ -17,7 +17,6 @@ import numpy as np
 from napari_semsr import core, training
 from napari_semsr.core import Job, Progress, run
 from napari_semsr.io import write_atomically
-from napari_semsr.jobs.images import to_json_value
 from napari_semsr.jobs.train_process import ChildProcess, Say, serve_training_request
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
                     place.open("wb") as stream,
                 ):
                     np.savez(stream, *step.images)
-            value |= {"images": bool(step.images), "loss": to_json_value(step.loss)}
+            value["images"] = bool(step.images)
         say("step", value)
 
     fit = run(
