@@ -126,7 +126,7 @@ class OmeZarrStore:
 
     def _get_finest_arrays(self) -> "list[ZarrArray]":
         """Return the finest levels of the image and its labels."""
-        labels: Any = self.group.get(LABELS)
+        labels: Any = self.group.get(LABELS) if (self.path / LABELS).is_dir() else None
         names = () if labels is None else labels.group_keys()
         labels_found = (labels[name].get("0") for name in names)
         return [self.level0, *(item for item in labels_found if item is not None)]
