@@ -56,7 +56,7 @@ def _has_direct_bins(dtype: np.dtype[np.generic]) -> bool:
     return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
 
 
-def _compute_sort_keys(block: RealArray) -> NDArray[np.uint32]:
+def _compute_sort_keys(block: RealArray) -> NDArray[Any]:
     """Map finite pixels to unsigned integers of the same order."""
     if _has_direct_bins(block.dtype):
         return block.ravel()

@@ -721,11 +721,9 @@ def prepare_field(
     Windows have blocks in common if `shared`, and are read as dask reads them if not.
     """
     data = micrograph.data
-    if shared:
-        strays = core.find_stray_pixels(_share_blocks(data, _KEPT_BEFORE))
-        data = _share_blocks(data, _KEPT_BYTES)
-    else:
-        strays = core.find_stray_pixels(data)
+    kept = _share_blocks(data, _KEPT_BEFORE) if shared else data
+    strays = core.find_stray_pixels(kept)
+    data = _share_blocks(data, _KEPT_BYTES) if shared else data
     if strays is None:
         shown_part = _resample_to_grid(data, micrograph.shape, fit)
         return PreparedField(shown_part, shown_part)
