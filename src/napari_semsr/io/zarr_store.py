@@ -512,10 +512,8 @@ def _find_encoder(array: "ZarrArray") -> Any:
     """Return what compresses the chunks of an array of this package, unless sharded."""
     from numcodecs import Zstd
 
-    names = [
-        getattr(codec, "codec_id", None) or codec.to_dict()["name"]
-        for codec in array.compressors
-    ]
+    codecs: Any = array.compressors
+    names = [getattr(c, "codec_id", None) or c.to_dict()["name"] for c in codecs]
     is_other = names != ["zstd"] or array.filters or array.fill_value != 0
     return None if is_other or array.shards else Zstd(_choose_level(array.dtype))
 
