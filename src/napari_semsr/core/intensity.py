@@ -21,6 +21,7 @@ from napari_semsr.core.progress import warn
 from napari_semsr.core.types import BoolArray, FloatPair, ReadableArray, RealArray
 
 _BINS = 1 << 16  # half of a 32-bit key, for two passes
+_PART = 1 << 18  # keys counted at a time; chosen: 2 MB
 _BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small chunks
 _SIGN = np.uint32(1 << 31)
 
@@ -56,7 +57,7 @@ def _has_direct_bins(dtype: np.dtype[np.generic]) -> bool:
     return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
 
 
-def _compute_sort_keys(block: RealArray) -> NDArray[np.uint32]:
+def _compute_sort_keys(block: RealArray) -> NDArray[Any]:
     """Map finite pixels to unsigned integers of the same order."""
     if _has_direct_bins(block.dtype):
         return block.ravel()
@@ -92,7 +93,10 @@ def _compute_order_statistics(
             counts[:256] += Image.fromarray(block).histogram()
         else:
             keys = _compute_sort_keys(block)
-            counts += np.bincount(keys if short else keys >> shift, minlength=_BINS)
+            # few at a time: each becomes eight bytes
+            for part in np.array_split(keys, 1 + keys.size // _PART):
+                bins = part if short else part >> shift
+                counts += np.bincount(bins, minlength=_BINS)
     total = np.cumsum(counts)
     ranks: list[int] = ranks_of(int(total[-1]))
     buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}

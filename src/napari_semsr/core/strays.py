@@ -248,6 +248,8 @@ def _find_full_segments(
         count = np.add.reduceat(ones, starts, axis, np.uint8)
     else:
         return none
+    if count.max() <= _STANDING * _SEGMENT:  # a segment is not shorter
+        return none
     sizes = np.diff([*starts, marks.shape[axis]])
     share = np.moveaxis(count, axis, -1) / sizes
     whole = np.moveaxis(share > _STANDING, -1, axis)

@@ -640,6 +640,8 @@ class PreparedField:
 
 
 _KEPT_BYTES = 32 << 20  # of blocks that neighbouring windows share; chosen
+# the same before the network runs, for most blocks around one of 2048 px of 16 bits
+_AROUND, _KEPT_BEFORE = 8, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -686,15 +688,16 @@ class _SharedBlocks:
         return values
 
 
-def _share_blocks(data: core.ReadableArray) -> core.ReadableArray:
+def _share_blocks(data: core.ReadableArray, kept_bytes: int) -> core.ReadableArray:
     """Keep the last blocks of a dask image, if a window's neighbours are small."""
     chunks = getattr(data, "chunks", None)
     if not hasattr(data, "compute") or chunks is None:
         return data
     largest = max(chunks[0]) * max(chunks[1]) * np.dtype(data.dtype).itemsize
-    if 4 * largest > _KEPT_BYTES:
+    kept_bytes = min(kept_bytes, max(_KEPT_BYTES, _AROUND * largest))
+    if 4 * largest > kept_bytes:
         return data
-    return _SharedBlocks(data, chunks, core.BoundedCache(_KEPT_BYTES))
+    return _SharedBlocks(data, chunks, core.BoundedCache(kept_bytes))
 
 
 def prepare_field(
@@ -704,8 +707,10 @@ def prepare_field(
 
     Windows have blocks in common if `shared`, and are read as dask reads them if not.
     """
-    data = _share_blocks(micrograph.data) if shared else micrograph.data
-    strays = core.find_stray_pixels(data)
+    data = micrograph.data
+    kept = _share_blocks(data, _KEPT_BEFORE) if shared else data
+    strays = core.find_stray_pixels(kept)
+    data = _share_blocks(data, _KEPT_BYTES) if shared else data
     if strays is None:
         shown_part = _resample_to_grid(data, micrograph.shape, fit)
         return PreparedField(shown_part, shown_part)

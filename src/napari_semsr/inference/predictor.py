@@ -210,8 +210,7 @@ class _MemoryCounter(models.TorchCallInterceptor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.live: int = 0
-        self.peak: int = 0
+        self.live = self.peak = 0
         self._storages: weakref.WeakSet[object] = weakref.WeakSet()
 
     def _release(self, size: int) -> None:
@@ -243,14 +242,12 @@ def measure_peak_bytes(module: nn.Module, shape: core.IntPair) -> int:
     """Measure the peak activation memory of an fp32 pass, in bytes."""
     activation_bytes = getattr(module, "activation_bytes", None)
     if activation_bytes is not None:  # for a network whose layers are not torch's
-        peak_bytes: int = activation_bytes(shape)
-        return peak_bytes
+        return int(activation_bytes(shape))
     window = torch.zeros(1, 1, *shape)
     with torch.no_grad(), _MemoryCounter() as mode:
         mode.add(window)
         module(window)
-    peak: int = mode.peak
-    return peak
+    return mode.peak
 
 
 # Measured properties of a network, cached for the next start.
@@ -559,9 +556,8 @@ class Predictor:
         elif wanted_count is not None:
             self.batch = wanted_count
         else:
-            room = models.get_free_memory(self.device) // (
-                2 * max(1, self.peak_bytes(shape))
-            )
+            need = 2 * max(1, self.peak_bytes(shape))
+            room = models.get_free_memory(self.device) // need
             self.batch = max(1, min(_LARGEST_BATCH, int(room)))
         return self.batch
 

@@ -433,19 +433,14 @@ class Edge:
 def sample_edges(prediction: core.Float32Array, inner: core.Box) -> dict[str, Edge]:
     """Sample up to 256 pixels per line along each border of the core box `inner`."""
     rows, columns = inner.slices
-    down = prediction[:, columns][:, :: _compute_sample_spacing(inner.shape[1])]
-    along = prediction[rows][:: _compute_sample_spacing(inner.shape[0])].T
+    high, wide = (-(-length // _SAMPLES) for length in inner.shape)
+    down, along = prediction[:, columns][:, ::wide], prediction[rows][::high].T
     return {
         _ABOVE: _extract_edge(down, inner.y0, 1, inner.shape[0]),
         _BELOW: _extract_edge(down, inner.y1 - 1, -1, inner.shape[0]),
         _LEFT: _extract_edge(along, inner.x0, 1, inner.shape[1]),
         _RIGHT: _extract_edge(along, inner.x1 - 1, -1, inner.shape[1]),
     }
-
-
-def _compute_sample_spacing(length: int) -> int:
-    """Return the sample spacing that yields at most 256 samples."""
-    return -(-length // _SAMPLES)
 
 
 def _extract_edge(
@@ -536,6 +531,5 @@ def _concatenate_finite_values(
     arrays: Iterable[NDArray[np.floating]],
 ) -> NDArray[np.floating]:
     """Concatenate the finite values of arrays."""
-    all_values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
-    finite_values: NDArray[np.floating] = all_values[np.isfinite(all_values)]
-    return finite_values
+    values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
+    return np.asarray(values[np.isfinite(values)])

@@ -126,7 +126,7 @@ class OmeZarrStore:
 
     def _get_finest_arrays(self) -> "list[ZarrArray]":
         """Return the finest levels of the image and its labels."""
-        labels: Any = self.group.get(LABELS)
+        labels: Any = self.group.get(LABELS) if (self.path / LABELS).is_dir() else None
         names = () if labels is None else labels.group_keys()
         labels_found = (labels[name].get("0") for name in names)
         return [self.level0, *(item for item in labels_found if item is not None)]
@@ -512,10 +512,8 @@ def _find_encoder(array: "ZarrArray") -> Any:
     """Return what compresses the chunks of an array of this package, unless sharded."""
     from numcodecs import Zstd
 
-    names = [
-        getattr(codec, "codec_id", None) or codec.to_dict()["name"]
-        for codec in array.compressors
-    ]
+    codecs: Any = array.compressors
+    names = [getattr(c, "codec_id", None) or c.to_dict()["name"] for c in codecs]
     is_other = names != ["zstd"] or array.filters or array.fill_value != 0
     return None if is_other or array.shards else Zstd(_choose_level(array.dtype))
 

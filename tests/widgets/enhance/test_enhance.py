@@ -15,6 +15,7 @@ from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance import models
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
+from tests.children import LIMIT_MS
 from tests.stopping import stop_at
 from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import create_classical, exposures_of
@@ -247,7 +248,7 @@ def test_a_map_that_cannot_be_made_is_not_offered(model, panel, run_panel, tmp_p
 
 @pytest.mark.parametrize("of", ["values", "history", "file", "sem"])
 def test_a_model_of_the_same_place_is_proposed_first(
-    model, hold, add, field, tmp_path, monkeypatch, of
+    model, hold, add, field, tmp_path, monkeypatch, qtbot, of
 ):
     shelf, path = tmp_path / "shelf", tmp_path / "field.ome.tif"
     shelf.mkdir()
@@ -272,6 +273,7 @@ def test_a_model_of_the_same_place_is_proposed_first(
         "napari_semsr.jobs.models._describe_model_file", None
     )  # is slow
     panel = hold(EnhancePanel(model))
+    qtbot.waitUntil(lambda: not panel.finder.is_busy, timeout=LIMIT_MS)
     assert (panel.model.value == "own-2026-01-02") == (of != "sem")
 
 

@@ -1,9 +1,11 @@
 """Where a name leads: to a panel in its dock, or to a section of the manual."""
 
 import re
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
@@ -11,6 +13,7 @@ from qtpy.QtCore import QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QSizePolicy, QWidget
 
+from napari_semsr.core import use_background_priority
 from napari_semsr.widgets.base.runner import is_alive
 
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ def find_title(name: str) -> str | None:
 
 # Docks: panels are tabs, since stacked docks would be too small.
 
+_AHEAD_MS = 1000  # chosen: by then napari has drawn the panel
 _OURS = "semsr dock"
 _PLUGIN = "napari-semsr"
 
@@ -156,6 +160,26 @@ def create_panel(viewer: "Viewer", place: str) -> "VerbPanel":
     home = import_module(f"napari_semsr.widgets.{module}")
     kind: type[VerbPanel] = getattr(home, name)
     return kind(viewer)
+
+
+def preload_panels() -> None:
+    """Import the modules of all panels in the background, when one has been drawn.
+
+    Docking the next one would otherwise freeze the window for half a second.
+    """
+    QTimer.singleShot(_AHEAD_MS, _import_panels_in_background)
+
+
+@cache
+def _import_panels_in_background() -> None:
+    def load_modules() -> None:
+        # docking a panel reports the error
+        with use_background_priority(), suppress(Exception):
+            for place, *_ in PANELS.values():
+                import_module(f"napari_semsr.widgets.{place.partition(':')[0]}")
+
+    # not a daemon: Python must not exit during an import
+    Thread(target=load_modules, name="semsr-panels").start()
 
 
 def open_panel(viewer: "Viewer", name: str) -> QWidget:

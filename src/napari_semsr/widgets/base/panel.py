@@ -311,6 +311,7 @@ class VerbPanel(DockContent):
         self.session.watch_panel(self)
         # a result shown while computed has a history now
         self.input_layers.refresh()
+        navigation.preload_panels()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
         """Release the reference to a panel without a dock."""

@@ -1,6 +1,6 @@
 """List of models and classical methods, with the card of the chosen one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -130,17 +130,14 @@ def list_installed_models() -> list[tuple[str, str]]:
     return better + worse
 
 
-def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
-    """Return the names of models trained on an image with any of the digests.
-
-    Digests are computed only if a model states the data it was trained on.
-    """
+def read_training_digests() -> dict[str, set[str]]:
+    """Return the digests of training images of the installed models that state them."""
     training_images = {}
     for _, name in list_installed_models():
         card = models.read_card(models.find_model(name)).model_dump()
-        training_images[name] = jobs.get_training_digests(card)
-    digests = read() if any(training_images.values()) else set()
-    return sorted(name for name, of in training_images.items() if of & digests)
+        if digests := jobs.get_training_digests(card):
+            training_images[name] = digests
+    return training_images
 
 
 class ModelChooser(base.Form):

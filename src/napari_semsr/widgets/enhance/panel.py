@@ -29,7 +29,7 @@ from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.compare import CompareControls, OverlayLayer
 from napari_semsr.widgets.enhance.models import (
     ModelChooser,
-    find_models_by_training_data,
+    read_training_digests,
 )
 
 if TYPE_CHECKING:
@@ -358,7 +358,7 @@ class _CollapsibleOptions(base.CollapsibleSection):
             self.set_expanded()
 
 
-_DIGESTED_PX = 1 << 24  # of a layer; chosen: a tenth of a second
+_DIGESTED_PX = 1 << 24  # of a layer; chosen: a second
 _BEFORE_REGISTERED = (
     " Enhance the image from before the registration, and register the result."
 )
@@ -408,6 +408,7 @@ class EnhancePanel(base.VerbPanel):
         self.preview = MousePreview(self.viewer, self._read_run_inputs, say, self)
         self.add_group("Compare", self.look)
         self.add_results("Result")
+        self.finder = base.JobRunner(self)
         base.FolderRun(
             self, self.read_values, replaces=lambda: self.existing.value == "replace"
         )
@@ -482,28 +483,25 @@ class EnhancePanel(base.VerbPanel):
         self.session.changed.connect(self._check_project_stores)
 
     def _propose_model(self, layer: Image | None) -> None:
-        """Propose a model that was trained on a layer, or that for its microscope."""
-        own: list[str] = []  # a network's output is not what the model was trained on
-        if layer is not None and layers.get_network_name(layer) is None:
-            own = find_models_by_training_data(partial(self._compute_digests, layer))
+        """Propose the model for a layer's microscope, then one trained on the layer."""
         kind = None if layer is None else layers.get_instrument(layer)
-        usual = MODELS_BY_INSTRUMENT.get(kind or "")
-        self.model.propose_model(own[-1] if own else usual, layer)
+        self.model.propose_model(MODELS_BY_INSTRUMENT.get(kind or ""), layer)
+        self.finder.cancel()
+        # a network's output is not what the model was trained on
+        if layer is None or layers.get_network_name(layer) is not None:
+            return
+        if trained := read_training_digests():
+            image = None
+            with suppress(core.SemsrError, OSError):  # a run reports it
+                image = self.input_layers.read(layer)
+            make = partial(_find_own_model, layer, image, trained)
+            show = partial(self._propose_own_model, layer)
+            request = base.JobRequest(make, show, queue=f"models of {id(self)}")
+            self.finder.start("Look for a model", request)
 
-    def _compute_digests(self, layer: Image) -> set[str]:
-        """Return the digests of a layer, its file and all its sources."""
-        history = layers.get_provenance(layer)
-        record = core.InputRecord(role="image", name="", provenance=history)
-        digests = {*jobs.collect_digests(record)}
-        # it cannot be enhanced, which a run reports
-        with suppress(core.SemsrError, OSError):
-            image = self.input_layers.read(layer)
-            if image.data.size <= _DIGESTED_PX:
-                digests.add(core.run(jobs.digest_values(image)))
-                file = Path(layer.metadata.get(io.STORE_KEY) or image.path or "")
-                if file.name and file.exists():
-                    digests.add(core.run(jobs.digest_image(file)))
-        return digests
+    def _propose_own_model(self, layer: Image, name: str | None) -> None:
+        if name is not None and layer is self.layer.value:
+            self.model.propose_model(name, layer)
 
     def _compare_model(self, layer: Image | None) -> None:
         size, advice = None, ""
@@ -890,6 +888,22 @@ def describe_enhancement(report: Any, image: str) -> str:
             parts.append(f"a blur ({core.SIGMA}) of {blur_px:.2f} px")
     removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
     return f"{name} {removed} {image}."
+
+
+def _find_own_model(
+    layer: Image, image: core.Micrograph | None, trained: Mapping[str, set[str]]
+) -> core.Job[str | None]:
+    """Find a model that was trained on a layer, its file or any of its sources."""
+    history = layers.get_provenance(layer)
+    record = core.InputRecord(role="image", name="", provenance=history)
+    digests = {*jobs.collect_digests(record)}
+    with suppress(core.SemsrError, OSError):  # a run reports it
+        if image is not None and image.data.size <= _DIGESTED_PX:
+            digests.add((yield from jobs.digest_values(image)))
+            file = Path(layer.metadata.get(io.STORE_KEY) or image.path or "")
+            if file.name and file.exists():
+                digests.add((yield from jobs.digest_image(file)))
+    return max((name for name, of in trained.items() if of & digests), default=None)
 
 
 def _restore(job: core.Job[jobs.RestoredFile], target: Path) -> core.Job[_Outcome]:
