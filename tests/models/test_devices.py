@@ -59,12 +59,6 @@ def _broken(monkeypatch, error, only=None):
     return tried
 
 
-@pytest.mark.parametrize("name", ["meta", "toaster", "cuda:x"])
-def test_names_that_are_no_device_are_refused(name):
-    with refused(OptionError, "device-unknown"):
-        find_device(name)
-
-
 @pytest.mark.parametrize("name", ["cuda:7", "xpu", "mps"])
 def test_a_kind_that_is_not_here_is_refused_with_the_reason(name, monkeypatch):
     def unbuilt():

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import PixelSize, Provenance, parse_pixel_size
 from napari_semsr.core.types import FloatArray, IntPair, RealArray
 
@@ -169,19 +169,6 @@ class Acquisition:
     provenance: Provenance | None = None  # stored in the first frame
 
     def __post_init__(self) -> None:
-        count = len(self)
-        if len(self.names) != count or len(set(self.names)) != count:
-            name_count = len(set(self.names))
-            msg = f"{count} frames need {count} unique names, got {name_count}."
-            raise ShapeError(msg, code="names-alike")
-        for what, places in (
-            ("Nominal positions in px", self.nominal_px),
-            ("Nominal positions in nm", self.nominal_nm),
-            ("Cells", self.cells),
-        ):
-            if places is not None and np.shape(places) != (count, 2):
-                msg = f"{what} must have shape ({count}, 2), got {np.shape(places)}."
-                raise ShapeError(msg)
         if self.overlap is not None and not 0 < self.overlap < 1:
             msg = (
                 "The overlap must be a fraction of the frame between 0 and 1, got "
@@ -189,7 +176,7 @@ class Acquisition:
             )
             raise OptionError(msg, code="out-of-range")
         if self.grid is not None and self.cells is None:
-            compute_grid_cells(count, self.grid, self.order, self.first)
+            compute_grid_cells(len(self), self.grid, self.order, self.first)
 
     def __len__(self) -> int:
         return self.shape[0]

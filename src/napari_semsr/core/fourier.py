@@ -17,20 +17,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
 def tukey_window(size: int, alpha: float) -> FloatArray:
     """Return a symmetric Tukey window (size,) with weights in (0, 1].
 
-    The tapered fraction `alpha` is 0 for a rectangular and 1 for a Hann window; outside
-    [0, 1] an `OptionError` is raised. Samples are taken at half-integer positions, so
-    that no pixel has weight zero.
+    The tapered fraction `alpha` is 0 for a rectangular and 1 for a Hann window. Samples
+    are taken at half-integer positions, so that no pixel has weight zero.
     """
-    if not 0 <= alpha <= 1:
-        msg = f"The taper of a Tukey window must be between 0 and 1, got {alpha}."
-        raise OptionError(msg, code="out-of-range")
     if alpha * size <= 1:
         return np.ones(size)
     place = (np.arange(size) + 0.5) / size

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import types
-from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.types import FloatArray, FloatPair, IntPair, RealArray
 
@@ -242,21 +242,11 @@ def plan_tiles(
 ) -> TilePlan:
     """Split an image into tiles with halos.
 
-    The core is a positive multiple of the stride, otherwise an `OptionError` is raised;
-    the halo, the context that a core needs on each side, is rounded up to the stride.
-    The field is padded to the `minimum` side that the network accepts. With `constant`
-    all windows have one size, shifted inwards at the borders instead of cropped. Raises
-    `ShapeError` if the field is empty.
+    The core is a positive multiple of the stride; the halo, the context that a core
+    needs on each side, is rounded up to the stride. The field is padded to the
+    `minimum` side that the network accepts. With `constant` all windows have one size,
+    shifted inwards at the borders instead of cropped.
     """
-    if min(shape) < 1:
-        msg = f"Tiles need a non-empty (Y, X) image, got shape {tuple(shape)}."
-        raise ShapeError(msg)
-    if core < 1 or core % stride:
-        msg = f"The tile size must be a multiple of the stride {stride}, got {core}."
-        raise OptionError(msg, code="out-of-range")
-    if halo < 0:
-        msg = f"The halo must be at least 0 px, got {halo}."
-        raise OptionError(msg, code="out-of-range")
     rows, columns = (round_up(max(int(size), minimum), stride) for size in shape)
     return TilePlan(
         shape=(int(shape[0]), int(shape[1])),
@@ -271,12 +261,8 @@ def plan_tiles(
 def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
     """Place as many square blocks on an image as fit at a constant step.
 
-    ``(size - block) // step + 1`` on each axis. Raises `ShapeError` if none fits,
-    `OptionError` if block or step is not positive.
+    ``(size - block) // step + 1`` on each axis. Raises `ShapeError` if none fits.
     """
-    if block < 1 or step < 1:
-        msg = f"Block size and step must be at least 1 px, got {block} and {step}."
-        raise OptionError(msg, code="out-of-range")
     if min(shape) < block:
         size = f"{shape[0]}x{shape[1]} px"
         msg = f"A block of {block} px does not fit into {size}: choose a smaller block."

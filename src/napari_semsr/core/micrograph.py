@@ -618,11 +618,8 @@ class Micrograph:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with changed attributes.
 
-        `pixel_size_nm` is parsed; with new `data`, `look` and `path` are None unless
-        given.
+        With new `data`, `look` and `path` are None unless given.
         """
-        if "pixel_size_nm" in changes:
-            changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
         if "data" in changes:
             changes = {"look": None, "path": None} | changes
         return replace(self, **changes)

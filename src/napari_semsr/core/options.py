@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Self, get_args, get_origin
 
 import numpy as np
@@ -149,33 +149,22 @@ MORE = "More settings"
 
 
 def option(
-    default: object,
-    label: str = "",
-    description: str = "",
-    *,
-    unit: str = "",
-    choices: Mapping[str, object] | None = None,
-    step: float | None = None,
-    user_only: bool = False,
-    metavar: str | tuple[str, ...] = "",
-    group: str = "",
-    flags: Mapping[str, Any] | None = None,
-    when: Mapping[str, Sequence[object]] | None = None,
-    **bounds: Any,
+    default: object, label: str = "", description: str = "", **settings: Any
 ) -> Any:
     """Declare an option with its display settings.
 
-    The parameters are described in `OptionDisplay`; without a `label` no form has a row
-    for it. `description` is for help, tooltip and manual, `bounds` are those of
-    `pydantic.Field`. Use `user_only` for what connects to an address or another
-    process, or writes to any path.
+    The settings are those of `OptionDisplay`, and bounds as in `pydantic.Field`;
+    without a `label` no form has a row for it. `description` is for help, tooltip and
+    manual. Use `user_only` for what connects to an address or another process, or
+    writes to any path.
     """
-    shown = label, unit, choices, step, user_only, metavar, group, flags, when
+    names = {item.name for item in fields(OptionDisplay)} & settings.keys()
+    display = OptionDisplay(label, **{name: settings.pop(name) for name in names})
     return Field(
         default=default,
         description=description or None,
-        json_schema_extra={"display": OptionDisplay(*shown)},  # type: ignore[dict-item]
-        **bounds,
+        json_schema_extra={"display": display},  # type: ignore[dict-item]
+        **settings,
     )
 
 

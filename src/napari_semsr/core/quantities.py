@@ -152,13 +152,17 @@ def format_number(value: float, form: str = ".4g") -> str:
     return f"{value if float(value).is_integer() else float(text):.0f}"
 
 
-@cache
-def get_quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
+def get_quantities(kind: object) -> dict[str, tuple[Quantity, object]]:
     """Return the quantities of a result type, followed by those of its base classes.
 
     Each is a quantity and type, by the name of its field or property; a flat field is
     replaced by the quantities of its type.
     """
+    return _collect_quantities(kind)
+
+
+@cache
+def _collect_quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
     quantities: dict[str, tuple[Quantity, object]] = {}
     own_fields = fields(kind) if is_dataclass(kind) else ()
     flat = {item.name for item in own_fields if item.metadata.get("flat")}
@@ -170,8 +174,7 @@ def get_quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
         for name, annotation in annotations.items():
             if name in flat:
                 inner = _get_types(annotation)[0]
-                if isinstance(inner, type) and is_dataclass(inner):
-                    quantities |= get_quantities(inner)
+                quantities |= get_quantities(inner) if is_dataclass(inner) else {}
             elif hasattr(annotation, "__metadata__"):
                 bare, *notes = get_args(annotation)
                 for note in notes:
@@ -298,7 +301,7 @@ def get_cells(result: object) -> dict[str, object]:
     return row
 
 
-def _collect_columns(kind: type) -> tuple[tuple[str, str, int | None], ...]:
+def _collect_columns(kind: object) -> tuple[tuple[str, str, int | None], ...]:
     """Return each table column with its field and its index in a pair."""
     quantities = get_quantities(kind)
     intervals = {quantity.interval for quantity, _ in quantities.values()}

@@ -22,6 +22,7 @@ import platformdirs
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from napari_semsr import core, models
@@ -154,7 +155,7 @@ def _find_device_fault(
         except core.DeviceMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - of whatever kind, it is of no use
-            reason = models.get_first_error_line(error).rstrip(".")
+            reason = models.get_first_error_line(error)
             return f"fails on a test tile ({reason})"
     if output.shape != expected_output.shape:
         return "gives a test tile another shape than the CPU"
@@ -201,7 +202,7 @@ def _get_tile_network(model: models.LoadedModel) -> nn.Module:
 # with an OpenGL window ends with a segmentation fault.
 
 
-class _MemoryCounter(models.TorchCallInterceptor):
+class _MemoryCounter(TorchFunctionMode):
     """Counter of the bytes held by live tensors.
 
     Calls are intercepted in Python, since doing so in torch's core imports its
@@ -216,13 +217,14 @@ class _MemoryCounter(models.TorchCallInterceptor):
     def _release(self, size: int) -> None:
         self.live -= size
 
-    def call(
+    def __torch_function__(
         self,
         func: Callable[..., object],
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
     ) -> object:
-        result = func(*args, **kwargs)
+        result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self.add(leaf)

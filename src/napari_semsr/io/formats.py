@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -30,7 +29,8 @@ from napari_semsr.io.zarr_store import OmeZarrStore, read_store_state
 
 _HEAD = 16  # bytes by which a format is recognised; chosen
 _LARGEST_FILE = 1 << 31  # bytes; chosen: an uncompressed image of 46k x 46k px
-_DISPLAY, _MICROSCOPES = "napari_semsr.io.png", "napari_semsr.io.em"
+_MICROSCOPES = "napari_semsr.io.em"
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name
 _READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI, DM3, DM4, SER, EMD, MRC or OME-Zarr"
 
@@ -44,17 +44,11 @@ class Format:
     module: str  # Module of the reader
     one_plane: bool = False  # Whether it has no stacks
 
-    def load(self) -> ModuleType:
-        """Import the module of the format."""
-        return import_module(self.module)
-
 
 FORMATS = (
     Format("OME-Zarr", (".ome.zarr", ".zarr"), "napari_semsr.io.zarr_image"),
     Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff_read"),
-    Format(
-        "PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), _DISPLAY, one_plane=True
-    ),
+    Format("PNG, JPEG, BMP", _PICTURES, "napari_semsr.io.png", one_plane=True),
     Format(_OF_DATASETS, (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
     Format("CZI", (".czi",), "napari_semsr.io.czi"),
     Format("DM3, DM4", (".dm3", ".dm4"), _MICROSCOPES),
@@ -208,14 +202,15 @@ class Source:
     def _decode(self, options: ReadOptions, **how: object) -> RawImage:
         if self.format.one_plane:
             how = {"data": self.data or core.read_bytes(self.path, _LARGEST_FILE)}
-        raw: RawImage = self.format.load().raw_image(self.path, options, **how)
+        module = import_module(self.format.module)
+        raw: RawImage = module.raw_image(self.path, options, **how)
         return raw
 
 
 def _detect_format(path: Path, head: bytes) -> Format:
     name = path.name.lower()
     for row in sorted(FORMATS, key=lambda row: not name.endswith(row.suffixes)):
-        if row.load().matches(path, head):
+        if import_module(row.module).matches(path, head):
             return row
     code = "format-unknown"
     if path.is_dir():

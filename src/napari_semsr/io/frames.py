@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -414,13 +413,15 @@ def _describe_frames(
     return infos, faults
 
 
-def _check_same_type(folder: Path, infos: Mapping[str, FileInfo]) -> None:
-    """Raise `ReadError` if frames differ in shape or type."""
+def _check_kinds(
+    folder: Path, infos: dict[str, FileInfo], *, leave_out: bool
+) -> list[core.UnusedFrame]:
+    """Raise `ReadError` if frames differ in shape or type, or leave out the rarer."""
     kinds: dict[str, list[str]] = {}
     for name, info in infos.items():
         kinds.setdefault(describe_kind(info.shape, info.dtype), []).append(name)
-    if len(kinds) > 1:
-        by_count = sorted(kinds.items(), key=lambda item: -len(item[1]))
+    by_count = sorted(kinds.items(), key=lambda item: -len(item[1]))
+    if len(kinds) > 1 and not leave_out:
         got = (f"{len(n)} of {kind} (such as {n[0]})" for kind, n in by_count[:3])
         msg = (
             f"Frames of {folder} must have the same shape and type, got "
@@ -428,6 +429,13 @@ def _check_same_type(folder: Path, infos: Mapping[str, FileInfo]) -> None:
             "with the same settings."
         )
         raise core.ReadError(msg, code="frames-differ")
+    others = {name: kind for kind, names in by_count[1:] for name in names}
+    for name in others:
+        del infos[name]
+    return [
+        core.UnusedFrame(name, f"has {kind}, but most frames have {by_count[0][0]}")
+        for name, kind in others.items()
+    ]
 
 
 # Relative; chosen: more than rounding in headers, less than a change of magnification.
@@ -477,19 +485,6 @@ def _format_heights_hint(folder: Path) -> str:
     if not (folder / HEIGHTS).is_file():
         return ""
     return f": {HEIGHTS} lists folders of frames at several heights, so set `focus=max`"
-
-
-def _remove_other_types(infos: dict[str, FileInfo]) -> list[core.UnusedFrame]:
-    """Keep the frames of the most common shape and type, and list the others."""
-    kinds = {n: describe_kind(one.shape, one.dtype) for n, one in infos.items()}
-    usual = Counter(kinds.values()).most_common(1)
-    others = {n: kind for n, kind in kinds.items() if kind != usual[0][0]}
-    for name in others:
-        del infos[name]
-    return [
-        core.UnusedFrame(name, f"has {kind}, but most frames have {usual[0][0]}")
-        for name, kind in others.items()
-    ]
 
 
 def _check_names_differ(folder: Path, names: Sequence[str]) -> None:
@@ -549,17 +544,15 @@ def _open_folder(
     job = _describe_frames(folder.name, files, results, how)
     infos, unreadable = yield from job
     faults += unreadable
-    if leave_out:
-        faults += _remove_other_types(infos)
-        # space may be reserved for a file before its pixels are written, which can only
-        # be the last one
-        if infos and [*results.empty_rows] == [*infos][-1:]:
-            last, _ = infos.popitem()
-            why = f"its last {results.empty_rows[last]} rows were not written"
-            faults.append(core.UnusedFrame(last, why))
+    faults += _check_kinds(folder, infos, leave_out=leave_out)
+    # space may be reserved for a file before its pixels are written, which can only be
+    # the last one
+    if leave_out and infos and [*results.empty_rows] == [*infos][-1:]:
+        last, _ = infos.popitem()
+        why = f"its last {results.empty_rows[last]} rows were not written"
+        faults.append(core.UnusedFrame(last, why))
     if len(infos) < 2:
         _raise_too_few_frames(folder, len(infos), faults)
-    _check_same_type(folder, infos)
     if how.databar_rows is None:
         rows = [info.suggested_databar_rows for info in infos.values()]
         _warn_about_databar(folder, rows)

@@ -467,7 +467,7 @@ def _rescale_to_page(
 
 
 _TESCAN_TAG = 50431
-_PARSERS = {
+_PARSERS: "dict[int, Callable[[str, core.IntPair], read_image.RawImage | None]]" = {
     **dict.fromkeys((34680, 34682), parse_fei_header),
     34118: parse_zeiss_header,
     _TESCAN_TAG: partial(read_image.parse_tescan_header, name=f"tag {_TESCAN_TAG}"),

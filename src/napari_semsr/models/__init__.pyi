@@ -71,7 +71,6 @@ from .probing import (
     InstanceNormCall as InstanceNormCall,
     NormInterceptor as NormInterceptor,
     ProbeResult as ProbeResult,
-    TorchCallInterceptor as TorchCallInterceptor,
     find_minimum_field_size as find_minimum_field_size,
     measure_effective_fields as measure_effective_fields,
     measure_effective_halo as measure_effective_halo,

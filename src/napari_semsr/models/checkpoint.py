@@ -69,14 +69,10 @@ def _build_from_registry(
         module = registry[name](**options)
         _check_layer_sizes(module)
     except _REFUSALS as error:
-        given, reason = core.shorten_value(options), _get_reason(error)
+        given, reason = core.shorten_value(options), get_first_error_line(error)
         msg = f"The {kind} {name} cannot be built from {given}: {reason}."
         raise CheckpointError(msg, code="architecture-invalid") from error
     return module
-
-
-def _get_reason(error: Exception) -> str:
-    return core.format_one_line(get_first_error_line(error), 200).rstrip(".")
 
 
 def _check_layer_sizes(network: nn.Module) -> None:
@@ -211,10 +207,6 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         raise core.SemsrError(msg, code="process-forked")
     _loaded_in.add(os.getpid())
     path = cards.resolve_model_path(name_or_path)
-    size = path.stat().st_size
-    if size > _SIZE_LIMIT:
-        msg = f"{path.name} must be smaller than 2 GiB, but has {size / 2**30:.1f} GiB."
-        raise CheckpointError(msg, code="file-too-large")
     card = cards.read_card(path)
     own = {k: v for k, v in _read_weights(path).items() if not k.startswith(_BESIDE)}
     module = _build_within_limits(path, card, own)
@@ -249,7 +241,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         state = load(core.read_bytes(path, _SIZE_LIMIT))
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     except (SafetensorError, *_REFUSALS, OSError) as error:
-        why = f"{path.name} is damaged: {_get_reason(error)}; copy it again."
+        why = f"{path.name} is damaged: {get_first_error_line(error)}; copy it again."
         damage = core.Message(why, "model-damaged")
         message = core.describe_access_error(path, error) or damage
         raise CheckpointError(message) from error

@@ -57,7 +57,7 @@ def device_count(kind: str) -> int:
 
 
 def find_device(name: str = "auto") -> Device:
-    """Return the device with a given name.
+    """Return the device with a given name, as `declare_device_option` accepts it.
 
     ``auto`` is the first device that works: a card of the kind for which this PyTorch
     is built, otherwise the CPU, with a note if there is a card that fails. Raises an
@@ -69,12 +69,6 @@ def find_device(name: str = "auto") -> Device:
     if name == "auto":
         return _find_working_device()
     kind, _, number = name.partition(":")
-    if kind not in _CARDS or not (number.isdecimal() or name == kind):
-        msg = (
-            "A device must be auto, cpu, cuda, mps, xpu or a numbered GPU such as "
-            f"cuda:1 (the second GPU), got {name!r}."
-        )
-        raise core.OptionError(msg, code="device-unknown")
     count, index = device_count(kind), int(number or 0)
     if count == 0:
         why = _explain_missing_device(kind)
@@ -150,7 +144,7 @@ def _explain_missing_device(kind: str) -> str:
         for name in _HIDES[kind]:
             if name in os.environ:
                 return f"{name} is {os.environ[name]!r}"
-        return get_first_error_line(error).partition(". ")[0].rstrip(".")
+        return get_first_error_line(error).partition(". ")[0]
     return "none is visible"
 
 
@@ -206,7 +200,7 @@ def _explain_failure(device: torch.device, error: Exception) -> str:
                 own, built = "{}.{}".format(*capability), ", ".join(architectures)
                 torch_text = f"PyTorch {torch.__version__} is built for {built}"
                 return f"its compute capability is {own}, and {torch_text}"
-    return get_first_error_line(error).rstrip(".")
+    return get_first_error_line(error)
 
 
 def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
@@ -344,5 +338,10 @@ def convert_memory_errors(device: torch.device, what: str) -> Iterator[None]:
 
 
 def get_first_error_line(error: BaseException) -> str:
-    """Return the first line of an error message, or the error type if it is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error message, without its full stop.
+
+    The error type if it is empty.
+    """
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # chosen: two lines of a message
+    return core.format_one_line(line, 200).rstrip(".")

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 # receptive field are measured by running it (`probe_onnx_network`).
 
 
-_SIZE_LIMIT = 2**31 - 1  # bytes; largest protobuf message
-_MESSAGE_LENGTH = 300  # length of texts from a file or a library in a message; chosen
 _STANDARD = ("", "ai.onnx")
 _RANDOM_OPERATORS = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
@@ -77,13 +75,8 @@ def _convert_errors(message: str, code: str = "model-damaged") -> Iterator[None]
         yield
     except Exception as error:  # onnx, its runtime and exporter raise a dozen types
         raise core.CheckpointError(
-            f"{message}: {_get_reason(error)}.", code=code
+            f"{message}: {get_first_error_line(error)}.", code=code
         ) from error
-
-
-def _get_reason(error: Exception) -> str:
-    reason = core.format_one_line(get_first_error_line(error), _MESSAGE_LENGTH)
-    return reason.rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +105,6 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     Weights outside the file may be in `folder`, if given; `name` is for messages.
     """
     onnx = import_onnx()
-    if len(data) > _SIZE_LIMIT:
-        msg = f"{name} must be smaller than 2 GiB to be read as ONNX."
-        raise core.CheckpointError(msg, code="file-too-large")
     with _convert_errors(f"{name} cannot be read as ONNX"):
         model = onnx.load_model_from_string(data)
     if not model.graph.node:
@@ -443,7 +433,7 @@ def probe_onnx_network(
                 return network, result
             reason = "a field cropped at another position has other values"
         except (RuntimeError, MemoryError, core.SemsrError) as error:
-            reason = _get_reason(error)
+            reason = get_first_error_line(error)
     msg = (
         "A network must accept fields whose sides are multiples of 1, 2, 4 ... or "
         f"{_STRIDES[-1]} px, use memory in proportion to the field size, and give the "

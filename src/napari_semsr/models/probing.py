@@ -34,44 +34,7 @@ class InstanceNormCall:
     eps: float
 
 
-def find_instance_norm_call(
-    func: object, args: tuple[object, ...], kwargs: dict[str, object]
-) -> InstanceNormCall | None:
-    """Return the norm call if it uses the image's own statistics, otherwise None."""
-    if func is not functional.instance_norm:
-        return None
-    bound = _SIGNATURE.bind(*args, **kwargs)
-    bound.apply_defaults()
-    given = bound.arguments
-    live = given["use_input_stats"] or given["running_mean"] is None
-    if not live or given["input"].dim() != 4:
-        return None
-    return InstanceNormCall(*(given[n] for n in ("input", "weight", "bias", "eps")))
-
-
-class TorchCallInterceptor(TorchFunctionMode):
-    """Interceptor for all torch functions called by the entering thread."""
-
-    def call(
-        self,
-        func: Callable[..., object],
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-    ) -> object:
-        """Handle one call; by default, run it."""
-        return func(*args, **kwargs)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        return self.call(func, args, kwargs or {})
-
-
-class NormInterceptor(TorchCallInterceptor):
+class NormInterceptor(TorchFunctionMode):
     """Interceptor that replaces and counts live norms in the entering thread."""
 
     def __init__(self) -> None:
@@ -82,17 +45,25 @@ class NormInterceptor(TorchCallInterceptor):
         """Return the replacement for the norm's output; the input by default."""
         return norm.input
 
-    def call(
+    def __torch_function__(
         self,
         func: Callable[..., object],
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Replace a live norm; run other calls."""
-        norm = find_instance_norm_call(func, args, kwargs)
-        if norm is None:
-            return func(*args, **kwargs)
-        result = self._normalise(norm)
+        """Replace a norm that uses the image's own statistics; run other calls."""
+        run = partial(func, *args, **(kwargs or {}))
+        if func is not functional.instance_norm:
+            return run()
+        bound = _SIGNATURE.bind(*args, **(kwargs or {}))
+        bound.apply_defaults()
+        given = bound.arguments
+        live = given["use_input_stats"] or given["running_mean"] is None
+        if not live or given["input"].dim() != 4:
+            return run()
+        names = ("input", "weight", "bias", "eps")
+        result = self._normalise(InstanceNormCall(*(given[name] for name in names)))
         self.count += 1
         return result
 
@@ -251,9 +222,6 @@ def measure_effective_halo(
     structure at several scales represents real images, and live normalisations are
     omitted, as for the exact field.
     """
-    if not 0 < tolerance < 1:
-        msg = f"A tolerance must be between 0 and 1, got {tolerance}."
-        raise core.OptionError(msg, code="out-of-range")
     module_copy = _copy_to_cpu(module)
     across = find_minimum_field_size(module_copy, stride=stride)
     side = 2 * core.round_up(halo + across, stride)

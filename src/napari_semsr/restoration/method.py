@@ -440,8 +440,7 @@ def _crop_response(response: core.FloatArray) -> FilterKernel:
     reach = np.maximum(np.abs(y), np.abs(x)).ravel()
     inside = np.cumsum(np.bincount(reach, np.abs(response).ravel()))
     beyond = 1 - inside / inside[-1]
-    radius = int(np.argmax(beyond <= _TOLERANCE))
-    radius = min(max(radius, 1), half - 1)
+    radius = int(np.clip(np.argmax(beyond <= _TOLERANCE), 1, half - 1))
     part = slice(half - radius, half + radius + 1)
     kept_part = response[part, part] / response.sum()
     kept_part = kept_part + (1 - kept_part.sum()) / kept_part.size
@@ -658,8 +657,8 @@ def prepare_restoration(
         )
         raise core.ReadError(msg, code="no-finite-values")
     blocks = read_sample_blocks(micrograph.data)
-    pitch = micrograph.scale
-    steps = min(pitch) / pitch[0], min(pitch) / pitch[1]
+    y, x = micrograph.scale
+    steps = min(y, x) / y, min(y, x) / x
     rings = RadialPower.from_blocks(blocks, micrograph.dtype, steps)
     psf = _create_known_psf(micrograph, options, kernel)
     flat = high <= low
@@ -673,8 +672,7 @@ def prepare_restoration(
             raise core.ReadError(msg, code="too-little-detail")
         yield MEASURING
     if psf is None:
-        sigma = _SHARPEST_PX if flat else rings.fit_model().sigma_px or 0.0
-        sigma = max(sigma, _SHARPEST_PX)
+        sigma = max(_SHARPEST_PX, 0.0 if flat else rings.fit_model().sigma_px or 0.0)
         sigmas = sigma * steps[0], sigma * steps[1]  # same width in nm on both axes
         psf = PointSpreadFunction.from_sigma(sigmas, kind="estimated")
     if options.method == "blind" and not flat:
@@ -691,12 +689,11 @@ def prepare_restoration(
         return Restorer(low, high, psf, options, None, halo, reach, {})
     grain = SpectrumModel(1.0, 2.0, 1.0) if flat else rings.fit_model(psf.kernel)
     # least noise assumed, over the grey range; chosen: avoids 1 / 0
-    noise = max(grain.noise, (1e-5 * (high - low)) ** 2)
-    grain = SpectrumModel(grain.amplitude, grain.exponent, noise)
+    grain = replace(grain, noise=max(grain.noise, (1e-5 * (high - low)) ** 2))
     border = yield from _measure_border_error(micrograph.data, psf.kernel)
     yield MEASURING
     taps, numbers = _compute_filter(psf, grain, rings, blocks, options, border)
-    numbers["noise_std"] = float(np.sqrt(noise))
+    numbers["noise_std"] = float(np.sqrt(grain.noise))
     yield MEASURING
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, numbers)
 

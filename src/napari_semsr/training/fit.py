@@ -444,7 +444,7 @@ def _translate_error(error: Exception) -> Exception:
     if type(error).__module__.startswith(_COMPILERS):
         msg = (
             "compiled: true fails with this PyTorch and device: "
-            f"{models.get_first_error_line(error).rstrip('.')}. Set compiled: false in "
+            f"{models.get_first_error_line(error)}. Set compiled: false in "
             "the recipe."
         )
         return core.OptionError(msg, code="compiler-unusable")

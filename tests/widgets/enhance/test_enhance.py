@@ -269,9 +269,7 @@ def test_a_model_of_the_same_place_is_proposed_first(
     layer = add(model, image)
     if of == "file":
         layer.metadata[STORE_KEY] = str(path)
-    monkeypatch.setattr(
-        "napari_semsr.jobs.models._describe_model_file", None
-    )  # is slow
+    monkeypatch.setattr("napari_semsr.core.digest_path", None)  # is slow
     panel = hold(EnhancePanel(model))
     qtbot.waitUntil(lambda: not panel.finder.is_busy, timeout=LIMIT_MS)
     assert (panel.model.value == "own-2026-01-02") == (of != "sem")

@@ -141,7 +141,7 @@ def compute_sharpening_taps(
         # what both directions share is not noise of lines, but the image
         along = torch.minimum(along, flat + (along - across).clamp_min(0))
     else:
-        along = flat = _compute_known_noise_floor(noise)[:, None, None]
+        along = flat = noise.square().clamp_min(_MIN_FLOOR)[:, None, None]
     likeness, targets = [], []
     for floor, deblurs in ((along, True), (flat, True), (along, False)):
         noise_power = floor.expand_as(spectrum)
@@ -172,7 +172,7 @@ def estimate_widest_blur(
     if noise is None:
         floor = estimate_white_noise_floor(spectra)
     else:
-        floor = _compute_known_noise_floor(torch.full_like(widths, noise))
+        floor = torch.full_like(widths, noise).square().clamp_min(_MIN_FLOOR)
     floor = floor[:, None, None].expand_as(spectra)
     rise = _measure_clear_image_power(spectra, floor, lets, away).increase
     is_measured, bears = rise.isfinite(), rise <= _MAX_RISE + rise[0]
@@ -209,11 +209,6 @@ def _compute_corner_weights(spectrum: Tensor) -> Tensor:
     """Return the weights, (64, 33), of frequencies with almost no signal."""
     y, x = _compute_frequencies(spectrum.device)
     return (torch.hypot(y, x) > _CORNER) * _compute_column_multiplicity(x)
-
-
-def _compute_known_noise_floor(noise: Tensor) -> Tensor:
-    """Return the variance of known noise, at least the rounding variance."""
-    return noise.square().clamp_min(_MIN_FLOOR)
 
 
 def _compute_blur_transmission(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
