@@ -56,7 +56,7 @@ DOCK_PX = 400
 PATIENCE_S = 900
 FILM_SIZE, FILM_EVERY_S, FILM_ZOOM = (1100, 680), 8.0, 2.5
 OPEN, STITCHING, REGISTER = "Open", "Stitch", "Register"
-LINE_PX = ((256, 100), (256, 320))  # ends of the line drawn on the sample
+LINE_PX = ((96, 110), (166, 110))  # ends of the line drawn on the sample
 QUALITY = 50  # of 100: text stays sharp
 
 

@@ -65,7 +65,6 @@ def test_classes_are_told_apart(eye):
 
 
 def test_the_legend_of_failed_blocks_is_seen_in_both_themes():
-    # which a hue of the same lightness is not on dark grey
     texts = *REASON_COLOURS.values(), *BACKGROUNDS
     *reasons, dark, light = rgb2lab([[to_rgb(text) for text in texts]])[0]
     for one, back in product(reasons, (dark, light)):

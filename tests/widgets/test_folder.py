@@ -42,11 +42,8 @@ def answer(monkeypatch):
 @pytest.fixture
 def apply(run_panel):
     def press(panel):
-        (button,) = (
-            one
-            for one in panel.findChildren(QPushButton)
-            if one.text() == "Apply to a folder…"
-        )
+        buttons = panel.findChildren(QPushButton)
+        (button,) = (one for one in buttons if one.text() == "Apply to a folder…")
         return run_panel(panel, button)
 
     return press

@@ -67,9 +67,8 @@ def test_rounds_leave_nothing(make_napari_viewer_proxy, qtbot, folder, add):
             panel.run_button.click()
             qtbot.waitUntil(lambda panel=panel: not panel.is_busy, timeout=LIMIT_MS)
         assert len(viewer.layers) > 1
-        with panels[
-            0
-        ].history.make_removals_final():  # what can be put back is kept for that
+        # what can be put back is kept for that
+        with panels[0].history.make_removals_final():
             viewer.layers.clear()
         counts.append(counted(panels[0].window(), folder))
     # what is left of each round adds up to two from the second to the fourth, and more;

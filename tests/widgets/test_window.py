@@ -8,7 +8,6 @@ from qtpy.QtWidgets import QPushButton
 from napari_semsr.core import InputRecord, Micrograph, Provenance, run
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs import SIMULATE, SimulateOptions
-from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.window import STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model
 
@@ -25,11 +24,6 @@ def scan(tmp_path):
     options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
     run(SIMULATE.job(out_dir=folder, options=options))
     return folder, read_layers(str(folder))
-
-
-def put(model, layers):
-    for data, keywords, kind in layers:
-        getattr(model, f"add_{kind}")(data, **keywords)
 
 
 def button_of(row, title):
@@ -58,20 +52,6 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     words = window.page.panel.run_button.text(), window.page.panel.title
     assert len({*titles, *words}) == len(titles) + 2  # no word means two things
     assert titles == [one.title for one in STEPS]
-
-
-@pytest.mark.broad
-def test_frames_that_are_open_are_stitched_first(model, hold, scan, finish):
-    folder, layers = scan
-    window = hold(StepsWindow(model))
-    window.next_button.click()
-    put(model, layers)
-    assert window.page.step is STEPS[0]
-    assert isinstance(window.page.panel, StitchMosaicPanel)
-    assert button_of(window.page.kinds, "Stitch").isChecked()
-    assert window.page.panel.typed_folder() == folder
-    assert button_of(window.steps, "Images").text() == "Images"
-    finish(window.page.panel)
 
 
 def test_a_figure_is_saved_from_any_step(
@@ -124,8 +104,15 @@ def test_register_is_proposed_for_two_images_of_one_area(
 def test_from_frames_to_a_measured_mosaic(
     window, model, scan, tmp_path, run_panel, finish
 ):
-    put(model, scan[1])
+    window.next_button.click()
+    folder, layers = scan
+    for data, keywords, kind in layers:
+        getattr(model, f"add_{kind}")(data, **keywords)
     finish(window.page.panel)
+    assert window.page.step is STEPS[0]
+    assert button_of(window.page.kinds, "Stitch").isChecked()
+    assert window.page.panel.typed_folder() == folder
+    assert button_of(window.steps, "Images").text() == "Images"
     assert "Stitched 4 of 4 frames" in run_panel(window.page.panel)
     mosaic = model.layers.selection.active
     window.next_button.click()

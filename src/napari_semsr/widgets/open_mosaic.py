@@ -9,7 +9,6 @@ import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from napari.layers import Labels, Layer
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr import core, io
 from napari_semsr.jobs import INFO, StitchFolderOptions
@@ -75,10 +74,7 @@ class OpenMosaicPanel(base.VerbPanel):
         self.about = base.RichTextLabel(_NOTHING)
         tip = "Image to open if the HDF5 file contains several."
         self.dataset = ComboBox(name="dataset", label="Dataset", tooltip=tip)
-        text, tip = (
-            "Use its luminance",
-            "Open a colour image as a grey one.",
-        )
+        text, tip = "Use its luminance", "Open a colour image as a grey one."
         self.luminance = CheckBox(name="luminance", text=text, tooltip=tip)
         self.form = base.OptionsForm(io.ReadOptions)
         self.form.show_row("colour", False)  # the tick box replaces it
@@ -145,11 +141,8 @@ class OpenMosaicPanel(base.VerbPanel):
                 self.coverage.value = False
 
     def _choose_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(
-            self, "Store or folder of frames", str(base.get_start_folder())
-        )
-        if folder:
-            self.path.value = Path(folder)
+        if folder := base.ask_existing_folder(self, "Store or folder of frames"):
+            self.path.value = folder
 
     # -- inspecting the file ----------------------------------------------
 

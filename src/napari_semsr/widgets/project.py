@@ -6,7 +6,6 @@ from typing import Any
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import OptionError
 from napari_semsr.io import list_recent_projects
@@ -116,9 +115,8 @@ class SavePanel(base.VerbPanel):
 
     def open_project(self) -> None:
         """Ask for a project, and open it, replacing the open layers."""
-        title, start = "Open project NAME.semsr", str(base.get_start_folder())
-        path_chosen = QFileDialog.getExistingDirectory(self, title, start)
-        self._open_recent_project(Path(path_chosen) if path_chosen else None)
+        title = "Open project NAME.semsr"
+        self._open_recent_project(base.ask_existing_folder(self, title))
 
     def _open_recent_project(self, path: Path | None) -> None:
         """Open a project, unless the user chooses to keep unsaved content."""

@@ -96,10 +96,6 @@ class ButtonRow(base.WrappingRow):
     def _on_button_pressed(self) -> None:
         self.button_chosen.emit(self._group.checkedId())
 
-    def check(self, number: int) -> None:
-        """Check one button without emitting a signal."""
-        self.buttons[number].setChecked(True)
-
 
 class StepRow(ButtonRow):
     """Row of buttons on one line, with a smaller font if the dock is too narrow."""
@@ -114,9 +110,8 @@ class StepRow(ButtonRow):
         points = self.font().pointSizeF()
         for share in _LETTERS:
             style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
-            style_wanted = "" if share == 1 else style
-            if style_wanted != self.styleSheet():
-                self.setStyleSheet(style_wanted)
+            if (style := "" if share == 1 else style) != self.styleSheet():
+                self.setStyleSheet(style)
             if self.sizeHint().width() <= self.width():
                 return
 
@@ -169,10 +164,8 @@ class StartPage(QtWidgets.QWidget):
         base.stack_widgets(self, texts[0], first, texts[1], samples)
 
     def _ask_frame_folder(self) -> None:
-        title, start = "Folder of frames", str(base.get_start_folder())
-        folder = QtWidgets.QFileDialog.getExistingDirectory(self, title, start)
-        if folder:
-            self.frames_chosen.emit(Path(folder))
+        if folder := base.ask_existing_folder(self, "Folder of frames"):
+            self.frames_chosen.emit(folder)
 
     def _open_sample(self, key: str, _: bool = False) -> None:
         self._viewer.open_sample("napari-semsr", key)
@@ -224,7 +217,7 @@ class StepPage(QtWidgets.QWidget):
             self.stack.addWidget(panel)
             panel.ran.connect(self._report_run)
         self.stack.setCurrentWidget(self.panels[title])
-        self.kinds.check(self.step.panels.index(title))
+        self.kinds.buttons[self.step.panels.index(title)].setChecked(True)
         self.page_changed.emit()
 
 
@@ -285,7 +278,7 @@ class StepsWindow(base.DockContent):
         """Show the step with the given number."""
         self.stack.setCurrentIndex(number)
         self.page.show_kind()
-        self.steps.check(number)
+        self.steps.buttons[number].setChecked(True)
         self.hint.setText(STEPS[number].hint)
         self._update_step_marks()
         self.page_changed.emit()
@@ -389,12 +382,6 @@ class StepsWindow(base.DockContent):
             mark = _CHECK_MARK if is_done and not asks else ""
             button.setText(f"{mark}{step.title}")
         self.steps.fit()
-
-    def cancel_all_jobs(self) -> None:
-        """Cancel the jobs of all panels."""
-        for page in self.pages:
-            for panel in page.panels.values():
-                panel.cancel_all_jobs()
 
 
 # Commands of the palette open the panel that has what they name.

@@ -105,8 +105,7 @@ def test_what_is_not_chosen_or_gone_is_not_saved(panel, choose, tmp_path):
 def test_what_has_no_number_is_a_dash_and_a_large_one_has_its_digits():
     for value in (None, float("nan")):
         assert str(Figure(value, "nm")) == "\N{EN DASH}"
-        assert (
-            Findings("x", numbers={"a": Figure(value, "nm")}).to_text() == "a\t\tnm\t"
-        )
+        text = Findings("x", numbers={"a": Figure(value, "nm")}).to_text()
+        assert text == "a\t\tnm\t"
     assert str(Figure(2891.4, "nm", ".3g")) == "2890 nm"
     assert str(Figure(20000.0, "nm", ".3g")) == "20000 nm"

@@ -33,19 +33,16 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     (name, size), *_ = panel.findings().numbers.items()
     assert (name, size.large) == ("Mean diameter", True)
     assert size.note.startswith("of 2 particles")
-    assert (
-        said
-        == f"{size.value_text} nm across, mean of 2 particles, {size.verdict}; 1 gap."
-    )
+    what = f"mean of 2 particles, {size.verdict}; 1 gap."
+    assert said == f"{size.value_text} nm across, {what}"
     (_, marks) = (layer for layer in model.layers if isinstance(layer, Points))
     np.testing.assert_allclose(marks.data_to_world(marks.data[0]), (160, 240), atol=10)
     width = float(marks.features["width (nm)"][0])
     assert 30 <= width < 40  # six pixels, where the discs are nearest
     found = panel.findings().curves
     assert found["gaps"]["width (nm)"] == [pytest.approx(width)]
-    assert list(found["Particles"]["Diameter (nm)"]) == pytest.approx(
-        [140, 140], rel=0.03
-    )
+    diameters = list(found["Particles"]["Diameter (nm)"])
+    assert diameters == pytest.approx([140, 140], rel=0.03)
 
 
 def test_a_run_takes_the_place_of_the_one_before(panel, model, run_panel):

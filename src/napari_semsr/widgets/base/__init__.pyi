@@ -92,6 +92,7 @@ from .runner import (
 )
 from .saving import (
     ask_existing_file as ask_existing_file,
+    ask_existing_folder as ask_existing_folder,
     ask_new_project_path as ask_new_project_path,
     ask_output_file as ask_output_file,
 )

@@ -32,7 +32,7 @@ _RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
 _DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 
 # colours of plots, safe for colour-blind users
-COLOURS = ("#4ca3dd", "#e69f00", "#696900", "#c34b78", "#c38769", "#2d4bf0")
+COLOURS = ("#4ca3dd", "#e69f00", "#c38769", "#c34b78", "#696900", "#2d4bf0")
 # Each has a contrast ratio above 4.5 on its theme's background.
 _ON_DARK = {".problem": "#ff8370", ".warning": "#e3b617", "a": "#6cb6ff"}
 _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}

@@ -156,19 +156,16 @@ class RemovedLayers:
             last.layers.append((event.index, layer))
             many = len(last.layers)
             last.text = f"removal of {layer.name if many == 1 else f'{many} layers'}"
-            self._finalise_oldest(viewer)
+            free = psutil.virtual_memory().available
+            while (
+                len(self._removals) > 1
+                and sum(map(_measure_kept_bytes, self._layers_removed)) > free
+            ):
+                oldest = self._removals.pop(0)
+                others = [*viewer.layers, *self._layers_removed]
+                _finalise_removals([oldest], others)
             self.removed.emit(layer.name)
         self.changed.emit()
-
-    def _finalise_oldest(self, viewer: ViewerModel) -> None:
-        """Make the oldest removals final if what they keep exceeds the free memory."""
-        free = psutil.virtual_memory().available
-        while (
-            len(self._removals) > 1
-            and sum(map(_measure_kept_bytes, self._layers_removed)) > free
-        ):
-            oldest = self._removals.pop(0)
-            _finalise_removals([oldest], [*viewer.layers, *self._layers_removed])
 
 
 def _measure_kept_bytes(layer: Layer) -> int:

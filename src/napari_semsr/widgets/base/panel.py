@@ -59,6 +59,9 @@ class DockContent(QtWidgets.QWidget):
 
     title = ""
 
+    closed = QtSignal()
+    """Emitted when the widget, or that which it is in, is removed from its dock."""
+
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.viewer = viewer
@@ -66,7 +69,10 @@ class DockContent(QtWidgets.QWidget):
 
     def cancel_all_jobs(self) -> None:
         """Cancel all jobs, and remove waiting ones from the queue."""
-        raise NotImplementedError
+        for one in self.findChildren(runner.JobRunner):
+            one.cancel()
+        for part in (self, *self.findChildren(DockContent)):
+            part.closed.emit()
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Return a narrow size, to leave most of the window for the image."""
@@ -110,8 +116,6 @@ class VerbPanel(DockContent):
 
     ran = QtSignal()
     """Emitted when the result of Run is shown."""
-    closed = QtSignal()
-    """Emitted when the panel is removed from its dock."""
 
     results: results_group.ResultsGroup  # of panels that show results
     buttons: folding.WrappingRow
@@ -164,12 +168,6 @@ class VerbPanel(DockContent):
     def is_busy(self) -> bool:
         """Whether a job of this panel is running or saving."""
         return self.controls.is_busy
-
-    def cancel_all_jobs(self) -> None:
-        """Cancel all jobs, and remove waiting ones from the queue."""
-        for one in self.findChildren(runner.JobRunner):
-            one.cancel()
-        self.closed.emit()
 
     # -- building -------------------------------------------------------------------
 

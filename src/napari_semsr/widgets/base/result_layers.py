@@ -1,6 +1,6 @@
 """Layers that a panel adds: shown step by step, replaced by a later run, and saved."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     Signal as QtSignal,
 )
 
-from napari_semsr.core import FloatArray
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, STORE_KEY
 from napari_semsr.jobs import ConvertedFile, save_image
 from napari_semsr.widgets import host, layers
@@ -176,7 +175,13 @@ class ResultLayers(QObject):
                 if item.metadata.get(RUN_KEY) == run:
                     del item.metadata[RUN_KEY]
             leader.metadata[RUN_KEY] = run
-        self._put_in_place(layers_added, places, fits)
+        # in the list and on the canvas
+        for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
+            if item.name in places:
+                layer_list.move(layer_list.index(item), places[item.name])
+                factors = fits[item.name][0], layers.get_display_fit(item)[0]
+                if any(one != 1 for one in factors) and not layers.is_calibrated(item):
+                    layers.fit_layer_to_field(item, *fits[item.name])
         if places:
             camera.center, camera.zoom = center, zoom
         self._show_helpers(bool(self.helpers.value))
@@ -184,21 +189,6 @@ class ResultLayers(QObject):
         # helper layers are not the next input
         if results or active is None or active in layer_list:
             layer_list.selection.active = results[-1] if results else active
-
-    def _put_in_place(
-        self,
-        layers_added: Sequence[Layer],
-        places: Mapping[str, int],
-        fits: Mapping[str, tuple[float, FloatArray]],
-    ) -> None:
-        """Move layers to the places of earlier ones, in the list and on the canvas."""
-        layer_list = self._viewer.layers
-        for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
-            if item.name in places:
-                layer_list.move(layer_list.index(item), places[item.name])
-                factors = fits[item.name][0], layers.get_display_fit(item)[0]
-                if any(one != 1 for one in factors) and not layers.is_calibrated(item):
-                    layers.fit_layer_to_field(item, *fits[item.name])
 
     def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:
         """Remove layers of an earlier run, one at a time.

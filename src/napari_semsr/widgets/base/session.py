@@ -329,7 +329,13 @@ class Session(QObject):
         if window is not None and known is not window:
             window.installEventFilter(self)
             self._window = ref(window)
-            self._offer_abandoned_results(window)
+            # complete results of sessions that have crashed
+            found = places.find_abandoned_results(results.get_cache_parent())
+            paths = chain(*found.values())
+            names = [i.name.removesuffix(i.suffix).removesuffix(".ome") for i in paths]
+            if names:
+                answer = partial(self._handle_abandoned_results, found)
+                self.ask_about_abandoned(window, names, answer)
 
     def watch_steps(self, window: "StepsWindow") -> None:
         """Save the state of a workflow window, using its `state` and `show_state`."""
@@ -415,8 +421,7 @@ class Session(QObject):
             if (sentence := describe_former_name(f"panel {title}", f"{title} (panel)"))
         ]
         if sentences:
-            kept = "The project keeps the settings."
-            show_warning(" ".join([*sentences, kept]))
+            show_warning(" ".join([*sentences, "The project keeps the settings."]))
 
     def _on_layer_changed(self, event: Event) -> None:
         """Record a layer change, so that changed pixels are saved again."""
@@ -809,15 +814,6 @@ class Session(QObject):
         self.changed.emit()
 
     # -- crashed sessions ------------------------------------------------------------
-
-    def _offer_abandoned_results(self, window: QMainWindow) -> None:
-        """Offer complete results of sessions that have crashed."""
-        found = places.find_abandoned_results(results.get_cache_parent())
-        paths = chain(*found.values())
-        names = [i.name.removesuffix(i.suffix).removesuffix(".ome") for i in paths]
-        if names:
-            answer = partial(self._handle_abandoned_results, found)
-            self.ask_about_abandoned(window, names, answer)
 
     def _handle_abandoned_results(
         self, found: dict[Path, list[Path]], answer: str

@@ -106,8 +106,7 @@ class ParticlesPanel(panel.ReferencePanel):
         if size is None:
             return figures
         note = f"of {gaps.particles - gaps.cut} particles {size.note}"
-        verdict = describe_outlines(gaps)
-        size = replace(size, note=note, verdict=verdict, large=True)
+        size = replace(size, note=note, verdict=describe_outlines(gaps), large=True)
         return {_SIZE: size, **figures}
 
     def sentence(self, outcome: panel.Measurement) -> str:

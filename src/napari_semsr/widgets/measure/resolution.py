@@ -257,9 +257,7 @@ class ResolutionPanel(panel.MeasurePanel):
         if isinstance(median := rows.get("Median"), core.Figure):
             known = outcome.report.blocks - outcome.report.failed
             note = f"{median.note} of {known} blocks{_describe_field(field)}".strip()
-            # without a median, the sentence comes first
-            median = replace(median, note=note) if known else median
-            rows["Median"] = replace(median, large=known > 0)
+            rows["Median"] = replace(median, note=note) if known else median
         resolution = whole.pop("Resolution", None)
         where = panel.format_measured_area_note(field.part) if field.part else ""
         rows["Whole field"] = f"left out: {field.why}"

@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.io import HELPER_KEY, replace_atomically
@@ -19,7 +19,6 @@ from napari_semsr.stitching import Corrections, PairReport
 from napari_semsr.widgets import base, host, layers
 
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
-_ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
 _VIEW_SHARE = 0.8  # fraction of the view that an overlap fills
 _KEYS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 _DASH = "\N{EN DASH}"
@@ -71,20 +70,8 @@ class CorrectionList(QWidget):
         self._nudge = np.zeros(2)
         self._rows: list[PairReport] = []
         self.corrections = Corrections()
-        self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["Overlap", "Misfit (px)", "State"])
-        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setToolTip(_HELP)
-        vertical, header = self.table.verticalHeader(), self.table.horizontalHeader()
-        if vertical is not None and header is not None:
-            vertical.hide()
-            modes = QHeaderView.ResizeMode
-            header.setSectionResizeMode(modes.ResizeToContents)
-            header.setSectionResizeMode(2, modes.Stretch)
-            row = vertical.defaultSectionSize()
-            self.table.setFixedHeight((_ROWS + 1) * row)
+        self.table = base.SelectableTable(_HELP, "Overlaps")
+        self.table.setSelectionMode(self.table.SelectionMode.SingleSelection)
         self.table.installEventFilter(self)
         self.table.itemSelectionChanged.connect(self._show_selected_overlap)
         self.about = base.RichTextLabel(_HELP)
@@ -122,17 +109,16 @@ class CorrectionList(QWidget):
         self.table.blockSignals(True)
         self.table.clearSelection()
         self.table.scrollToTop()
-        self.table.setRowCount(len(self._rows))
         labels = shorten_file_names(mosaic_file.solution.names)
-        for row, pair in enumerate(self._rows):
-            names = f"{labels[pair.first]} {_DASH} {labels[pair.second]}"
-            misfit = pair.residual_px
-            number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
-            full_names = f" {_DASH} ".join(self._get_names(pair.first, pair.second))
-            for column, text in enumerate((names, number, "")):
-                item = QTableWidgetItem(text)
-                item.setToolTip(full_names)
-                self.table.setItem(row, column, item)
+        frames = [(labels[pair.first], labels[pair.second]) for pair in self._rows]
+        misfits = [f"{pair.residual_px:.2f}" for pair in self._rows]
+        self.table.fill(
+            {
+                "Overlap": [f" {_DASH} ".join(names) for names in frames],
+                "Misfit (px)": [text.replace("nan", _DASH) for text in misfits],
+                "State": [""] * len(frames),
+            }
+        )
         self.table.blockSignals(False)
         self._show_overlap_states()
 
@@ -161,10 +147,11 @@ class CorrectionList(QWidget):
                 state = f"{names_dropped[0]} dropped"
             elif names_fixed := [name for name in names if name in corrections.place]:
                 state = f"{', '.join(names_fixed)} fixed"
+            self.table.columns["State"][row] = state
             item = self.table.item(row, 2)
             if item is not None:
                 item.setText(state)
-                item.setToolTip(state)
+                item.setToolTip(f"{f' {_DASH} '.join(names)}: {state}")
         self._show_description()
 
     def _show_description(self) -> None:

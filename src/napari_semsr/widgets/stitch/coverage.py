@@ -1,6 +1,7 @@
 """Coverage: the number of frames at each pixel, as a layer over the mosaic."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,6 @@ class Coverage(QObject):
         self.tick = CheckBox(name=_NAME, text="Show coverage", tooltip=tip)
         self._of: Image | None = None
         self._runner = base.JobRunner(self)
-        self._runner.returned.connect(self._add_coverage_layer)
         self._runner.failed.connect(panel.messages.show_problem)
         self.tick.changed.connect(self.show)
 
@@ -53,8 +53,8 @@ class Coverage(QObject):
             self._panel.messages.show_status(f"The mosaic {reason}; stitch it again.")
             return
         self._of = mosaic
-        request = base.JobRequest(lambda: base.open_store(path))
-        self._runner.start("Show coverage", request)
+        make, show = partial(base.open_store, path), self._add_coverage_layer
+        self._runner.start("Show coverage", base.JobRequest(make, show))
 
     def _add_coverage_layer(self, opened_store: base.OpenedImage) -> None:
         """Add a layer with one colour per frame count, transparent where uncovered."""

@@ -509,7 +509,9 @@ class StitchMosaicPanel(base.VerbPanel):
             self._mosaic = base.add_opened_image(
                 self.viewer, outcome.opened[0], name=title
             )
-            self._list_overlaps(mosaic_file)
+            # except in a second run on the folder
+            layers.fill_view(self.viewer, self._mosaic)
+            self.by_hand.show_mosaic(mosaic_file, self._mosaic)
             yield
             over = layers.create_overlay_keywords(mosaic, _TITLE, self._mosaic)
             yield from _add_shapes_layers(self.viewer, mosaic_file, over, name)
@@ -534,13 +536,6 @@ class StitchMosaicPanel(base.VerbPanel):
             curves={"joints": joints, "frames": frames},
             more=_legend(mosaic_file),
         )
-
-    def _list_overlaps(self, mosaic_file: jobs.StitchedFile) -> None:
-        """Show the whole mosaic, and list its overlaps for correction."""
-        if self._mosaic is not None:
-            # except in a second run on the folder
-            layers.fill_view(self.viewer, self._mosaic)
-            self.by_hand.show_mosaic(mosaic_file, self._mosaic)
 
     def _offer_grids(self, grids: Sequence[stitching.LikelyGrid]) -> None:
         """Offer grids that match the overlaps; each button stitches with its grid."""

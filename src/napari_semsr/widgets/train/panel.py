@@ -125,10 +125,9 @@ class ImagesForm(base.Form):
 
     def _fits_as_further_image(self, layer: Layer) -> bool:
         """Return whether a layer may be another SEM image, not yet registered."""
-        low, high = self.low.value, self.high.value
-        chosen = [one for one in (low, high) if one is not None]
+        chosen = [one for one in (self.low.value, self.high.value) if one is not None]
         fits = [layers.fits_beside(one, layer, anywhere=True) for one in chosen]
-        return layer is not high and all(fits)
+        return layer is not self.high.value and all(fits)
 
     @property
     def cuts(self) -> bool:
@@ -301,8 +300,7 @@ def _run_adaptation(
         shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
     job = jobs.ADAPT.job(output=folder, **how)
     adaptation = yield from core.count_stages(job, _STAGES)
-    add = jobs.MODELS_IMPORT.rerun(Path(adaptation.model))
-    yield from core.count_stages(add, {})
+    yield from core.count_stages(jobs.MODELS_IMPORT.rerun(Path(adaptation.model)), {})
     return adaptation, (yield from base.open_store(adaptation.applied[0].output))
 
 
@@ -332,6 +330,7 @@ class TrainPanel(base.VerbPanel):
         self._build_buttons()
         self.add_results("Training", self.report_row)
         self.view = TrainingView(self)
+        self.runner.failed.connect(self.view.poll)  # shows the last state
         self._run_dir: Path | None = None  # of the last run
         self._request: tuple[object, ...] | None = None  # that of an SEM image's run
         self._offered: tuple[Layer | None, ...] | None = ()  # layers; None: the user's
@@ -394,11 +393,7 @@ class TrainPanel(base.VerbPanel):
         self.messages.translate = self._name_landmarks
         self.runner.stepped.connect(self._show_training_step)
         self.runner.cancelled.connect(self._report_stopped)
-        self.runner.failed.connect(self._show_last_state)
         self.closed.connect(self._on_closed)
-
-    def _show_last_state(self, _error: object) -> None:
-        self.view.poll()
 
     # -- what the user has ----------------------------------------------------------
 
