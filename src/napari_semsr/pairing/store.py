@@ -77,8 +77,7 @@ def write_pairs(
         for side, one in zip(("low", "high"), pair, strict=True):
             patches[side] = choice.read_patch(side, one.source, one.box)
             box = one.box.scale(1 if side == "low" else options.scale_factor)
-            place = np.array([one.source, box.y0, box.x0], np.int32)
-            patches[f"{side}_places"] = place
+            patches[f"{side}_places"] = np.array([one.source, box.y0, box.x0], np.int32)
         if options.align:  # charging changes the level locally
             patches["high"] += patches["low"].mean() - patches["high"].mean()
         return patches

@@ -820,15 +820,10 @@ class CorrectedFrames:
     def reduce_frame(self, index: int, factor: int) -> Float32Array:
         """Return the downsampled band-passed frame, (Y // factor, X // factor)."""
         image, weight = self.correct(index)
-        rows, columns = (side // factor for side in image.shape)
-        cut = (slice(rows * factor), slice(columns * factor))
-
-        def average_blocks(plane: Float32Array) -> Float32Array:
-            shape = (rows, factor, columns, factor)
-            return np.asarray(plane[cut].reshape(shape).mean(axis=(1, 3)))
-
-        small_weight = average_blocks(weight)
-        small = average_blocks(image * weight)
+        small, small_weight = (
+            core.reshape_into_blocks(plane, factor).mean(axis=(1, 3))
+            for plane in (image * weight, weight)
+        )
         total = np.maximum(_apply_low_pass(small_weight, _COARSE), 1e-6)
         level = _apply_low_pass(small, _COARSE) / total
         own = small / np.maximum(small_weight, 1e-6)
