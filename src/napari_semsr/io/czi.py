@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"ZISRAWFILE"
 _FRAME = "M"  # axis of tiles; each counts in its scene
+_AXES = {"C": "channels", "Z": "planes", "T": "times", "H": "phases"}
 _JPEG, _LZW, _JPEG_XR, _ZSTD, _ZSTD_HEAD = 1, 2, 4, 5, 6
 
 
@@ -160,7 +161,7 @@ def open_tiles(
     axes = {name for tile in tiles for name in tile.starts} - {"Y", "X", _FRAME}
     for axis in sorted(axes):
         several = {tile.axis_index(axis) for tile in tiles}
-        what = "channels" if axis == "C" else f"indices on axis {axis}"
+        what = _AXES.get(axis, f"indices on axis {axis}")
         if len(several) > 1:
             choice = f"choose one (`channel`, 0 to {len(several) - 1})"
             remedy = choice if axis == "C" else "export the one to be stitched"
