@@ -249,7 +249,7 @@ def measure_peak_bytes(module: nn.Module, shape: core.IntPair) -> int:
     with torch.no_grad(), _MemoryCounter() as mode:
         mode.add(window)
         module(window)
-    return mode.peak
+    return int(mode.peak)
 
 
 # Measured properties of a network, cached for the next start.
