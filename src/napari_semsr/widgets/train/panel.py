@@ -32,8 +32,6 @@ _RESULTS_KEPT = shutil.ignore_patterns(jobs.STOP, "*.zarr", "*.safetensors", "*.
 _LIST_HEIGHT = 70
 _LONGEST = 10_000_000  # largest number of steps; chosen
 _LARGEST_PATCH = 2048  # largest value; chosen
-# share of the time of a training of two minutes; as measured
-_STAGES = {"model: learning": 0.12, "model: copying": 0.15, "model: training,": 1.0}
 _STATE, _RECIPE = "last.ckpt", "recipe.yaml"
 _SEM, _PAIRS, _ALONE = "sem", "pairs", "alone"
 _ANSWERS = [
@@ -299,7 +297,7 @@ def _run_adaptation(
     if stopped is not None:
         shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
     job = jobs.ADAPT.job(output=folder, **how)
-    adaptation = yield from core.count_stages(job, _STAGES)
+    adaptation = yield from core.count_stages(job, {"model: training,": 1.0})
     yield from core.count_stages(jobs.MODELS_IMPORT.rerun(Path(adaptation.model)), {})
     return adaptation, (yield from base.open_store(adaptation.applied[0].output))
 
