@@ -141,7 +141,7 @@ def test_the_first_scene_is_shown_where_scenes_differ(tmp_path, pixels):
 def test_tiles_of_several_phases_are_refused(tmp_path, pixels, axis):
     starts = [{"X": 16 * m, "Y": 0, "M": m, axis: k} for k in (0, 1) for m in (0, 1)]
     path = write_czi(tmp_path / "a.czi", [pixels] * 4, starts=starts)
-    with refused(ReadError, "several-images", match="axis [A-Z]: export the one"):
+    with refused(ReadError, "several-images", match="has 2 .+: export the one"):
         run(open_frames(path))
 
 

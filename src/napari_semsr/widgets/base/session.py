@@ -329,13 +329,7 @@ class Session(QObject):
         if window is not None and known is not window:
             window.installEventFilter(self)
             self._window = ref(window)
-            # complete results of sessions that have crashed
-            found = places.find_abandoned_results(results.get_cache_parent())
-            paths = chain(*found.values())
-            names = [i.name.removesuffix(i.suffix).removesuffix(".ome") for i in paths]
-            if names:
-                answer = partial(self._handle_abandoned_results, found)
-                self.ask_about_abandoned(window, names, answer)
+            self._offer_abandoned_results(window)
 
     def watch_steps(self, window: "StepsWindow") -> None:
         """Save the state of a workflow window, using its `state` and `show_state`."""
@@ -814,6 +808,15 @@ class Session(QObject):
         self.changed.emit()
 
     # -- crashed sessions ------------------------------------------------------------
+
+    def _offer_abandoned_results(self, window: QMainWindow) -> None:
+        """Offer complete results of sessions that have crashed."""
+        found = places.find_abandoned_results(results.get_cache_parent())
+        paths = chain(*found.values())
+        names = [i.name.removesuffix(i.suffix).removesuffix(".ome") for i in paths]
+        if names:
+            answer = partial(self._handle_abandoned_results, found)
+            self.ask_about_abandoned(window, names, answer)
 
     def _handle_abandoned_results(
         self, found: dict[Path, list[Path]], answer: str
