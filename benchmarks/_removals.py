@@ -351,7 +351,7 @@ class Site:
 class ChangedField:
     """Field before and after objects are removed and inserted, in one noise."""
 
-    lights: tuple[Micrograph, Micrograph]
+    lights: tuple[Micrograph, Micrograph]  # reflectances
     truths: tuple[FloatArray, FloatArray]  # SEM images on one grey scale
     sites: list[Site]
 
@@ -419,15 +419,22 @@ def change_fields(
                     tuple(slice(max(0, v.min() - n), v.max() + n + 1) for v in (ys, xs))
                     for n in (12, 4 if places is None else 8)
                 )
+                seen = (clean[0] - clean[1])[wide]
                 weights = change = (truths[present] - truths[1 - present])[box]
                 if places is not None:  # as `Discs.measure_contrast` does
                     away = ndimage.distance_transform_edt(~pixels[box])
                     ring = (away > 1) & (away <= np.sqrt(len(ys) / np.pi) + 1)
                     weights = pixels[box] / len(ys) - ring / ring.sum()
-                seen = np.linalg.norm((clean[0] - clean[1])[wide]) >= TELLS_SD * noise
-                sites.append(Site(box, pixels, change, weights, present, bool(seen)))
+                    seen = (clean[0] - clean[1])[box][pixels[box] | ring]  # its own
+                shows = bool(np.linalg.norm(seen) >= TELLS_SD * noise)
+                sites.append(Site(box, pixels, change, weights, present, shows))
         lights = [
-            Micrograph(p.low, parse_pixel_size(p.pixel_nm), "light") for p in pairs
+            Micrograph(
+                _restore_grey_scale(one.low, one.low_range).astype(np.float32),
+                parse_pixel_size(one.pixel_nm),
+                "light",
+            )
+            for one in pairs
         ]
         yield ChangedField((lights[0], lights[1]), (truths[0], truths[1]), sites)
 

@@ -525,10 +525,29 @@ def add_physical_defects(
     return replace(surface, height_nm=planes[0], material=planes[1]), changed
 
 
+def light_levels(sample: Sample) -> tuple[float, float]:
+    """Give the reflectances that a model receives as 0 and 1, those of the mosaic of A.
+
+    A field by itself has another range, without the noise of a mosaic's rim.
+    """
+    scene = run(simulate_scan(*scan_options(sample, sample.seed, 0.0))).scene
+    with np.load(WORK / f"{sample.name}-{sample.seed}-0.npz") as stored:
+        mosaic, origin = stored["mosaic"], stored["origin"]
+    inner = Box.from_shape(mosaic.shape).grow(-mosaic.shape[0] // 4).slices
+    places = np.indices(mosaic.shape)
+    y, x = (one[inner] + start for one, start in zip(places, origin, strict=True))
+    light = scene.sample(scene.compute_spline_coefficients(), y, x)
+    gain, offset = np.polyfit(light.ravel(), mosaic[inner].ravel(), 1)
+    low, high = measure_percentiles(mosaic.ravel()[None])
+    return (low - offset) / gain, (high - offset) / gain
+
+
 def count_changed(sample: Sample, model: LoadedModel) -> dict[str, Any]:
     """Count objects that are shown, and drawn, where light can show them."""
     options = {key: v for key, v in sample.options.items() if key != "raised"}
     kind, raised = PhantomOptions.parse(options), options != sample.options
+    levels = {"input_scaling": "levels", "input_levels": light_levels(sample)}
+    model = replace(model, card=model.card.model_copy(update=levels))
     how = {"side": REMOVALS_PX, "seed": sample.seed, "raised": raised}
     found = {name: Counter[str]() for name in ("removed", "inserted")}
     for one in change_fields(kind, **how):
