@@ -59,10 +59,13 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
     panel.messages.unsaved_label.setText(LONG)
     panel.messages.plane.setText(LONG)
     panel.runner.stepped.emit(Progress(1, 3, LONG))
-    panel.runner.stepped.emit(Progress(0, 0, "not counted"))
+    for other in (Progress(0, 0, "not counted"), Progress(2, 9, "another count")):
+        panel.runner.stepped.emit(other)
     assert not panel.progress_bar.isHidden()
     assert panel.progress_bar.value() == 1
     assert shown_buttons(panel) == before
+    panel.runner.cancelled.emit()
+    assert panel.progress_bar.value() == 0
     foot = panel.run_button, panel.cancel_button, panel.help_button
     for label in (parts.status, parts.warning_label, parts.unsaved_label, parts.plane):
         label.setText("")

@@ -149,7 +149,7 @@ def read_card(path: Path) -> ModelCard:
         code = (
             "file-truncated" if "incomplete" in f"{error}".lower() else "model-damaged"
         )
-        why = f"{path.name} is no model file, or damaged ({error}): export it again."
+        why = f"{path.name} is not a usable model file ({error}): export it again."
         message = core.describe_access_error(path, error) or core.Message(why, code)
         raise CheckpointError(message) from error
     if text is None:

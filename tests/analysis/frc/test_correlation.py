@@ -110,6 +110,8 @@ def test_images_and_pixels_without_enough_rings_are_too_small(make_pair, rng):
     for shape, single in (((1, 1), True), ((1, 64), False), ((15, 15), False)):
         a, b = rng.standard_normal((2, *shape))
         assert measure(a, None if single else b).reason == "too-small"
+    a, b = (Micrograph(x) for x in rng.standard_normal((2, 1, 40)))
+    assert measure_frc(a, b, whole=a).reason == "too-small"
     size = parse_pixel_size((8.0, 1e9))
     found = measure_frc(*(Micrograph(x, size) for x in make_pair((64, 64))))
     assert found.reason == "too-small"

@@ -87,7 +87,7 @@ def correlate_blocks(
     """
     too_small = min(first.shape[1:]) < (2 if second is not None else 4)
     if too_small:  # for a ring
-        first = np.zeros((len(first), 4, 4))
+        first, whole = np.zeros((len(first), 4, 4)), None
         second = None if second is None else first
     if second is None:  # a split needs even sides
         rows, columns = (size - size % 2 for size in first.shape[1:])

@@ -114,6 +114,8 @@ class RunControls(QObject):
         runner.error_logged.connect(self._messages.show_log_link)
         runner.warned.connect(self._messages.show_warning)
         runner.busy_changed.connect(self.update_buttons)
+        for ended in (runner.failed, runner.cancelled):
+            ended.connect(self._empty_bar)  # a job may be queued
 
     @property
     def is_busy(self) -> bool:
@@ -193,6 +195,7 @@ class RunControls(QObject):
             self._messages.show_status(self.stop_message)
 
     def _finish_job(self, show: Show, value: object, *, is_run: bool) -> Iterator[None]:
+        self._empty_bar()
         self.update_buttons()
         with self._messages.show_errors():
             yield from self._panel.result_layers.add_in_parts(partial(show, value))
@@ -205,7 +208,8 @@ class RunControls(QObject):
         soon = self._stepping.isActive()
         self._messages.set_updates_enabled(on=not soon)
         self.progress_bar.setVisible(self.runner.is_running or not self.runner.is_busy)
-        if step.total:  # a stage that is not counted leaves the bar where it is
+        bar = self.progress_bar  # which stages of another count do not move back
+        if step.total and step.fraction * bar.maximum() >= bar.value():
             self._update_progress_bar(step.done, step.total)
         count = self.runner.waiting_count if self.runner.is_running else 0
         text = str(step)[:1].upper() + str(step)[1:]
@@ -237,7 +241,10 @@ class RunControls(QObject):
             # without updates, Qt would not paint over a bar that it hides
             self.progress_bar.setUpdatesEnabled(True)
             self.progress_bar.setVisible(self.is_busy)
-            self._update_progress_bar(0, 0)
+            self._empty_bar()
+
+    def _empty_bar(self, _: object = None) -> None:
+        self._update_progress_bar(0, 0)
 
     def _update_progress_bar(self, done_count: int, total: int) -> None:
         """Update the progress bar; it is empty without a total.

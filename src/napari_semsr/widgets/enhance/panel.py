@@ -409,6 +409,7 @@ class EnhancePanel(base.VerbPanel):
         self.add_group("Compare", self.look)
         self.add_results("Result")
         self.finder = base.JobRunner(self)
+        self.finder.failed.connect(self.messages.show_job_problem)
         base.FolderRun(
             self, self.read_values, replaces=lambda: self.existing.value == "replace"
         )

@@ -148,10 +148,11 @@ class CorrectionList(QWidget):
             elif names_fixed := [name for name in names if name in corrections.place]:
                 state = f"{', '.join(names_fixed)} fixed"
             self.table.columns["State"][row] = state
-            item = self.table.item(row, 2)
-            if item is not None:
-                item.setText(state)
-                item.setToolTip(f"{f' {_DASH} '.join(names)}: {state}")
+            for column in range(3):
+                item = self.table.item(row, column)
+                if item is not None:
+                    item.setText(state if column == 2 else item.text())
+                    item.setToolTip(f"{f' {_DASH} '.join(names)}: {state}")
         self._show_description()
 
     def _show_description(self) -> None:
