@@ -33,6 +33,8 @@ def test_stray_pixels_are_found_and_nothing_else(place, level, rng):
     stray, wanted = compute_stray_pixel_masks(image)
     np.testing.assert_array_equal(stray, mask)
     np.testing.assert_array_equal(compute_stray_pixel_masks(image * 1.0)[0], mask)
+    view = np.ascontiguousarray(image.T).T  # not in C order
+    np.testing.assert_array_equal(compute_stray_pixel_masks(view)[0], mask)
     # a wide area within the grey scale may be what a sample shows
     is_filled = place != "block" or level == 65535
     np.testing.assert_array_equal(wanted, mask & is_filled)

@@ -189,6 +189,7 @@ def rows(*lines, header="frame,y_px,x_px"):
         (rows("other.tif,0,0"), "frames-missing", None),
         (("scan.json", "{grid: 2x2}"), "content-invalid", None),
         (("scan.json", '{"grid": [2, "two"]}'), "content-invalid", "'two'"),
+        (("scan.json", '{"grid": [-2, -3]}'), "content-invalid", None),
         (("scan.json", '{"grid": [2, 2], "order": "left"}'), "unknown-value", "'left'"),
         (("scan.json", '{"grid": [2, 2], "first": "left"}'), "unknown-value", "'left'"),
     ],

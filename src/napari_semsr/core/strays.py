@@ -228,7 +228,8 @@ def _may_have_line(marks: BoolArray) -> bool:
     columns = marks.shape[1] // 4 * 4
     if columns < 8 * _SEGMENT:  # segments may be longer
         return True
-    groups = marks[:, :columns].view(np.uint32) == 0x01010101
+    whole = np.ascontiguousarray(marks[:, :columns])  # a view may be transposed
+    groups = whole.view(np.uint32) == 0x01010101
     ones, last = groups.view(np.uint8), columns // 4 - 6
     return bool((sum(ones[:, n : last + n] for n in range(7)) >= 4).any())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict, PositiveInt
 
 from napari_semsr import core
 from napari_semsr.io.czi import is_czi, open_tiles
@@ -743,7 +743,9 @@ class _ScanValues(core.Options):
 
     model_config = ConfigDict(extra="ignore")
 
-    grid: Annotated[core.IntPair | None, BeforeValidator(_split_grid)] = None
+    grid: Annotated[
+        tuple[PositiveInt, PositiveInt] | None, BeforeValidator(_split_grid)
+    ] = None
     overlap: float | None = None
     pixel_size_nm: TypedSize = None
     order: core.FrameOrder | None = None
@@ -763,7 +765,8 @@ def parse_scan_values(
         return _ScanValues.parse(stated | given).model_dump(exclude_none=True)
     except core.OptionError as error:
         code = "unknown-value" if error.code == "unknown-value" else "content-invalid"
-        raise core.ReadError(f"{folder / _SCAN}: {error}", code=code) from error
+        msg = f"{folder / _SCAN}: {error} Correct it, or set the option."
+        raise core.ReadError(msg, code=code) from error
 
 
 def select_frames(

@@ -201,7 +201,8 @@ def to_json_value(value: object) -> Any:
 
     Infinite and NaN numbers are converted.
     """
-    return to_jsonable_python(value, fallback=_simplify, inf_nan_mode="null")
+    how: Any = {"inf_nan_mode": "null", "bytes_mode": "base64"}
+    return to_jsonable_python(value, fallback=_simplify, **how)
 
 
 def _simplify(value: object) -> object:
@@ -237,7 +238,8 @@ def to_json_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
 def _is_json_value(value: object) -> bool:
     """Return whether a layer metadata value can be stored as JSON."""
     if isinstance(value, Mapping):
-        return all(_is_json_value(item) for item in value.values())
+        names = [isinstance(key, str) and key.isprintable() for key in value]
+        return all(names) and all(map(_is_json_value, value.values()))
     if isinstance(value, list | tuple):
         return all(_is_json_value(item) for item in value)
     plain_types = bool | int | float | str | BaseModel | Path | np.generic

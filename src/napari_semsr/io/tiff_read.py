@@ -323,9 +323,11 @@ _FEI_ENTRIES = {
 
 def parse_fei_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
     """Parse FEI and Thermo Fisher INI text without reading pixels."""
-    _, *parts = re.split(r"^\s*\[(.*)\]\s*$", text, flags=re.MULTILINE)
-    bodies = map(read_image.parse_settings, parts[1::2])
-    sections = dict(zip(parts[::2], bodies, strict=True))
+    lines = "\n".join(text.splitlines())
+    _, *parts = re.split(r"^\s*\[(.*)\]\s*$", lines, flags=re.MULTILINE)
+    sections: dict[str, dict[str, str]] = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        sections.setdefault(name, {}).update(read_image.parse_settings(body))
     image = sections.get("Image", {})
     sides = f"{image.get('ResolutionX', shape[1])} {image.get('ResolutionY')}"
     frame = read_image.parse_rows_and_columns(sides)

@@ -57,7 +57,7 @@ def create_image_store(
     return stores.create_store(
         place,
         shape=(rows, columns),
-        dtype=np.dtype(dtype or about.dtype).newbyteorder("="),
+        dtype=dtype or about.dtype,
         pixel_size_nm=record.pixel_size_nm,
         origin=record.origin,
         spacing_px=record.spacing_px,

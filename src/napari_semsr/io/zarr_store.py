@@ -647,7 +647,7 @@ def create_store(
     record = Record(*facts)
     plan = _StoreLayout(
         shape=_convert_to_int_pair(shape),
-        dtype=np.dtype(dtype),
+        dtype=np.dtype(dtype).newbyteorder("="),
         chunk=(min(rows, shape[0]), min(columns, shape[1])),
         per_shard=chunks_per_shard if version == "0.5" else 1,
         version=version,

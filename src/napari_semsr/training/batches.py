@@ -233,6 +233,15 @@ class BlockBatches(_RandomBatches[SurveyBatch]):
         return SurveyBatch(*(torch.from_numpy(a[numbers]) for a in self.arrays))
 
 
+class PatchSelection(NamedTuple):
+    """Scenes and patch corners of a batch: S scenes with P patches each."""
+
+    low: NDArray[np.int64]  # (S,) numbers of the degraded scenes
+    high: NDArray[np.int64]  # (S,) of the clear ones; other scenes if unpaired
+    corners: NDArray[np.int64]  # (S, P, 2) in the degraded scenes
+    high_corners: NDArray[np.int64]  # (S, P, 2) in the clear ones
+
+
 class CachedBatches(_RandomBatches[SceneBatch | Patches]):
     """Random batches of cached scenes, held on the training GPU if they fit."""
 
@@ -259,22 +268,13 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
 
     def sample_batch(self, step: int) -> SceneBatch | Patches:
         """Sample the batch of a step for the recipe's kind of training."""
-        data = self.recipe.data
-        rng, numbers = self.sample_scenes(step)
-        last = self.low.shape[-1] - data.patch_px
-        many = (self.per_step, data.patches_per_scene, 2)
-        corners = high_corners = rng.integers(0, last + 1, many)
-        others = numbers
-        if self.recipe.is_unpaired:  # clear patches of other scenes
-            others = numbers + rng.integers(1, max(self.count, 2), self.per_step)
-            others %= self.count
-            high_corners = rng.integers(0, last + 1, many)
+        numbers, others, corners, high_corners = self.select_patches(step)
         low = self._select_scenes(self.low, numbers)
         high = self._select_scenes(self.high, others)
         if self.rest:
-            selected = to_device(numbers, self.device)
+            there = to_device(numbers, self.device)
             noiseless, log_gain, airlight, faults = (
-                part[selected].float() for part in self.rest
+                part[there].float() for part in self.rest
             )
             return SceneBatch(
                 low,
@@ -287,7 +287,22 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
             )
         if self.recipe.is_unpaired:
             high = normalise_scenes(high)
-        return Patches.cut_batch(low, high, corners, high_corners, data.patch_px)
+        side = self.recipe.data.patch_px
+        return Patches.cut_batch(low, high, corners, high_corners, side)
+
+    def select_patches(self, step: int) -> PatchSelection:
+        """Sample the scenes and the corners of the patches of a step."""
+        data = self.recipe.data
+        rng, numbers = self.sample_scenes(step)
+        last = self.low.shape[-1] - data.patch_px
+        many = (self.per_step, data.patches_per_scene, 2)
+        corners = high_corners = rng.integers(0, last + 1, many)
+        others = numbers
+        if self.recipe.is_unpaired:  # clear patches of other scenes
+            others = numbers + rng.integers(1, max(self.count, 2), self.per_step)
+            others %= self.count
+            high_corners = rng.integers(0, last + 1, many)
+        return PatchSelection(numbers, others, corners, high_corners)
 
     def _select_scenes(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         return scenes[to_device(numbers, self.device)].float()[:, None]

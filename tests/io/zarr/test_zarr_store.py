@@ -12,6 +12,7 @@ from hypothesis import given
 
 from napari_semsr.core.errors import IncompleteError, WriteError
 from napari_semsr.core.micrograph import Provenance
+from napari_semsr.core.progress import run
 from napari_semsr.io import formats as registry, read
 from napari_semsr.io.zarr_image import warn_about_missing_blocks
 from napari_semsr.io.zarr_store import (
@@ -74,6 +75,22 @@ def test_levels_are_means_and_lie_where_they_belong(tmp_path, options, image):
     assert half.origin == (2.0 + 2.5, 3.0 + 3.0)
     quarter = registry.read(path, level=2)
     assert np.array_equal(quarter.array(), downsample_block(downsample_block(image)))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("dtype", ["?", "u1", ">u2", "<i4", "f2", ">f4", "f8"])
+def test_other_programs_read_what_was_written_as_blocks(tmp_path, dtype, version, rng):
+    values = (100 * rng.standard_normal(_SHAPE)).astype(dtype)
+    values[:32, :32] = 0
+    if values.dtype.kind == "f":
+        values[40, :3] = -0.0, np.nan, np.inf
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, shape=_SHAPE, dtype=dtype, chunk=32, version=version)
+    blocks = (values[box.slices] for box in store.pending_boxes())
+    run(store.fill(blocks, "writing"))
+    _finish(store)
+    found = zarr.open_array(path / "0", mode="r")[:]
+    assert found.astype(values.dtype).tobytes() == values.tobytes()
 
 
 def test_unfinished_store_is_refused_by_name(tmp_path, options, image):
