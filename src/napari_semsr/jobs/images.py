@@ -681,16 +681,12 @@ def write_positions(
 # Write images that are computed on demand.
 
 
-PixelSource = core.GridImage | core.WarpedImage
-"""Image whose pixels are computed on demand."""
-
-
 class _PixelView:
     """Array-like view of a pixel source, read by slices."""
 
     ndim = 2
 
-    def __init__(self, pixels: PixelSource) -> None:
+    def __init__(self, pixels: "core.GridImage | core.WarpedImage") -> None:
         self.shape, self.dtype = pixels.grid.shape, pixels.dtype
         self._read = pixels.read
 
@@ -699,7 +695,9 @@ class _PixelView:
         return self._read(core.Box(*spans[0], *spans[1]))
 
 
-def create_lazy_array(pixels: PixelSource, chunk: int) -> "da.Array":
+def create_lazy_array(
+    pixels: "core.GridImage | core.WarpedImage", chunk: int
+) -> "da.Array":
     """Create a dask array of pixels that are computed on demand."""
     import dask.array as da
 
@@ -710,7 +708,7 @@ def create_lazy_array(pixels: PixelSource, chunk: int) -> "da.Array":
 
 
 def write_pixels(
-    area: PixelSource,
+    area: "core.GridImage | core.WarpedImage",
     about: core.Micrograph,
     target: Path,
     dtype: np.dtype[np.generic] | None = None,
