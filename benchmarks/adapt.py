@@ -677,7 +677,19 @@ def table_of_removed(rows: list[dict[str, Any]], bounds: list[dict[str, Any]]) -
         line += [percent(row, "removed", key) for key in ("shown", "drawn")]
         line += [by_optics.get(row["name"], ""), percent(row, "inserted", "shown")]
         lines.append([*line, f"{row['adapted']:+.1f}"])
-    return markdown(head, lines) if lines else ""
+    if not lines:
+        return ""
+    goal, kinds = PLAN["goals"]["drawn_percent"], defaultdict[str, list[float]](list)
+    for name, _, _, drawn, *_ in lines:
+        kinds[name.split()[0]].append(float(drawn))
+    means = [float(np.mean(drawn)) for drawn in kinds.values()]
+    worst, mean = max(means), float(np.mean(means))
+    said = (
+        f"drawn of the worst kind: {worst:.0f} % (goal {goal['worst']}: "
+        f"{verdict(worst <= goal['worst'])}), mean of kinds {mean:.0f} % (goal "
+        f"{goal['mean']}: {verdict(mean <= goal['mean'])})"
+    )
+    return "\n".join([markdown(head, lines), "", said])
 
 
 def percent(row: dict[str, Any], group: str, key: str) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import adapt
 import frc_accuracy
 import magnify
 import pytest
@@ -47,12 +48,16 @@ def test_tables_of_the_record(name: str, write: Callable[[], str]) -> None:
 def test_what_adapt_gains() -> None:
     found = joined("validation/model-own-place.md")
     removed = [row for row in rows_of("adapt.jsonl") if row["part"] == "removed"]
-    for kind in {row["name"].split()[0] for row in removed if "removed" in row}:
-        counts = [r["removed"] for r in removed if kind in r["name"] and "removed" in r]
-        cells = [", ".join(str(one["objects"]) for one in counts)]
-        for key in ("shown", "drawn"):
-            shares = (100 * one.get(key, 0) / one["objects"] for one in counts)
-            cells.append(", ".join(f"{share:.0f}" for share in shares))
+    for kind in ("circuit", "grating", "particles", "pits", "dots"):
+        kept = [row for row in removed if kind in row["name"] and "removed" in row]
+        cells = [", ".join(str(row["removed"]["objects"]) for row in kept)]
+        for part, key in (
+            ("removed", "shown"),
+            ("removed", "drawn"),
+            ("inserted", "shown"),
+        ):
+            shares = [adapt.percent(row, part, key) for row in kept]
+            cells.append(", ".join(filter(None, shares)) or "\N{EN DASH}")
         assert f"| {kind} | {' | '.join(cells)} |" in found
     refused = [row for row in rows_of("adapt.jsonl") if row["part"] == "useless"]
     assert f"all of {len(refused)} unusable" in found

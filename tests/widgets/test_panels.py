@@ -104,6 +104,26 @@ def check_decimal_point(panel, qtbot):
                 assert box.value() == 0.5, (typed, box.text(), box.toolTip())
 
 
+AHEAD = """
+import sys
+from qtpy.QtWidgets import QApplication
+from napari_semsr.widgets.base import PANELS, navigation
+app = QApplication([])
+modules = (place.partition(":")[0] for place, *_ in PANELS.values())
+wanted = {f"napari_semsr.widgets.{module}" for module in modules}
+print(wanted <= sys.modules.keys())
+navigation.preload_panels()
+while not wanted <= sys.modules.keys():
+    app.processEvents()
+print(True)
+"""
+
+
+@pytest.mark.broad
+def test_the_modules_of_all_panels_are_loaded_ahead():
+    assert run_python(AHEAD).split() == ["False", "True"]
+
+
 @pytest.mark.broad
 @pytest.mark.usefixtures("german")
 @pytest.mark.parametrize("module", PANELS)

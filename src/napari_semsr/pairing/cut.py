@@ -692,7 +692,7 @@ def _correlate_shifts(a: core.FloatArray, b: core.FloatArray) -> core.FloatArray
     reach = max(1, len(a) // 8)
     inner = b[reach:-reach, reach:-reach]
     inner = inner - inner.mean()
-    half = len(inner) // 2  # means of every window that lies inside the image
+    half = len(inner) // 2  # means of every window inside the image
     windows = np.s_[half : half + 2 * reach + 1, half : half + 2 * reach + 1]
     mean, square = (ndimage.uniform_filter(p, len(inner))[windows] for p in (a, a**2))
     spread = np.sqrt(np.maximum(square - mean**2, 0)) * inner.std()

@@ -211,13 +211,13 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
         return
     name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
     with torch.device("meta"):  # shapes only; no random numbers are used
-        judge = models.build_discriminator(name, options)
+        network = models.build_discriminator(name, options)
     side, whole = recipe.data.patch_px, recipe.data.pairs is not None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
     shape = count, int(options.get("channels", 1))
     for larger in range(side, _LARGEST_PX + 1, stride):
         with suppress(RuntimeError, ValueError):  # a layer has no pixel left
-            judge(torch.empty((*shape, *2 * (larger * scale,)), device="meta"))
+            network(torch.empty((*shape, *2 * (larger * scale,)), device="meta"))
             break
     else:
         return
