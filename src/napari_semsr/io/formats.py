@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike
 from napari_semsr import core
 from napari_semsr.io import files, read_image
 from napari_semsr.io.read_image import FileInfo, RawImage, ReadOptions
+from napari_semsr.io.tiff_read import list_set_files
 from napari_semsr.io.zarr_image import read_coverage
 from napari_semsr.io.zarr_store import OmeZarrStore, read_store_state
 
@@ -84,8 +85,6 @@ def create_missing_file_error(path: Path) -> core.ReadError:
 
 def list_companion_files(path: Path) -> list[Path]:
     """List the companion files of an image: mosaic halves, text files, its set."""
-    from napari_semsr.io.tiff_read import list_set_files
-
     halves = files.get_half_paths(path)
     return [*halves, *read_image.list_text_files(path), *list_set_files(path)]
 
@@ -103,8 +102,6 @@ def digest_image_file(path: Path) -> core.Job[str]:
     str
         ``sha256:`` and the digest in hexadecimal.
     """
-    from napari_semsr.io.tiff_read import list_set_files
-
     digests = []
     for file in (path, *list_set_files(path)):
         digests.append((yield from core.digest_with_progress(file)))  # noqa: PERF401 - yields

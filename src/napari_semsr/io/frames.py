@@ -31,6 +31,7 @@ from napari_semsr.io.read_image import (
     list_text_files,
 )
 from napari_semsr.io.sheets import read_sheet
+from napari_semsr.io.tiff_read import list_set_files
 
 # Frames on disk: in separate files, pages of one file, or a selection of these.
 
@@ -534,8 +535,6 @@ def _open_folder(
     if single:
         where = table if positions is None else positions.path
         acquisition = yield from _open_file(folder / single, where, results, how)
-        from napari_semsr.io.tiff_read import list_set_files
-
         parts = [folder / single, *list_set_files(folder / single)]
         inputs = _add_text_files(folder, parts, tables)
         return acquisition.replace(files=tuple(inputs)), []

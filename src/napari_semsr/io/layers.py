@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr import core
-from napari_semsr.io import read_image
+from napari_semsr.io import czi, formats, frames, read_image, tiff_read, zarr_image
 from napari_semsr.io.files import get_display_name, read_text
 from napari_semsr.io.read_image import ColourError, FileInfo
 
@@ -52,9 +52,7 @@ need neither levels nor chunks.
 def is_readable(path: Path) -> bool:
     """Return whether a path is a readable file or store, or contains one."""
     if not path.is_dir():
-        from napari_semsr.io.formats import FILE_SUFFIXES
-
-        return path.suffix.lower() in FILE_SUFFIXES and _is_image(path)
+        return path.suffix.lower() in formats.FILE_SUFFIXES and _is_image(path)
     return _has_positions(path) or _is_image(path) or bool(_list_readable_images(path))
 
 
@@ -88,19 +86,13 @@ def can_read_more_than_napari(path: Path) -> bool:
         return True  # unreadable, and our reader states why
     if not is_readable(path):
         return False
-    if path.suffix.lower() in (".tif", ".tiff"):
-        from napari_semsr.io.tiff_read import is_grey
-
-        return is_grey(path)
-    return True
+    return path.suffix.lower() not in (".tif", ".tiff") or tiff_read.is_grey(path)
 
 
 def _has_real_pixels(store: Path) -> bool:
     """Return whether an image in a store is real-valued, with at most three axes."""
-    from napari_semsr.io.formats import describe
-
     try:
-        info = describe(store)
+        info = formats.describe(store)
     except core.ReadError:
         return True  # our reader states why
     axes = sum(size > 1 for size in info.axes.values())
@@ -108,35 +100,30 @@ def _has_real_pixels(store: Path) -> bool:
 
 
 def _list_readable_images(folder: Path) -> list[Path]:
-    from napari_semsr.io.frames import natural_sort_key
-
     shown = (n for n in core.list_folder(folder) if not n.name.startswith("."))
     files = filter(is_readable, filter(Path.is_file, shown))
-    return sorted(files, key=lambda item: natural_sort_key(item.name))
+    return sorted(files, key=lambda item: frames.natural_sort_key(item.name))
 
 
 def _has_positions(path: Path) -> bool:
     """Return whether a folder has a positions file, which indicates a scan."""
-    from napari_semsr.io.frames import find_positions_file
-
-    return (path / "scan.json").is_file() or find_positions_file(path) is not None
+    own = frames.find_positions_file(path)
+    return own is not None or (path / "scan.json").is_file()
 
 
 def _is_image(path: Path) -> bool:
     """Return whether a path is recognised by its content as an image or store."""
-    from napari_semsr.io.formats import Source
-
     try:
-        return bool(Source.from_path(path, whole=False))
+        return bool(formats.Source.from_path(path, whole=False))
     except (core.ReadError, OSError):
         return False
 
 
 def is_scan(path: Path) -> bool:
     """Return whether a path is a scan: a folder of frames or a CZI with tiles."""
-    from napari_semsr.io.czi import is_mosaic
-
-    return not _is_image(path) if path.is_dir() else path.is_file() and is_mosaic(path)
+    if path.is_dir():
+        return not _is_image(path)
+    return path.is_file() and czi.is_mosaic(path)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -144,15 +131,13 @@ def list_images(folder: Path) -> list[Path]:
 
     In natural order, without hidden ones; contents are not checked.
     """
-    from napari_semsr.io.frames import HEIGHTS, list_image_paths
-
-    if _has_positions(folder) or (folder / HEIGHTS).is_file():
+    if _has_positions(folder) or (folder / frames.HEIGHTS).is_file():
         msg = (
             f"{folder} must be a folder of separate images, but contains frames of a "
             "scan: stitch them, and measure the mosaic."
         )
         raise core.ReadError(msg, code="folder-is-scan")
-    paths = list_image_paths(folder)
+    paths = frames.list_image_paths(folder)
     if not paths:
         there = core.list_folder(folder)
         inner = [item for item in there if item.is_dir()]
@@ -187,12 +172,11 @@ def _read_paths(paths: list[Path]) -> list[LayerTuple]:
     """Read the layers of a single path, or stack several paths."""
     if len(paths) == 1:
         return _read_folder(paths[0]) if is_scan(paths[0]) else _read_file(paths[0])
-    from napari_semsr.io.frames import is_same_pixel_size
-
     planes = [_read_plane(path) for path in paths]
     first = planes[0][0]
     kinds = {(image.shape, image.dtype, image.unit) for image, _ in planes}
-    same = all(is_same_pixel_size(image.scale, first.scale) for image, _ in planes)
+    scales = (image.scale for image, _ in planes)
+    same = all(frames.is_same_pixel_size(scale, first.scale) for scale in scales)
     if len(kinds) > 1 or not same:
         msg = "Images of a stack must have the same shape, type and pixel size."
         raise core.ReadError(msg, code="sizes-differ")
@@ -201,10 +185,8 @@ def _read_paths(paths: list[Path]) -> list[LayerTuple]:
 
 def _read_folder(path: Path) -> list[LayerTuple]:
     """Read a folder as a scan, or as separate images if they are not frames of one."""
-    from napari_semsr.io.frames import open_frames
-
     try:
-        return create_scan_layers(core.run(open_frames(path)), path)
+        return create_scan_layers(core.run(frames.open_frames(path)), path)
     except core.ReadError:
         layers = _read_grey_scan(path)
         if not layers and path.is_file():
@@ -227,11 +209,9 @@ def _warn_if_many(path: Path, count: int, what: str) -> None:
 
 def _read_grey_scan(path: Path) -> list[LayerTuple]:
     """Read a scan of colour frames as luminance; return no layers for other scans."""
-    from napari_semsr.io.frames import open_frames
-
     colour = "luminance"
     try:
-        scan = core.run(open_frames(path, colour=colour))
+        scan = core.run(frames.open_frames(path, colour=colour))
         layers = create_scan_layers(scan, path, colour=colour)
     except core.ReadError:
         return []
@@ -242,17 +222,14 @@ def _read_grey_scan(path: Path) -> list[LayerTuple]:
 
 def _read_scene(path: Path) -> list[LayerTuple]:
     """Read the channels of a CZI, or of its first readable scene."""
-    from napari_semsr.io.czi import count_scenes
-    from napari_semsr.io.frames import open_frames
-
-    scenes, channels = count_scenes(path)
+    scenes, channels = czi.count_scenes(path)
     for series in (None, *range(scenes)):
         layers: list[LayerTuple] = []
         try:
             for channel in range(channels):
                 how = {"channel": channel}
                 how |= {} if series is None else {"series": series}
-                scan = core.run(open_frames(path, channel=channel, series=series))
+                scan = core.run(frames.open_frames(path, **how))
                 if channels > 1:
                     scan = scan.replace(name=f"{scan.name} channel {channel}")
                 more = create_scan_layers(scan, path, **how)
@@ -268,16 +245,13 @@ def _read_scene(path: Path) -> list[LayerTuple]:
 
 def _read_file(path: Path) -> list[LayerTuple]:
     """Read a file or store, with one layer per channel of each dataset."""
-    from napari_semsr.io.formats import describe
-    from napari_semsr.io.zarr_image import list_series, warn_about_missing_blocks
-
-    series = list_series(path) if path.is_dir() else []
+    series = zarr_image.list_series(path) if path.is_dir() else []
     if len(series) > 1:
         _warn_if_many(path, len(series), "images (`series`)")
         shown = series[:_MAX_DATASETS]
         return [layer for place in shown for layer in _read_file(place)]
-    info = describe(path)
-    warn_about_missing_blocks(path)
+    info = formats.describe(path)
+    zarr_image.warn_about_missing_blocks(path)
     datasets = list(info.metadata.get("datasets", ()))
     images, which = read_image.count_series(info.metadata, info.series)
     _warn_if_many(path, len(datasets), "datasets (`dataset`)")
@@ -288,7 +262,7 @@ def _read_file(path: Path) -> list[LayerTuple]:
         return _read_channels(path, info)
     layers: list[LayerTuple] = []
     for name in datasets[:_MAX_DATASETS]:
-        info = describe(path, dataset=name)
+        info = formats.describe(path, dataset=name)
         layers += _read_channels(path, info, len(layers), dataset=name)
     return layers
 
@@ -359,12 +333,10 @@ def _get_finest_shape(data: Any) -> tuple[int, ...]:
 
 def _read_plane(path: Path, **which: int | str) -> tuple[core.Micrograph, object]:
     """Read one plane, both as an image and as displayed: (Y, X) or (Y, X, 3)."""
-    from napari_semsr.io.formats import read
-
     try:
-        image = read(path, **which)  # type: ignore[arg-type]
+        image = formats.read(path, **which)  # type: ignore[arg-type]
     except ColourError as error:
-        grey = read(path, colour="luminance", **which)  # type: ignore[arg-type]
+        grey = formats.read(path, colour="luminance", **which)  # type: ignore[arg-type]
         return grey, grey.data if error.databar_rows else error.samples
     return image, image.data
 
@@ -552,11 +524,11 @@ def create_scan_layers(
             planes = [da.from_delayed(read(index), *kind) for index in range(count)]
         else:
             planes = [pixels, *(acquisition.read(index) for index in range(1, count))]
-        frames = stack_planes(planes)
+        stack = stack_planes(planes)
         image = core.Micrograph(pixels, size, f"{name} frames")
         image = image.with_size_source(how, in_file=not is_typed)
-        sample = pixels if hasattr(frames, "dask") else frames
-        layers = [create_layer(image, data=frames, coarsest=sample)]
+        sample = pixels if hasattr(stack, "dask") else stack
+        layers = [create_layer(image, data=stack, coarsest=sample)]
     else:
         canvas = _assemble_frames(acquisition, corners)
         image = core.Micrograph(canvas, size, f"{name} frames, nominal")

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import tifffile
+
 from napari_semsr import core
 from napari_semsr.io.files import (
     convert_decoding_errors,
@@ -26,6 +28,7 @@ from napari_semsr.io.files import (
     replace_atomically,
 )
 from napari_semsr.io.read_image import convert_to_nm, decode_text
+from napari_semsr.io.tiff_read import read_stage_positions
 
 FIJI_REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
 _LISTS = (".pos", ".json")
@@ -214,8 +217,6 @@ def _read_micro_manager_positions(folder: Path) -> Positions:
     files = _list_metadata_files(folder)
     if files:
         return _read_metadata_positions(folder, files, folder)
-    import tifffile
-
     entries = []
     stacks = [item for item in core.list_folder(folder) if _STACK.search(item.name)]
     for path in stacks if len(stacks) > 1 else ():
@@ -230,8 +231,6 @@ def _read_micro_manager_positions(folder: Path) -> Positions:
 
 def _iterate_ome_positions(folder: Path) -> Iterator[tuple[Path, dict[str, object]]]:
     """Yield the OME-TIFFs of a folder with their positions, if each has one."""
-    from napari_semsr.io.tiff_read import read_stage_positions
-
     for path in sorted(core.list_folder(folder)):
         if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
             places = {*read_stage_positions(path)}
@@ -244,8 +243,6 @@ def _iterate_ome_positions(folder: Path) -> Iterator[tuple[Path, dict[str, objec
 
 def read_ome_positions(path: Path, count: int) -> Positions | None:
     """Read the positions of `count` images in an OME-TIFF; None if any lacks one."""
-    from napari_semsr.io.tiff_read import read_stage_positions
-
     places = [place for place in read_stage_positions(path) if place is not None]
     if not len(places) == len({*places}) == count:
         return None

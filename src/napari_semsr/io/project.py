@@ -5,6 +5,7 @@ display settings. Computed pixels are in the folder; inputs stay in place, and a
 again by path and digest.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_jsonable_python
 
 from napari_semsr import core
-from napari_semsr.io import files as io_files, layers as io_layers
+from napari_semsr.io import files as io_files, formats, frames, layers as io_layers
 from napari_semsr.io.layers import FOLDER_KEY, READ_KEY, STORE_KEY, LayerTuple, Paths
 
 PROJECT_SUFFIX = ".semsr"
@@ -273,14 +274,12 @@ def _restore_keywords(layer: ProjectLayer) -> core.JsonObject:
 # -- inputs -------------------------------------------------------------------------
 
 
-def _list_input_files(path: Path, frames: bool) -> list[Path]:
+def _list_input_files(path: Path, is_scan: bool) -> list[Path]:
     """Return the files of an input; for a scan, only those that are read."""
     if path.is_file():
         return [path]
-    if frames:
-        from napari_semsr.io.frames import list_scan_files
-
-        return list_scan_files(path)
+    if is_scan:
+        return frames.list_scan_files(path)
     inside = core.list_files_recursively(path)
     return [file for file in inside if not file.name.startswith(".")]
 
@@ -291,12 +290,10 @@ def _compute_file_stamp(files: Iterable[Path]) -> tuple[int, int]:
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
-def _compute_digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
+def _compute_digest(path: Path, is_scan: bool, files: Iterable[Path]) -> str:
     """Compute the digest of an input; for a scan, only its own files are included."""
-    if path.is_file() or not frames:
+    if path.is_file() or not is_scan:
         return core.digest_path(path)
-    import hashlib
-
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(core.encode_path(Path(file.name)))
@@ -324,7 +321,7 @@ def record_input(
 
 
 def _find_input(
-    folder: Path, digest: str, one: ProjectInput, frames: bool
+    folder: Path, digest: str, one: ProjectInput, is_scan: bool
 ) -> tuple[Path | None, bool]:
     """Find an input by digest or name; also return whether the digest matches."""
     name = PurePosixPath(one.path).name
@@ -333,11 +330,11 @@ def _find_input(
     # a device, which may be endless, is neither
     there = [place for place in places if place.is_file() or place.is_dir()]
     for place in there:
-        files = _list_input_files(place, frames)
+        files = _list_input_files(place, is_scan)
         stamp = _compute_file_stamp(files)
         same = stamp == one.stamp
         if not same and stamp[0] == one.stamp[0]:  # touched: its contents are read
-            same = _compute_digest(place, frames, files) == digest
+            same = _compute_digest(place, is_scan, files) == digest
         if same:
             return place.resolve(), True
     return (there[0].resolve() if there else None), False
@@ -363,13 +360,13 @@ def open_project(path: Path) -> core.Job[OpenedProject]:
     """Open a project with all layers whose pixels are available."""
     folder = get_project_folder(path).resolve()
     project = read_project(folder)
-    frames = {layer.input for layer in project.layers if layer.has_frames_input}
+    scans = {layer.input for layer in project.layers if layer.has_frames_input}
     paths: dict[str, Path | None] = {}
     messages: list[str] = []
     for digest, one in project.inputs.items():
         name = PurePosixPath(one.path).name
         yield core.Progress(len(paths), len(project.inputs), f"looking for {name}")
-        place, same = _find_input(folder, digest, one, digest in frames)
+        place, same = _find_input(folder, digest, one, digest in scans)
         paths[digest] = place
         if place is None:
             lost = core.format_one_line(one.absolute, _LONGEST)
@@ -439,21 +436,18 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         msg = "its input is missing."
         raise core.ReadError(msg, code="file-missing")
     if layer.has_frames_input:
-        from napari_semsr.io.frames import FRAMES_OPTIONS, open_frames
-
         options = (layer.read or {}).items()
-        how: Any = {key: it for key, it in options if key in FRAMES_OPTIONS}
-        scan = core.run(open_frames(source, **how))
+        how: Any = {key: it for key, it in options if key in frames.FRAMES_OPTIONS}
+        scan = core.run(frames.open_frames(source, **how))
         return io_layers.create_scan_layers(scan, source, **how)[0]
     if layer.read and "layer" not in layer.read:
-        from napari_semsr.io.formats import describe, read
-
-        image = read(source, **layer.read)
+        image = formats.read(source, **layer.read)
         # with its pyramid, if any
         many = {"level", "databar_rows"}.isdisjoint(layer.read) and image.is_lazy
-        coarse = range(1, describe(source).levels) if many else ()
+        coarse = range(1, formats.describe(source).levels) if many else ()
         rest = {key: it for key, it in layer.read.items() if key != "pixel_size_nm"}
-        data = [image.data, *(read(source, level=n, **rest).data for n in coarse)]
+        levels = (formats.read(source, level=n, **rest) for n in coarse)
+        data = [image.data, *(one.data for one in levels)]
         if max(image.shape) <= io_layers.SINGLE_PX:
             data = [image.array()]
         shown = data if len(data) > 1 else data[0]

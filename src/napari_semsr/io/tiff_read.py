@@ -4,16 +4,19 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+from xml.etree import ElementTree as ET
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from napari_semsr import core
 from napari_semsr.io import read_image
@@ -26,12 +29,6 @@ from napari_semsr.io.files import (
     read_text,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from xml.etree.ElementTree import Element
-
-    import tifffile
-
 # The OME-XML document: physical sizes, names, our own annotation.
 
 _DEFAULT_UNIT = "\u00b5m"
@@ -41,9 +38,7 @@ _DIGITS = 18  # digits of a number; chosen: enough for any number of planes
 _NO_LENGTH = ("pixel", "reference frame")
 
 
-def _parse_ome_xml(text: str) -> "Element | None":
-    from xml.etree import ElementTree as ET
-
+def _parse_ome_xml(text: str) -> ET.Element | None:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None
     plain = text.strip().rstrip("\0")
@@ -55,7 +50,7 @@ def _parse_ome_xml(text: str) -> "Element | None":
 
 
 def _has_planes(
-    image: "Element", is_there: "Callable[[str], bool]", own: str | None
+    image: ET.Element, is_there: Callable[[str], bool], own: str | None
 ) -> bool:
     """Return whether planes of an OME image are in files there or have UUID `own`.
 
@@ -69,7 +64,7 @@ def _has_planes(
 
 
 def _read_series_metadata(
-    root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
+    root: ET.Element, series: int, tif: TiffFile, warnings: list[str]
 ) -> tuple[core.PixelSize | None, str | None, str | None]:
     """Read the pixel size, name and bit depth of a series; None if missing."""
     images, count = root.findall("{*}Image"), len(tif.series)
@@ -104,9 +99,7 @@ _LARGEST_VALUE, _LARGEST_SAMPLE = 281, 341  # tags of the largest grey value
 _MICRO_MANAGER = 51123
 
 
-def _get_significant_bits(
-    page: "tifffile.TiffPage", by_ome: object, text: str
-) -> dict[str, int]:
+def _get_significant_bits(page: TiffPage, by_ome: object, text: str) -> dict[str, int]:
     """Return the number of significant bits, or an empty dictionary if unknown.
 
     Sources in this order: bits per sample, if fewer than those of the type; OME-XML;
@@ -135,7 +128,7 @@ def _get_significant_bits(
 
 
 def _read_ome_image(
-    image: "Element", warnings: list[str]
+    image: ET.Element, warnings: list[str]
 ) -> tuple[core.PixelSize | None, str | None, str | None]:
     """Read the pixel size ``(y, x)`` in nm, name and bit depth of an OME image."""
     pixels = image.find("{*}Pixels")
@@ -185,7 +178,7 @@ def _apply_lut(block: core.RealArray, lut: NDArray[np.generic]) -> core.RealArra
 
 
 def _convert_contrast_limits(
-    look: core.DisplaySettings | None, change: "Callable[[float], float]"
+    look: core.DisplaySettings | None, change: Callable[[float], float]
 ) -> core.DisplaySettings | None:
     """Apply a grey-value conversion to the contrast limits."""
     if look is None:
@@ -227,7 +220,7 @@ _NO_DATA = 42113  # "GDAL_NODATA": the value of missing pixels in maps, as text
 
 
 def _find_no_data(
-    data: read_image.Pixels, page: "tifffile.TiffPage", warnings: list[str]
+    data: read_image.Pixels, page: TiffPage, warnings: list[str]
 ) -> read_image.Pixels | None:
     """Mark the pixels (Y, X) that have the value that a page declares as no data.
 
@@ -469,16 +462,14 @@ def _rescale_to_page(
 
 
 _TESCAN_TAG = 50431
-_PARSERS: "dict[int, Callable[[str, core.IntPair], read_image.RawImage | None]]" = {
+_PARSERS: dict[int, Callable[[str, core.IntPair], read_image.RawImage | None]] = {
     **dict.fromkeys((34680, 34682), parse_fei_header),
     34118: parse_zeiss_header,
     _TESCAN_TAG: partial(read_image.parse_tescan_header, name=f"tag {_TESCAN_TAG}"),
 }
 
 
-def _read_vendor_metadata(
-    tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
-) -> read_image.RawImage | None:
+def _read_vendor_metadata(tif: TiffFile, page: TiffPage) -> read_image.RawImage | None:
     shape, first = (int(page.imagelength), int(page.imagewidth)), tif.pages.first
     if _is_thumbnail(first, page) and _PARSERS.keys().isdisjoint(page.tags.keys()):
         page = first  # it may hold the header of both
@@ -500,7 +491,7 @@ _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
 def _read_pixel_pitches(
-    page: "tifffile.TiffPage", unit: str, y_unit: str | None = None
+    page: TiffPage, unit: str, y_unit: str | None = None
 ) -> core.PixelSize | None:
     """Return the pixel size from both resolution tags; `y_unit` is for rows."""
     tags = (("YResolution", y_unit or unit), ("XResolution", unit))
@@ -518,7 +509,7 @@ def _read_pixel_pitches(
     return read_image.create_pixel_size(lengths)
 
 
-def _read_tag_pixel_size(page: "tifffile.TiffPage") -> core.PixelSize | None:
+def _read_tag_pixel_size(page: TiffPage) -> core.PixelSize | None:
     """Read the pixel size ``(y, x)`` in nm from resolution tags, except print sizes."""
     tag = page.tags.get("ResolutionUnit")
     code = _INCH if tag is None else tag.value if tag.count == 1 else 0
@@ -528,7 +519,7 @@ def _read_tag_pixel_size(page: "tifffile.TiffPage") -> core.PixelSize | None:
 
 
 def _read_imagej_pixel_size(
-    page: "tifffile.TiffPage", metadata: _Details, warnings: list[str]
+    page: TiffPage, metadata: _Details, warnings: list[str]
 ) -> core.PixelSize | None:
     unit = str(metadata.get("unit", metadata.get("xunit", ""))).strip()
     if unit in ("", "null"):  # from Bio-Formats: the tags have their own unit
@@ -597,14 +588,12 @@ class _PlaneSource:
         return np.moveaxis(samples, axis, -1)
 
     @contextmanager
-    def _open_page(self) -> "Iterator[tifffile.TiffPage]":
+    def _open_page(self) -> Iterator[TiffPage]:
         """Open the file and find the page in it."""
-        import tifffile
-
         decoding, own = convert_decoding_errors(self.path, "TIFF"), self.is_ome
         with (
             decoding,
-            tifffile.TiffFile(self.path, omexml=self.omexml, is_ome=own) as tif,
+            TiffFile(self.path, omexml=self.omexml, is_ome=own) as tif,
         ):
             _join_pages(tif)
             page: Any = tif.series[self.series].levels[self.level].pages[self.page]
@@ -670,7 +659,7 @@ def _decode_window(page: Any, rows: slice, columns: slice) -> NDArray[Any]:
     return pixels
 
 
-def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
+def _check_pixel_data(path: Path, page: TiffPage) -> None:
     """Raise `ReadError` if the pixels of a page are beyond the end of the file."""
     blocks = math.prod(page.chunked)
     entries = min(len(page.dataoffsets), len(page.databytecounts))
@@ -688,9 +677,7 @@ def _check_file_size(path: Path, end: int) -> None:
         raise core.ReadError(msg, code="file-truncated")
 
 
-def _choose_block_shape(
-    page: "tifffile.TiffPage", extent: core.IntPair
-) -> core.IntPair:
+def _choose_block_shape(page: TiffPage, extent: core.IntPair) -> core.IntPair:
     """Choose a block shape that consists of whole tiles or strips."""
     rows, columns = extent
     if page.is_tiled:
@@ -705,7 +692,7 @@ def _choose_block_shape(
 
 def _find_plane(
     path: Path,
-    tif: "tifffile.TiffFile",
+    tif: TiffFile,
     series: int,
     level: int,
     outer: int,
@@ -807,7 +794,7 @@ class _WarningHandler(logging.Handler):
 
 
 @contextmanager
-def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile]":
+def _open_tiff(path: Path, complaints: list[str]) -> Iterator[TiffFile]:
     """Open a TIFF, converting its errors and collecting its warnings."""
     listener = _WarningHandler(complaints)
     _logger.addHandler(listener)
@@ -823,13 +810,11 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
         _logger.removeHandler(listener)
 
 
-def _join_pages(tif: "tifffile.TiffFile") -> None:
+def _join_pages(tif: TiffFile) -> None:
     """Join series whose pages differ only in their encoding, in page order.
 
     Pages beyond those that ImageJ's description counts are planes, too, as in ImageJ.
     """
-    from tifffile import TiffPageSeries
-
     first, page = tif.series[0], tif.series[0].keyframe
     if first.kind == "imagej" and len(tif.pages) > first.size // page.size:
         planes, shape = [*tif.pages], (len(tif.pages), *page.shape)
@@ -837,7 +822,7 @@ def _join_pages(tif: "tifffile.TiffFile") -> None:
             joined = TiffPageSeries(planes, shape, page.dtype, f"I{page.axes}")
             joined.kind, tif.series[:] = first.kind, [joined]
             return
-    alike: dict[object, list[tifffile.TiffPageSeries]] = {}
+    alike: dict[object, list[TiffPageSeries]] = {}
     for number, one in enumerate(tif.series):
         page = one.keyframe
         content: object = (
@@ -855,30 +840,28 @@ def _join_pages(tif: "tifffile.TiffFile") -> None:
 
 
 @contextmanager
-def _open_tiff_set(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
+def _open_tiff_set(path: Path, warnings: list[str]) -> Iterator[TiffFile]:
     """Open a TIFF, even if its OME-XML is in another file of the set.
 
     OME-XML that does not list this file is ignored, as if it were missing; `warnings`
     receives the reason.
     """
-    import tifffile
-
-    with tifffile.TiffFile(path) as tif:
+    with TiffFile(path) as tif:
         text = _read_companion_xml(path, tif, warnings)
         if text is None and not (fault := _explain_incomplete_set(path, tif)):
             yield tif
             return
     if text is not None:
-        with tifffile.TiffFile(path, omexml=text) as tif:
+        with TiffFile(path, omexml=text) as tif:
             if not (fault := _explain_incomplete_set(path, tif)):
                 yield tif
                 return
     warnings.append(fault)
-    with tifffile.TiffFile(path, is_ome=False) as tif:
+    with TiffFile(path, is_ome=False) as tif:
         yield tif
 
 
-def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
+def _explain_incomplete_set(path: Path, tif: TiffFile) -> str:
     """Return why only this file's planes are read; empty if the set is complete."""
     _check_ome_references(path, tif)
     if "FileName" not in (tif.ome_metadata or "") or not tif.series:
@@ -908,22 +891,14 @@ def _list_set_names(text: str | None) -> set[str]:
     return {one.get(key, "") for one in elements for key in keys} - {""}
 
 
-def _has_own_planes(
-    tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries"
-) -> bool:
+def _has_own_planes(tif: TiffFile, series: TiffPageSeries) -> bool:
     """Return whether any plane of an image is in the opened file itself."""
     own = tif.filehandle.path
     return any(p is not None and p.parent.filehandle.path == own for p in series)
 
 
-def _read_companion_xml(
-    path: Path, tif: "tifffile.TiffFile", warnings: list[str]
-) -> str | None:
+def _read_companion_xml(path: Path, tif: TiffFile, warnings: list[str]) -> str | None:
     """Read OME-XML that is in another file or contains invalid characters."""
-    from xml.etree import ElementTree as ET
-
-    from tifffile import TiffFile
-
     text = tif.ome_metadata or ""
     own = _parse_ome_xml(text)
     if own is None:
@@ -933,7 +908,7 @@ def _read_companion_xml(
         is_plain = text == core.escape_invisible_characters(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where.get("MetadataFile") or ""
-    root: Element | None = None
+    root: ET.Element | None = None
     # `with_name` refuses other folders
     with suppress(core.SemsrError, OSError, ValueError):
         companion = path.with_name(name)
@@ -960,13 +935,11 @@ def _read_companion_xml(
 
 def list_set_files(path: Path) -> list[Path]:
     """List the existing other files of an OME-TIFF's set, with that of its OME-XML."""
-    import tifffile
-
     if not path.is_file():
         return []
     names = set[str]()
     # no TIFF, or a damaged one, which reading reports
-    with suppress(Exception), tifffile.TiffFile(path) as tif:
+    with suppress(Exception), TiffFile(path) as tif:
         companion = _read_companion_xml(path, tif, [])
         names = _list_set_names(tif.ome_metadata) | _list_set_names(companion)
     names = {name for name in names if Path(name).name == name != path.name}
@@ -979,11 +952,9 @@ def read_stage_positions(path: Path) -> list[core.FloatPair | None]:
     Image by image, those of the first channel in order of time and height; None if a
     plane states none, empty if they cannot be read.
     """
-    import tifffile
-
     places: list[core.FloatPair | None] = []
     unreadable = suppress(OSError, ValueError, tifffile.TiffFileError)
-    with unreadable, tifffile.TiffFile(path) as tif:
+    with unreadable, TiffFile(path) as tif:
         root = _parse_ome_xml(tif.pages.first.description)
         if root is None:
             return places
@@ -1001,7 +972,7 @@ def read_stage_positions(path: Path) -> list[core.FloatPair | None]:
     return places
 
 
-def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
+def _check_ome_references(path: Path, tif: TiffFile) -> None:
     """Raise `ReadError` if OME-XML refers to other folders or too many planes.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
@@ -1065,7 +1036,7 @@ def read_calibration(path: Path) -> read_image.RawImage:
         return _read_metadata(tif, tif.series[0].levels[0].keyframe, 0)
 
 
-def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
+def _list_own_series(tif: TiffFile) -> list[int]:
     """List the full-resolution images with planes in this file itself."""
     own = [i for i, one in enumerate(tif.series) if _has_own_planes(tif, one)] or [0]
     full = []
@@ -1077,7 +1048,7 @@ def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
     return full or own
 
 
-def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
+def _default_series(tif: TiffFile, own: list[int]) -> int:
     """Return the image to read by default: the first, if it is not a thumbnail.
 
     OME-XML identifies its images; other files may begin with a preview.
@@ -1089,7 +1060,7 @@ def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
     return max(larger, key=lambda number: pages[number].size, default=own[0])
 
 
-def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool:
+def _is_thumbnail(page: TiffPage, whole: TiffPage) -> bool:
     """Return whether a page is small enough to be a thumbnail of another page."""
     return (
         whole.imagelength >= _THUMBNAIL * page.imagelength
@@ -1153,7 +1124,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
 
 
 def _choose_plane(
-    path: Path, level: "tifffile.TiffPageSeries", options: read_image.ReadOptions
+    path: Path, level: TiffPageSeries, options: read_image.ReadOptions
 ) -> tuple[core.JsonObject, int, int | None]:
     """Count channels and planes; choose a plane's page and a channel's sample."""
     page = level.keyframe
@@ -1187,7 +1158,7 @@ def _choose_plane(
     return choices, outer, sample
 
 
-def _count_missing_planes(series: "tifffile.TiffPageSeries") -> list[str]:
+def _count_missing_planes(series: TiffPageSeries) -> list[str]:
     """Return a warning if planes that the OME-XML lists have no page."""
     count = sum(page is None for page in series) if series.kind == "ome" else 0
     sentence = (
@@ -1197,9 +1168,7 @@ def _count_missing_planes(series: "tifffile.TiffPageSeries") -> list[str]:
     return [core.Message(sentence, "partly-understood")] if count else []
 
 
-def _read_metadata(
-    tif: "tifffile.TiffFile", page: "tifffile.TiffPage", series: int
-) -> read_image.RawImage:
+def _read_metadata(tif: TiffFile, page: TiffPage, series: int) -> read_image.RawImage:
     """Read metadata from the first available source: vendor, OME, ImageJ or tags.
 
     Returned as an image whose pixels are not read yet.
@@ -1257,9 +1226,7 @@ def _read_metadata(
     )
 
 
-def _read_orientation(
-    tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries", number: int
-) -> int:
+def _read_orientation(tif: TiffFile, series: TiffPageSeries, number: int) -> int:
     """Return the orientation of a page, which may differ within a stack.
 
     A page without the tag has the orientation of the first page of its stack, since
@@ -1287,7 +1254,7 @@ def _read_imagej_limits(details: _Details) -> core.DisplaySettings | None:
 
 
 def _find_record(
-    root: "Element | None", text: str, warnings: list[str]
+    root: ET.Element | None, text: str, warnings: list[str]
 ) -> Record | None:
     """Find the record of this package in OME annotations, or in a text."""
     elements = () if root is None else root.iter()
@@ -1299,7 +1266,7 @@ def _find_record(
 
 
 def _convert_to_level(
-    image: read_image.RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
+    image: read_image.RawImage, full: TiffPage, page: TiffPage
 ) -> read_image.RawImage:
     """Convert calibration, position and data bar to another pyramid level."""
     sides = (full.imagelength, page.imagelength), (full.imagewidth, page.imagewidth)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from napari_semsr import core
 from napari_semsr.core import Micrograph, PixelSize, RealArray, WriteError
@@ -107,8 +108,6 @@ def write_imagej(image: Micrograph, path: Path) -> None:
     The record is stored where Fiji shows it (Image > Show Info), so that all digits of
     the pixel size, the origin and the provenance survive.
     """
-    import tifffile
-
     kind = _find_lossless_type(image.dtype, _IMAGEJ_TYPES) or np.dtype(np.float64)
     nbytes = image.shape[0] * image.shape[1] * kind.itemsize
     if nbytes >= _LARGEST_IMAGEJ:
@@ -146,8 +145,6 @@ def write_fei_tiff(image: Micrograph, path: Path) -> None:
     and pixel size in metres and the program; there is no data bar. Name, origin and
     history are not stored.
     """
-    import tifffile
-
     (rows, columns), (y, x) = image.shape, image.scale
     sections: dict[str, dict[str, object]] = {
         "System": {"SystemType": "simulated", "Software": "napari-semsr"},
@@ -214,8 +211,6 @@ def _iterate_tiles(data: Pixels, path: Path) -> Iterator[RealArray]:
 
 def write_ome(image: Micrograph, path: Path) -> None:
     """Write a tiled, losslessly compressed OME-TIFF, with a pyramid if large."""
-    import tifffile
-
     dtype = _get_ome_type(image.dtype)
     shapes = [image.shape]
     if max(image.shape) >= _PYRAMID_FROM:
@@ -284,8 +279,6 @@ def write_pages(
     `axes` are their sizes by name, the last fastest, as in `check_pages`. Name,
     calibration and history are those of the first plane.
     """
-    import tifffile
-
     sizes_by_axis = get_page_axes(axes)
     planes = math.prod(sizes_by_axis.values())
     ome = files.get_output_format(path) == "ome-tiff"
