@@ -124,7 +124,7 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "code", "values"),
     [
-        ("index,axis-0,axis-1\n0,1,2\n", "table-invalid", "moving_y.* index, axis-0"),
+        ("index,axis-0,axis-1\n0,1,2\n", "table-invalid", "moving_y.* index,axis-0"),
         (HEADER.replace("x_nm", "x_px") + "\n1,2,3,4\n", "table-invalid", "x_px"),
         (HEADER + "\n1,2,3,4\n1,2,x,4\n", "table-invalid", "line 3 .*'x'"),
         (HEADER + "\n1,2,3\n", "table-invalid", "line 2 .*''"),

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from napari_semsr import core
 from napari_semsr.io import files, read_image
-from napari_semsr.io.files import check_claimed_size, choose_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +71,7 @@ class CziTiles:
 @contextmanager
 def _open_czi(path: Path) -> "Iterator[czifile.CziFile]":
     """Open a CZI; raise `ReadError` if it is damaged or czifile is missing."""
-    library = files.import_library(path, "czifile", "czifile", "czi")
+    library = files.import_library(path, "czifile", "czi")
     with files.convert_decoding_errors(path, "CZI"), library.CziFile(path) as czi:
         yield czi
 
@@ -101,7 +100,7 @@ def is_mosaic(path: Path) -> bool:
 
 def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImage:
     """Read a tile of one channel and plane, treating scenes as series."""
-    choose_index(path, "level", options.level, 1)
+    files.choose_index(path, "level", options.level, 1)
     tiles, size, facts, doubts = _read_directory(path)
     scenes = len({tile.frame[0] for tile in tiles})
     # without a series, planes are counted over the tiles of all scenes
@@ -138,7 +137,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
 def _select_scene(path: Path, tiles: list[_TileEntry], series: int) -> list[_TileEntry]:
     """Select the tiles of a scene by its index; scenes are in numerical order."""
     scenes = sorted({tile.frame[0] for tile in tiles})
-    scene_number = scenes[choose_index(path, "series", series, len(scenes))]
+    scene_number = scenes[files.choose_index(path, "series", series, len(scenes))]
     return [tile for tile in tiles if tile.frame[0] == scene_number]
 
 
@@ -156,8 +155,8 @@ def open_tiles(
         tiles = _select_scene(path, tiles, series)
     channels = sorted({tile.axis_index("C") for tile in tiles})
     if channel is not None:
-        channel_number = channels[choose_index(path, "channel", channel, len(channels))]
-        tiles = [tile for tile in tiles if tile.axis_index("C") == channel_number]
+        index = files.choose_index(path, "channel", channel, len(channels))
+        tiles = [tile for tile in tiles if tile.axis_index("C") == channels[index]]
     axes = {name for tile in tiles for name in tile.starts} - {"Y", "X", _FRAME}
     for axis in sorted(axes):
         several = {tile.axis_index(axis) for tile in tiles}
@@ -234,7 +233,7 @@ def _read_directory(
             msg = f"{path} must contain an image, but has no full-resolution tile."
             raise core.ReadError(msg, code="no-image")
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
-        check_claimed_size(path, most, path.stat().st_size)
+        files.check_claimed_size(path, most, path.stat().st_size)
         try:
             root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
         except SyntaxError:  # raised by the XML parser
@@ -281,7 +280,7 @@ def _read_tile(path: Path, number: int) -> core.RealArray:
         tile = _read_entry(number, entry)
         read = getattr(entry, "read_segment_data", None)
         block = entry.data_segment() if read is None else read(czi)
-        check_claimed_size(path, block.data_size, path.stat().st_size)
+        files.check_claimed_size(path, block.data_size, path.stat().st_size)
         data = bytes(block.data(raw=True))
         if len(data) != block.data_size:
             msg = f"the file ends within tile {number}"

@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_semsr.core import JsonObject, ReadError, RealArray, open_file
-from napari_semsr.io import hdf5, read_image as images
-from napari_semsr.io.files import choose_index, convert_decoding_errors, import_library
+from napari_semsr.io import files, hdf5, read_image as images
 
 if TYPE_CHECKING:
     import h5py
@@ -60,14 +59,11 @@ class _MappedPlane:
 
     def __post_init__(self) -> None:
         end = self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
-        file_bytes = self.path.stat().st_size
-        if self.offset < 0 or end > file_bytes:
-            msg = f"{self.path} has only {file_bytes} of {end} bytes; copy it again."
-            raise ReadError(msg, code="file-truncated")
+        files.check_file_size(self.path, end)
 
     def read_window(self, rows: slice, columns: slice) -> RealArray:
         """Read a window (Y, X) or (Y, X, S) of the plane."""
-        with convert_decoding_errors(self.path, "an image"):
+        with files.convert_decoding_errors(self.path, "an image"):
             whole = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
         part = np.array((whole[::-1] if self.is_flipped else whole)[rows, columns])
         return part[..., list(self.samples)] if self.samples else part
@@ -137,10 +133,10 @@ def _detect_format(path: Path, head: bytes) -> str:
 
 def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     """Read one image plane from the file, with its pixel size."""
-    choose_index(path, "level", options.level, 1)
+    files.choose_index(path, "level", options.level, 1)
     with open_file(path) as stream:
         kind = _detect_format(path, stream.read(16))
-    with convert_decoding_errors(path, kind):
+    with files.convert_decoding_errors(path, kind):
         listed, vendor = _LISTS[kind](path)
     number = _choose_image(path, options, listed)
     image = listed[number]
@@ -177,7 +173,7 @@ def _choose_image(
     usable = [n for n, image in enumerate(listed) if not image.refusal]
     number = usable[0] if usable else 0
     if options.series is not None:
-        number = choose_index(path, "series", options.series, len(listed))
+        number = files.choose_index(path, "series", options.series, len(listed))
     refusal, name = listed[number].refusal, listed[number].name
     if refusal:
         refusal += f" ({name})" if name else ""
@@ -209,7 +205,7 @@ def _find_rejection_reason(axes: Sequence[_Axis], dtype: DTypeLike) -> str:
 
 def _list_dm_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the images in a DM file, except the thumbnail."""
-    module = import_library(path, "rsciio.digitalmicrograph._api", "rosettasciio", "em")
+    module = files.import_library(path, "rsciio.digitalmicrograph._api", "em")
     with open_file(path) as stream:
         reader = module.DigitalMicrographReader(stream)
         reader.parse_file()
@@ -268,7 +264,7 @@ def _to_text(value: object) -> str:
 
 def _list_ser_images(path: Path) -> tuple[list[_Image], str | None]:
     """Describe the image of a SER file with all its recorded planes."""
-    module = import_library(path, "rsciio.tia._api", "rosettasciio", "em")
+    module = files.import_library(path, "rsciio.tia._api", "em")
     with open_file(path) as stream:
         # reading the header takes minutes if the number of axes is damaged
         head = stream.read(30)

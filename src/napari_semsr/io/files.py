@@ -38,11 +38,12 @@ _NOT_WRITTEN = {
 }
 
 
-def import_library(path: Path, module: str, name: str, extra: str) -> ModuleType:
+def import_library(path: Path, module: str, extra: str) -> ModuleType:
     """Import a library for reading; `ReadError` names the extra that installs it."""
     try:
         return import_module(module)
     except ImportError as error:
+        name = module.partition(".")[0]
         msg = f"Reading {path} needs {name}: pip install 'napari-semsr[{extra}]'."
         raise core.ReadError(msg, code="extra-missing") from error
 
@@ -55,6 +56,14 @@ def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> Non
             f"pixels, too many for its {stored_bytes} bytes; copy it again."
         )
         raise core.ReadError(msg, code="file-damaged")
+
+
+def check_file_size(path: Path, end: int) -> None:
+    """Raise `ReadError` if a file is shorter than the `end` of its pixels in bytes."""
+    size = path.stat().st_size
+    if end > size:
+        msg = f"{path} is truncated: it has only {size} of {end} bytes; copy it again."
+        raise core.ReadError(msg, code="file-truncated")
 
 
 _logger = logging.getLogger(__name__)

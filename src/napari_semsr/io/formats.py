@@ -154,7 +154,6 @@ class Source:
         self, dataset: str | None = None, series: int | None = None
     ) -> FileInfo:
         """Describe the file, or its first dataset if it has several."""
-        _check_dataset(self.path, self.format, dataset)
         with files.convert_decoding_errors(self.path, self.format.name):
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
@@ -185,7 +184,6 @@ class Source:
 
     def read(self, options: ReadOptions) -> core.Micrograph:
         """Read the image."""
-        _check_dataset(self.path, self.format, options.dataset)
         with files.convert_decoding_errors(self.path, self.format.name):
             of_raw, raw = self._raw or (None, None)
             self._raw = None
@@ -197,6 +195,11 @@ class Source:
             return read_image.create_micrograph(self.path, raw, options)
 
     def _decode(self, options: ReadOptions, **how: object) -> RawImage:
+        if options.dataset is not None and self.format.name != _OF_DATASETS:
+            msg = (
+                f"{self.path} is not an HDF5 file and has no datasets: omit `dataset`."
+            )
+            raise core.ReadError(msg, code="option-without-effect")
         if self.format.one_plane:
             how = {"data": self.data or core.read_bytes(self.path, _LARGEST_FILE)}
         module = import_module(self.format.module)
@@ -247,12 +250,6 @@ def count_planes(path: Path) -> int:
     """Count the planes of a file or store without reading pixels."""
     axes = Source.from_path(path, whole=False).read_axes(ReadOptions())
     return math.prod(axes.values())
-
-
-def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
-    if dataset is not None and row.name != _OF_DATASETS:
-        msg = f"{path} is not an HDF5 file and has no datasets: omit `dataset`."
-        raise core.ReadError(msg, code="option-without-effect")
 
 
 def read(

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, PositiveInt
 
 from napari_semsr import core
+from napari_semsr.io import read_image
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import get_disk_spelling, path_exists, read_json_object
 from napari_semsr.io.formats import FORMATS, Source, create_missing_file_error
@@ -23,13 +24,7 @@ from napari_semsr.io.positions import (
     read_foreign_positions,
     read_ome_positions,
 )
-from napari_semsr.io.read_image import (
-    OWN_SERIES_KEY,
-    FileInfo,
-    ReadOptions,
-    TypedSize,
-    list_text_files,
-)
+from napari_semsr.io.read_image import FileInfo, ReadOptions, TypedSize
 from napari_semsr.io.sheets import read_sheet
 from napari_semsr.io.tiff_read import list_set_files
 
@@ -123,7 +118,7 @@ SCENES_KEY = "scenes_apart"  # Key in the metadata of frames of a CZI
 _POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
 _BLANK = "one grey value everywhere"
-_HEADERS = {"y_px,x_px": "px", "y_nm,x_nm": "nm"}
+_HEADERS = {tuple(f"frame,y_{n},x_{n}".split(",")): n for n in ("px", "nm")}
 
 
 def _check_frame_name(folder: Path, name: str, path: Path) -> str:
@@ -157,13 +152,9 @@ def read_positions_table(
 ) -> Positions:
     """Read nominal corners from ``positions.csv``, or from its contents `text`."""
     sheet = read_sheet(path, "positions", text)
-    columns = core.format_one_line(",".join(sheet.names)) or "nothing"
-    first, _, others = ",".join(sheet.names[:3]).partition(",")
-    unit = _HEADERS.get(others) if first == "frame" else None
+    unit = _HEADERS.get(sheet.names[:3])
     if unit is None:
-        starts = " or ".join(f"frame,{header}" for header in _HEADERS)
-        msg = f"{path} must begin with {starts}, got {columns}."
-        raise core.ReadError(msg, code="table-invalid")
+        sheet.raise_other_header(path, " or ".join(map(",".join, _HEADERS)))
     corners: dict[str, core.FloatPair] = {}
     unplaced: list[str] = []
     for line, row in sheet.rows:
@@ -199,9 +190,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
         raise core.ReadError(msg, code="file-missing")
     sheet = read_sheet(path, "heights")
     if sheet.names[:2] != ("folder", "z_nm"):
-        columns = core.format_one_line(",".join(sheet.names)) or "nothing"
-        msg = f"{path} must begin with folder,z_nm, got {columns}."
-        raise core.ReadError(msg, code="table-invalid")
+        sheet.raise_other_header(path, "folder,z_nm")
     heights: dict[Path, float] = {}
     for line, row in sheet.rows:
         (name, z_nm), where = (*row, "", "")[:2], f"{path} line {line}"
@@ -270,7 +259,7 @@ def _add_text_files(
     folder: Path, images: Sequence[Path], tables: Sequence[Path]
 ) -> list[Path]:
     """Return the images of a scan together with their text files."""
-    texts = (text for image in images for text in list_text_files(image))
+    texts = (text for image in images for text in read_image.list_text_files(image))
     others = {path for path in (*texts, *tables, folder / _SCAN) if path_exists(path)}
     return sorted(others.union(images))
 
@@ -440,12 +429,7 @@ def _check_kinds(
 
 
 # Relative; chosen: more than rounding in headers, less than a change of magnification.
-_ALIKE = 1e-3
-
-
-def is_same_pixel_size(one: core.FloatPair, other: core.FloatPair) -> bool:
-    """Return whether two pixel sizes are equal within rounding errors."""
-    return bool(np.allclose(one, other, rtol=_ALIKE, atol=0))
+ALIKE = 1e-3
 
 
 def _common_pixel_size(
@@ -455,7 +439,7 @@ def _common_pixel_size(
     sizes = {n: one.pixel_size_nm for n, one in infos.items() if one.pixel_size_nm}
     first, common = next(iter(sizes.items()), ("", None))
     for name, size in sizes.items():
-        if common and not is_same_pixel_size(size, common):
+        if common and not read_image.are_pixel_sizes_close(size, common, ALIKE):
             msg = (
                 f"Frames of {folder} must have the same pixel size, but {first} has "
                 f"{core.format_pixel_size(common)} and {name} has "
@@ -629,7 +613,8 @@ def _select_images(
 ) -> list[dict[str, int]]:
     """Return the series and plane of each frame in a file."""
     planes = [{"plane": plane} for plane in range(info.planes)]
-    if how.series is not None or info.metadata.get(OWN_SERIES_KEY, info.series) < 2:
+    own = info.metadata.get(read_image.OWN_SERIES_KEY, info.series)
+    if how.series is not None or own < 2:
         return planes
     source = Source.from_path(path)
     infos = [source.read_info(series=number) for number in range(info.series)]
@@ -911,7 +896,8 @@ def _add_layout(
     values = parse_scan_values(scan_record, path, layout_given)
     size, other = acquisition.pixel_size_nm, values.get("pixel_size_nm")
     is_typed = layout_given["pixel_size_nm"] is not None
-    if not is_typed and size and other and not is_same_pixel_size(size, other):
+    differ = size and other and not read_image.are_pixel_sizes_close(size, other, ALIKE)
+    if not is_typed and differ:
         own, used = core.format_pixel_size(size), core.format_pixel_size(other)
         core.warn(
             f"The frames of {path} have a pixel size of {own}, but {_SCAN} has {used}, "

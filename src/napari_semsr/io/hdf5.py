@@ -68,7 +68,7 @@ def is_emd_group(item: "Item") -> bool:
 def open_hdf5(path: Path) -> "Iterator[h5py.File]":
     """Open a file; raise `ReadError` if it is damaged or h5py is missing."""
     extra = "em" if path.suffix.lower() == ".emd" else "hdf5"
-    h5py = import_library(path, "h5py", "h5py", extra)
+    h5py = import_library(path, "h5py", extra)
     with convert_decoding_errors(path, "HDF5"), h5py.File(path, "r") as file:
         yield file
 

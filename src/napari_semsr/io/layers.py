@@ -175,8 +175,10 @@ def _read_paths(paths: list[Path]) -> list[LayerTuple]:
     planes = [_read_plane(path) for path in paths]
     first = planes[0][0]
     kinds = {(image.shape, image.dtype, image.unit) for image, _ in planes}
-    scales = (image.scale for image, _ in planes)
-    same = all(frames.is_same_pixel_size(scale, first.scale) for scale in scales)
+    same = all(
+        read_image.are_pixel_sizes_close(image.scale, first.scale, frames.ALIKE)
+        for image, _ in planes
+    )
     if len(kinds) > 1 or not same:
         msg = "Images of a stack must have the same shape, type and pixel size."
         raise core.ReadError(msg, code="sizes-differ")

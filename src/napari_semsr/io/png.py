@@ -17,6 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from napari_semsr.core import PICTURE_KEY, Message, Micrograph, PixelSize, ReadError
 from napari_semsr.io import files
@@ -53,8 +57,6 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
     kind = "JPEG" if is_jpeg else "BMP"
     with files.convert_decoding_errors(path, kind):
         import imagecodecs
-        from PIL.BmpImagePlugin import BmpImageFile
-        from PIL.JpegImagePlugin import JpegImageFile
 
         plain = data[: _find_jpeg_end(data)] if is_jpeg else data
         # not by Image.open, which rejects large images: their size is checked against
@@ -80,9 +82,7 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
 
 def _read_orientation(exif: bytes) -> int:
     """Return the EXIF orientation of an image, by default 1."""
-    from PIL.Image import Exif
-
-    exif_record = Exif()
+    exif_record = Image.Exif()
     with suppress(Exception):  # damaged, so that it states none
         exif_record.load(exif)
     orientation = exif_record.get(_ORIENTATION)
@@ -235,9 +235,6 @@ def _find_jpeg_end(data: bytes) -> int:
 
 def write(image: Micrograph, path: Path) -> None:
     """Write an 8-bit PNG with calibration, provenance and display settings."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
     data, look = image.array(), image.look
     if data.dtype != np.uint8:  # the finite values are stretched to 0 to 255
         finite = data[np.isfinite(data)].astype(np.float64)
@@ -274,9 +271,6 @@ def write_screenshot(
     The pixels have three or four samples; the lines contain essential information, such
     as that a network made the image.
     """
-    from PIL import Image, ImageDraw, ImageFont
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
     size = max(_SMALLEST_TEXT, pixels.shape[1] // 50)
     font, high = ImageFont.load_default(size), round(1.4 * size)

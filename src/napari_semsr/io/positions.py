@@ -21,12 +21,7 @@ from typing import Any
 import tifffile
 
 from napari_semsr import core
-from napari_semsr.io.files import (
-    convert_decoding_errors,
-    read_json_object,
-    read_text,
-    replace_atomically,
-)
+from napari_semsr.io import files as io_files
 from napari_semsr.io.read_image import convert_to_nm, decode_text
 from napari_semsr.io.tiff_read import read_stage_positions
 
@@ -90,9 +85,9 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
         return _read_position_list(path, folder)
     if path.suffix.lower() != ".txt":
         return None
-    with convert_decoding_errors(path, "text"):
+    with io_files.convert_decoding_errors(path, "text"):
         # Java wrote it in the encoding of the machine, on Windows until 2022
-        text = decode_text(read_text(path, "latin-1").encode("latin-1"))
+        text = decode_text(io_files.read_text(path, "latin-1").encode("latin-1"))
     if text.lstrip().startswith("{"):
         return _check_not_empty(_read_metadata_positions(path.parent, [path], folder))
     return _parse_fiji_positions(path, text)
@@ -187,7 +182,7 @@ def write_fiji_positions(
             y, x = corner
             before = "./" if re.match(r"[#\s]", name) else ""
             lines.append(f"{before}{name}; ; ({x:.6f}, {y:.6f})")
-    with replace_atomically(path) as place:
+    with io_files.replace_atomically(path) as place:
         text = "\n".join(lines) + "\n"
         place.write_text(text, "utf-8", errors="backslashreplace", newline="")
 
@@ -256,7 +251,7 @@ def _read_metadata_positions(
     entries = []
     for file in files:
         # the last brace is written when the acquisition ends
-        record = read_json_object(file, may_lack_brace=True)
+        record = io_files.read_json_object(file, may_lack_brace=True)
         summary = record.get("Summary")
         turn = summary.get(_SUMMARY_MAP) if isinstance(summary, dict) else None
         for key, value in record.items():
@@ -396,7 +391,7 @@ def _convert_stage_positions(
 
 def _read_position_list(path: Path, folder: Path) -> Positions:
     """Read a position list whose labels occur in file or folder names."""
-    stage_places = dict(_iterate_positions(path, read_json_object(path)))
+    stage_places = dict(_iterate_positions(path, io_files.read_json_object(path)))
     if not stage_places:
         msg = f"{path} contains no positions of Micro-Manager."
         raise core.ReadError(msg, code="positions-invalid")

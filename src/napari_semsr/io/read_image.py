@@ -491,7 +491,7 @@ def _read_sidecar(
         if frame is not None:
             image = apply_frame_metadata(image, name, frame, shape, own)
         size = image.pixel_size_nm
-        if not (own and size) or _are_pixel_sizes_close(own, size, _SAME_PITCH):
+        if not (own and size) or are_pixel_sizes_close(own, size, _SAME_PITCH):
             return image
         sentence = (
             f"{path.name} states a pixel size of {core.format_pixel_size(own)}, but "
@@ -525,7 +525,7 @@ def apply_frame_metadata(
     stretch = columns / shape[1]
     below = shape[0] - round(rows / stretch)
     is_whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
-    same = own and size and _are_pixel_sizes_close(own, size, _SAME_PITCH)
+    same = own and size and are_pixel_sizes_close(own, size, _SAME_PITCH)
     if columns == shape[1] or (is_whole and not same):
         if size is not None:
             size = core.PixelSize((size[0] * stretch, size[1] * stretch))
@@ -535,7 +535,7 @@ def apply_frame_metadata(
     if kept_size is None:
         return frame_image
     text = core.format_pixel_size(kept_size)
-    if size and not _are_pixel_sizes_close(kept_size, size, _SAME_PITCH):
+    if size and not are_pixel_sizes_close(kept_size, size, _SAME_PITCH):
         text += f" (its own; {source}: {core.format_pixel_size(size)})"
     sentence = (
         f"{source} states a frame of {rows} x {columns} px, but an image of "
@@ -608,7 +608,7 @@ def _get_jeol_pixel_size(
     by_error = sorted(filter(None, parsed), key=lambda one: one[1])
     if by_error:
         size, error = by_error[0][0], by_error[0][1] + _SAME_PITCH
-        if all(_are_pixel_sizes_close(size, a, error + b) for a, b in by_error):
+        if all(are_pixel_sizes_close(size, a, error + b) for a, b in by_error):
             return size, ()
     texts = ", ".join(f"{key} {one!r}" for key in stated for one in stated[key])
     what = "pixel sizes that differ" if by_error else "no pixel size with its unit"
@@ -925,6 +925,10 @@ def convert_to_grey(
 
     It may belong to a level, `down` times coarser than the image.
     """
+    if 0 in data.shape:
+        msg = f"{path} must contain at least one pixel, got shape {tuple(data.shape)}."
+        raise core.ReadError(msg, code="no-image")
+    data = data.astype(np.dtype(data.dtype).newbyteorder("="), copy=False)
     grey = try_convert_to_grey(data)
     has_samples = data.ndim > 2 and data.shape[2] >= _SAMPLES
     if grey is not None and has_samples and min(data.shape[:2]) >= _MIN_FRAMED:
@@ -950,15 +954,6 @@ def convert_to_grey(
             )
         raise ColourError(msg, data[..., :3], bar)
     return grey
-
-
-def _convert_to_native_byte_order(path: Path, data: Pixels) -> Pixels:
-    """Convert samples to native byte order; raise `ReadError` if empty."""
-    if 0 in data.shape:
-        msg = f"{path} must contain at least one pixel, got shape {tuple(data.shape)}."
-        raise core.ReadError(msg, code="no-image")
-    dtype = np.dtype(data.dtype)
-    return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
 
 
 LAZY_BYTES = 64 * 2**20  # larger images stay lazy; chosen
@@ -1094,10 +1089,10 @@ def _rotate_upright(source: RawImage) -> RawImage:
     return replace(source, **turned)
 
 
-def _are_pixel_sizes_close(
+def are_pixel_sizes_close(
     a: core.FloatPair, b: core.FloatPair, within: float = 1e-6
 ) -> bool:
-    """Return whether two pixel sizes are equal to the precision of a rational tag."""
+    """Return whether two pixel sizes are equal, by default within a rational tag's."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
 
@@ -1105,7 +1100,7 @@ def _get_pixel_size(source: RawImage) -> core.PixelSize | None:
     """Return the exact size in the record, unless the file was recalibrated later."""
     own = None if source.record is None else source.record.pixel_size_nm
     stated = source.pixel_size_nm
-    is_same = own and (stated is None or _are_pixel_sizes_close(own, stated))
+    is_same = own and (stated is None or are_pixel_sizes_close(own, stated))
     return own if is_same else stated
 
 
@@ -1164,7 +1159,6 @@ def create_micrograph(
     for sentence in source.get_warnings(path, has_typed_size=is_typed):
         core.warn(sentence)
     sentences = source.get_warnings(path)
-    source = replace(source, data=_convert_to_native_byte_order(path, source.data))
     # a header refers to stored rows, a user to displayed rows
     bar = source.databar_rows if options.crop_databar else 0
     if options.databar_rows is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from napari_semsr import core
 from napari_semsr.core import Message, ReadError, WriteError, describe_access_error
@@ -41,6 +42,12 @@ class Sheet:
     # names
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     mark: str = ","  # separator of cells, for recognising decimal commas
+
+    def raise_other_header(self, path: Path, wanted: str) -> NoReturn:
+        """Raise `ReadError` for a table without the `wanted` columns."""
+        got = core.format_one_line(",".join(self.names)) or "nothing"
+        msg = f"{path} must have the columns {wanted}, got {got}."
+        raise ReadError(msg, code="table-invalid")
 
     def replace_decimal_comma(self, cell: str) -> str:
         """Replace a decimal comma with a point, unless commas separate cells."""

@@ -19,15 +19,7 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from napari_semsr import core
-from napari_semsr.io import read_image
-from napari_semsr.io.files import (
-    RECORD_KEY,
-    Record,
-    check_claimed_size,
-    choose_index,
-    convert_decoding_errors,
-    read_text,
-)
+from napari_semsr.io import files, read_image
 
 # The OME-XML document: physical sizes, names, our own annotation.
 
@@ -494,18 +486,15 @@ def _read_pixel_pitches(
     page: TiffPage, unit: str, y_unit: str | None = None
 ) -> core.PixelSize | None:
     """Return the pixel size from both resolution tags; `y_unit` is for rows."""
+    lengths: list[float | None] = [None, None]
     tags = (("YResolution", y_unit or unit), ("XResolution", unit))
-    lengths: list[float | None] = []
-    for name, per in tags:
-        value, number = page.tags.valueof(name), 0.0
+    for index, (name, per) in enumerate(tags):
+        value = page.tags.valueof(name)
+        # rationals may be damaged
         with suppress(TypeError, ValueError, ArithmeticError, IndexError):
-            # rationals may be damaged
-            if isinstance(value, tuple | list):
-                number = float(value[0]) / float(value[1])
-            else:
-                number = float(value)
-        is_valid = math.isfinite(number) and number > 0
-        lengths.append(read_image.convert_to_nm(1 / number, per) if is_valid else None)
+            pair = value if isinstance(value, tuple | list) else (value, 1)
+            pitch = 1 / (float(pair[0]) / float(pair[1]))
+            lengths[index] = read_image.convert_to_nm(pitch, per)
     return read_image.create_pixel_size(lengths)
 
 
@@ -590,7 +579,7 @@ class _PlaneSource:
     @contextmanager
     def _open_page(self) -> Iterator[TiffPage]:
         """Open the file and find the page in it."""
-        decoding, own = convert_decoding_errors(self.path, "TIFF"), self.is_ome
+        decoding, own = files.convert_decoding_errors(self.path, "TIFF"), self.is_ome
         with (
             decoding,
             TiffFile(self.path, omexml=self.omexml, is_ome=own) as tif,
@@ -617,7 +606,7 @@ class _PlaneSource:
         if self.offset is not None:
             parts = {"Y": rows, "X": columns, "S": slice(None)}
             index = tuple(parts[letter] for letter in self.axes)
-            with convert_decoding_errors(self.path, "TIFF"):
+            with files.convert_decoding_errors(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
                 return self._reorder_samples(np.array(view[index]))
         with self._open_page() as page:
@@ -667,14 +656,7 @@ def _check_pixel_data(path: Path, page: TiffPage) -> None:
         msg = f"{path} lists only {entries} of {blocks} tiles or strips: export it"
         raise core.ReadError(f"{msg} again.", code="file-damaged")
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
-    _check_file_size(path, max(ends))
-
-
-def _check_file_size(path: Path, end: int) -> None:
-    size = path.stat().st_size
-    if end > size:
-        msg = f"{path} is truncated: it has only {size} of {end} bytes; copy it again."
-        raise core.ReadError(msg, code="file-truncated")
+    files.check_file_size(path, max(ends))
 
 
 def _choose_block_shape(page: TiffPage, extent: core.IntPair) -> core.IntPair:
@@ -724,7 +706,7 @@ def _find_plane(
     is_own = all(page is not None and page.parent is tif for page in pages.pages)
     if pages.dataoffset is not None and is_own:
         offset = int(pages.dataoffset) + outer * plane.nbytes
-        _check_file_size(path, offset + plane.nbytes)
+        files.check_file_size(path, offset + plane.nbytes)
         # a contiguous run of bytes can be read in any blocks, whatever its strips
         rows, columns = (min(n, _BLOCK) for n in plane.extent)
         return replace(plane, offset=offset, block=(rows, columns))
@@ -742,7 +724,7 @@ def _find_plane(
         sides = (key.tilelength, key.tilewidth) if key.is_tiled else strip
         pixel_bytes = key.samplesperpixel * np.dtype(key.dtype).itemsize
         most = max(plane.nbytes, math.prod(sides) * pixel_bytes)
-        check_claimed_size(path, most, sum(page.databytecounts))
+        files.check_claimed_size(path, most, sum(page.databytecounts))
     return replace(plane, page=outer, block=_choose_block_shape(key, plane.extent))
 
 
@@ -798,7 +780,7 @@ def _open_tiff(path: Path, complaints: list[str]) -> Iterator[TiffFile]:
     """Open a TIFF, converting its errors and collecting its warnings."""
     listener = _WarningHandler(complaints)
     _logger.addHandler(listener)
-    decoding = convert_decoding_errors(path, "TIFF")
+    decoding = files.convert_decoding_errors(path, "TIFF")
     try:
         with decoding, _open_tiff_set(path, complaints) as tif:
             if not len(tif.series):
@@ -848,14 +830,10 @@ def _open_tiff_set(path: Path, warnings: list[str]) -> Iterator[TiffFile]:
     """
     with TiffFile(path) as tif:
         text = _read_companion_xml(path, tif, warnings)
-        if text is None and not (fault := _explain_incomplete_set(path, tif)):
+    with TiffFile(path, omexml=text) as tif:
+        if not (fault := _explain_incomplete_set(path, tif)):
             yield tif
             return
-    if text is not None:
-        with TiffFile(path, omexml=text) as tif:
-            if not (fault := _explain_incomplete_set(path, tif)):
-                yield tif
-                return
     warnings.append(fault)
     with TiffFile(path, is_ome=False) as tif:
         yield tif
@@ -915,11 +893,11 @@ def _read_companion_xml(path: Path, tif: TiffFile, warnings: list[str]) -> str |
         with core.open_file(companion) as stream:
             is_tiff = stream.read(4).startswith(_MAGIC)
         if is_tiff:
-            decoding = convert_decoding_errors(companion, "TIFF")
+            decoding = files.convert_decoding_errors(companion, "TIFF")
             with decoding, TiffFile(companion) as other:
                 content = str(other.ome_metadata or "")
         else:
-            content = read_text(companion)
+            content = files.read_text(companion)
         root = _parse_ome_xml(content)
     if root is None:
         sentence = (
@@ -1076,9 +1054,9 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         own = _list_own_series(tif)
         number = _default_series(tif, own)
         if options.series is not None:
-            number = choose_index(path, "series", options.series, count)
+            number = files.choose_index(path, "series", options.series, count)
         levels = tif.series[number].levels
-        level = choose_index(path, "level", options.level, len(levels))
+        level = files.choose_index(path, "level", options.level, len(levels))
         counts, outer, sample = _choose_plane(path, levels[level], options)
         plane = _find_plane(path, tif, number, level, outer, sample)
         complaints += _count_missing_planes(tif.series[number])
@@ -1255,13 +1233,13 @@ def _read_imagej_limits(details: _Details) -> core.DisplaySettings | None:
 
 def _find_record(
     root: ET.Element | None, text: str, warnings: list[str]
-) -> Record | None:
+) -> files.Record | None:
     """Find the record of this package in OME annotations, or in a text."""
     elements = () if root is None else root.iter()
-    records = [n.text for n in elements if n.get("K") == RECORD_KEY and n.text]
+    records = [n.text for n in elements if n.get("K") == files.RECORD_KEY and n.text]
     parts = (line.partition("=") for line in text.splitlines())
-    records += [value for key, mark, value in parts if key == RECORD_KEY and mark]
-    found = (Record.from_json(record, warnings) for record in records)
+    records += [value for key, mark, value in parts if key == files.RECORD_KEY and mark]
+    found = (files.Record.from_json(record, warnings) for record in records)
     return next(filter(None, found), None)
 
 

@@ -13,7 +13,6 @@ import tifffile
 from napari_semsr import core
 from napari_semsr.core import Micrograph, PixelSize, RealArray, WriteError
 from napari_semsr.io import files
-from napari_semsr.io.files import RECORD_KEY, create_image_record, replace_atomically
 from napari_semsr.io.read_image import Pixels
 from napari_semsr.io.tiff_read import read_calibration
 from napari_semsr.io.zarr_store import compute_pyramid_shapes, downsample_block
@@ -116,10 +115,10 @@ def write_imagej(image: Micrograph, path: Path) -> None:
         raise WriteError(msg, code="image-too-large")
     data = np.ascontiguousarray(_convert_to_imagej_type(image.array(), path))
     imagej = data.dtype.name in _IMAGEJ_TYPES
-    record = create_image_record(image).to_json()
+    record = files.create_image_record(image).to_json()
     options = _create_imagej_options(image, "YX", record)
     if not imagej:
-        options = {"metadata": None, "description": f"{RECORD_KEY}={record}"}
+        options = {"metadata": None, "description": f"{files.RECORD_KEY}={record}"}
         options |= _create_resolution_tags(image)
     verified = _rename_verified_file(path, record)
     with verified as place, tifffile.TiffWriter(place, imagej=imagej) as tif:
@@ -129,7 +128,7 @@ def write_imagej(image: Micrograph, path: Path) -> None:
 @contextmanager
 def _rename_verified_file(path: Path, record: str) -> Iterator[Path]:
     """Rename a file after checking that its metadata can be read."""
-    with replace_atomically(path) as place:
+    with files.replace_atomically(path) as place:
         yield place
         stored, expected = read_calibration(place), files.Record.from_json(record, [])
         if stored.record != expected or stored.warnings:
@@ -162,14 +161,14 @@ def write_fei_tiff(image: Micrograph, path: Path) -> None:
         lines.append("")
     tag = (_FEI_TAG, 2, 0, "\r\n".join(lines), True)
     pixels = np.ascontiguousarray(image.array(), dtype=image.dtype.newbyteorder("="))
-    with replace_atomically(path) as temporary, tifffile.TiffWriter(temporary) as tif:
+    with files.replace_atomically(path) as place, tifffile.TiffWriter(place) as tif:
         tif.write(pixels, photometric="minisblack", metadata=None, extratags=[tag])
 
 
 def _create_imagej_options(image: Micrograph, axes: str, record: str) -> dict[str, Any]:
     """Return the ImageJ options: scale, contrast limits, and the metadata record."""
     unit, per_unit = _choose_resolution(image.pixel_size_nm, _UNITS)
-    keywords = {"unit": unit, "Info": f"{RECORD_KEY}={record}", "axes": axes}
+    keywords = {"unit": unit, "Info": f"{files.RECORD_KEY}={record}", "axes": axes}
     limits = None if image.look is None else image.look.limits
     if limits is None and image.dtype.kind == "b":
         limits = 0, 1  # otherwise Fiji shows 0 and 1 of 255, both black
@@ -183,7 +182,7 @@ def _create_ome_metadata(
     """Return OME-XML attributes: sizes with units, and the metadata record."""
     name = core.escape_invisible_characters(image.name)  # which XML does not hold
     metadata: dict[str, object] = {"axes": axes, "Name": name}
-    metadata["MapAnnotation"] = {RECORD_KEY: record}
+    metadata["MapAnnotation"] = {files.RECORD_KEY: record}
     if image.significant_bits is not None:
         metadata["SignificantBits"] = image.significant_bits
     if image.pixel_size_nm is not None:
@@ -223,7 +222,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
         "predictor": dtype.kind in "ui",  # Bio-Formats supports none for floats
     }
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
-    record = create_image_record(image).to_json()
+    record = files.create_image_record(image).to_json()
     verified, is_big = _rename_verified_file(path, record), nbytes >= 2**31
     with verified as place, tifffile.TiffWriter(place, ome=True, bigtiff=is_big) as tif:
         tif.write(
@@ -290,7 +289,7 @@ def write_pages(
         raise WriteError(msg, code="grey-type-unsupported")
     convert = convert_to_ome_type if ome else _convert_to_imagej_type
     letters = f"{''.join(sizes_by_axis)}YX"
-    record = create_image_record(first).to_json()
+    record = files.create_image_record(first).to_json()
     options = _create_imagej_options(first, letters, record)
     if ome:  # ImageJ opens it by its tags alone
         options = _create_resolution_tags(first)

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, PositiveFloat
 
 from napari_semsr import core
-from napari_semsr.io.files import read_json_object, read_text, replace_atomically
+from napari_semsr.io.files import read_json_object, replace_atomically
 from napari_semsr.io.read_image import ReadOptions
 from napari_semsr.io.sheets import read_sheet, write_csv
 
@@ -29,7 +29,7 @@ _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
 _Side = Annotated[int, Field(ge=1, le=2**31)]  # px; as for any array in memory
 _ORDER = 3  # of the B-spline
-_DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
+_DAMAGE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 _AXES = ["y", "x"]
 _CONVENTIONS: dict[str, object] = {"unit": "nm", "axes": _AXES}
 _WITHIN = 1e-3  # relative: pixel sizes that differ by rounding are equal
@@ -191,19 +191,13 @@ def _format_napari_transform(affine: core.Affine, _: StoredTransform) -> str:
 
 def read_transform(path: Path) -> StoredTransform:
     """Read a transform and its images from JSON written by `write_transform`."""
+    values: core.JsonObject = {}
     try:
-        values = json.loads(read_text(path))
-    except OSError as error:
-        fault: str | None = core.describe_access_error(path, error)
-        fault = fault or f"{path} cannot be read: {error.strerror or error}."
-        raise core.ReadError(fault) from error
-    except (ValueError, RecursionError) as error:
-        msg = (
-            f"{path} is not a transform, since it is not valid JSON ({error}): choose "
-            "a file saved by a registration (`transform_out`)."
-        )
-        raise core.ReadError(msg, code="not-a-transform") from error
-    if not isinstance(values, dict) or "semsr_transform" not in values:
+        values = read_json_object(path)
+    except core.ReadError as error:
+        if error.code != "content-invalid":
+            raise
+    if "semsr_transform" not in values:
         msg = f"{path} is not a transform: register two images and save the transform"
         raise core.ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
@@ -215,11 +209,9 @@ def read_transform(path: Path) -> StoredTransform:
         raise core.ReadError(msg, code="other-version")
     try:
         return _parse_transform(values)
-    except KeyError as error:
-        msg = f"{path} is an incomplete transform: it lacks {error}; copy it again, or"
-        raise core.ReadError(f"{msg} register again.", code="file-damaged") from error
     except (*_DAMAGE, core.OptionError) as error:
-        reason = str(error).rstrip(".")
+        lack = "it lacks " if isinstance(error, KeyError) else ""
+        reason = lack + str(error).rstrip(".")
         msg = f"{path} is damaged: {reason}. Copy it again, or register again."
         raise core.ReadError(msg, code="file-damaged") from error
 
@@ -280,12 +272,7 @@ def read_landmarks(
         }
         units = [unit for unit in pairs if {*pairs[unit]} <= {*sheet.names}]
         if not units:
-            columns = core.format_one_line(", ".join(sheet.names)) or "nothing"
-            msg = (
-                f"{path} must have the columns {','.join(_COLUMNS)} (or _px in place "
-                f"of _nm), got {columns}."
-            )
-            raise core.ReadError(msg, code="table-invalid")
+            sheet.raise_other_header(path, f"{','.join(_COLUMNS)} (or _px for _nm)")
         if units[0] == "nm" and image.pixel_size_nm is None:
             msg = (
                 f"{path} has landmarks in nm, but {image.name} has no pixel size: set "

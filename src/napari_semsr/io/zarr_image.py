@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
-from xml.sax.saxutils import quoteattr
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -181,11 +181,9 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
         return
     if blocks_there < whole:
         fill = levels[0].fill_value
-        value = core.shorten_value(fill)
-        if fill is None:
-            value = "0, since it states no fill value"
-        elif isinstance(fill, np.number | np.bool):
-            value = f"{fill:g}"
+        value = "0, since it states no fill value"
+        if fill is not None:
+            value = core.shorten_value(np.asarray(fill).item())
         core.warn(
             f"{whole - blocks_there} of {whole} blocks of {path.name} have no file and "
             f"are read as {value}: {remedy}",
@@ -745,29 +743,19 @@ def _create_ome_xml(images: dict[str, core.Micrograph]) -> str:
     """Describe numbered images as OME-XML, using its supported pixel types."""
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     types = {"float32": "float", "float64": "double", "bool": "bit", "float16": "float"}
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<OME xmlns="{schema}">']
+    root = ET.Element("OME", xmlns=schema)
     for place, image in images.items():
-        rows, columns = image.shape
-        kind = types.get(str(image.dtype), str(image.dtype))
-        sizes = ""
-        if image.pixel_size_nm is not None:
-            y, x = image.pixel_size_nm
-            sizes = (
-                f' PhysicalSizeX="{x}" PhysicalSizeXUnit="nm"'
-                f' PhysicalSizeY="{y}" PhysicalSizeYUnit="nm"'
-            )
-        pixels = (
-            f'<Pixels ID="Pixels:{place}" DimensionOrder="XYZCT" Type="{kind}"'
-            f' SizeX="{columns}" SizeY="{rows}" SizeZ="1" SizeC="1" SizeT="1"{sizes}>'
-        )
-        name = quoteattr(core.escape_invisible_characters(image.name))
-        lines += [
-            f'<Image ID="Image:{place}" Name={name}>',
-            pixels,
-            f'<Channel ID="Channel:{place}:0" SamplesPerPixel="1"/><MetadataOnly/>',
-            "</Pixels></Image>",
-        ]
-    return "\n".join([*lines, "</OME>", ""])
+        name, kind = core.escape_invisible_characters(image.name), str(image.dtype)
+        element = ET.SubElement(root, "Image", ID=f"Image:{place}", Name=name)
+        about = {"DimensionOrder": "XYZCT", "Type": types.get(kind, kind)}
+        for axis, size in zip("YXZCT", (*image.shape, 1, 1, 1), strict=True):
+            about[f"Size{axis}"] = str(size)
+        for axis, side in zip("YX", image.pixel_size_nm or (), strict=False):
+            about |= {f"PhysicalSize{axis}": f"{side}", f"PhysicalSize{axis}Unit": "nm"}
+        pixels = ET.SubElement(element, "Pixels", about, ID=f"Pixels:{place}")
+        ET.SubElement(pixels, "Channel", ID=f"Channel:{place}:0", SamplesPerPixel="1")
+        ET.SubElement(pixels, "MetadataOnly")
+    return ET.tostring(root, encoding="unicode")
 
 
 # Mosaic that grows on all sides, stored as an incomplete single-level OME-Zarr.

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import product
 from pathlib import Path
-from types import EllipsisType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -36,17 +36,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr import core
-from napari_semsr.io.files import (
-    LABELS,
-    RECORD_KEY,
-    ZARR_MARKS,
-    Record,
-    StoreLock,
-    check_target,
-    convert_write_errors,
-    remove_target,
-    sync_to_disk,
-)
+from napari_semsr.io import files
+from napari_semsr.io.files import LABELS, Record, StoreLock
 
 if TYPE_CHECKING:
     import zarr
@@ -143,16 +134,8 @@ class OmeZarrStore:
 
     def mark_damaged_unfinished(self) -> None:
         """Mark units with missing or damaged files as unfinished, and warn."""
-        places = list(np.ndindex(*_convert_to_int_pair(self.marks.shape)))
-        # None: damaged file
-        marks: dict[core.IntPair, int | None] = dict.fromkeys(places)
-        if _is_decodable(self.marks, ...):
-            values = np.asarray(self.marks[...])
-            marks = {place: int(values[place]) for place in places}
-        else:
-            for place in places:
-                if _is_decodable(self.marks, place):
-                    marks[place] = int(np.asarray(self.marks[place]))
+        places = np.ndindex(*_convert_to_int_pair(self.marks.shape))
+        marks = {place: _decode(self.marks, place) for place in places}
         finished = [place for place, mark in marks.items() if mark != 0]
         damaged = [at for at in finished if not self._is_intact(at, marks[at])]
         self.mark_unfinished(damaged)
@@ -163,16 +146,16 @@ class OmeZarrStore:
                 "tiles-lost",
             )
 
-    def _is_intact(self, place: core.IntPair, mark: int | None) -> bool:
+    def _is_intact(self, place: core.IntPair, mark: core.RealArray | None) -> bool:
         """Return whether the files of a finished write unit agree with its mark."""
         if mark is None or self.marks.dtype.itemsize > 1:
             with suppress(core.ReadError):  # a pipe, a device or an oversized file
-                return mark == self._compute_done_mark(*place)
+                return bool(mark == self._compute_done_mark(*place))
             return False
         part = self.box(*place).slices
         if not all(file.is_file() for file in self._list_unit_files(*place)):
             return False
-        return all(_is_decodable(one, part) for one in self._get_finest_arrays())
+        return all(_decode(a, part) is not None for a in self._get_finest_arrays())
 
     def pending_units(self) -> list[core.IntPair]:
         """List the unfinished units as ``(row, column)``."""
@@ -265,7 +248,7 @@ class OmeZarrStore:
             raise core.WriteError(msg, code="output-removed") from error
         blocks = sum(count_blocks(self.path, level) for level in levels)
         self.write_note(_BLOCKS, blocks)
-        sync_to_disk(self.path)
+        files.sync_to_disk(self.path)
         self.write_note("complete", True)
         # the map is no longer needed, and has a file for each tile
         del self.group[_DONE_ARRAY]
@@ -298,13 +281,14 @@ class OmeZarrStore:
         _write_metadata(group, _create_label_attributes(self.record, name, *how))
 
 
-def _is_decodable(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bool:
-    """Return whether a part of an array can be decoded."""
+def _decode(
+    array: "ZarrArray", part: tuple[slice, slice] | core.IntPair
+) -> core.RealArray | None:
+    """Return a part of an array; None if it cannot be decoded."""
     try:
-        array[part]
-    except Exception:  # noqa: BLE001
-        return False
-    return True
+        return np.asarray(array[part])
+    except Exception:  # noqa: BLE001 - damage of any kind
+        return None
 
 
 # Coarser levels of an image: means of two by two pixels.
@@ -654,9 +638,10 @@ def create_store(
     )
     if resume and path.exists():
         return _reopen_store(path, plan, record)
-    if not any((path.parent / mark).is_file() for mark in ZARR_MARKS):
-        check_target(path, overwrite=overwrite)  # a group in a store has no suffix
-    remove_target(path)
+    if not any((path.parent / mark).is_file() for mark in files.ZARR_MARKS):
+        # a group in a store has no suffix
+        files.check_target(path, overwrite=overwrite)
+    files.remove_target(path)
     return _create_new_store(path, plan, record)
 
 
@@ -683,18 +668,18 @@ class _StoreLayout:
 def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     import zarr
 
-    with convert_write_errors(path):
+    with files.convert_write_errors(path):
         try:
             path.mkdir()
         except FileExistsError as error:
             msg = f"Another process is writing to {path}: wait, or rename the output."
             raise core.WriteError(msg, code="output-locked") from error
-    with convert_write_errors(path), ExitStack() as clean_up:
+    with files.convert_write_errors(path), ExitStack() as clean_up:
         clean_up.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
         metadata = _create_image_attributes(record, plan.dtype, 1, plan.version)
         notes = {
-            ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
+            ATTRIBUTE: {"complete": False, files.RECORD_KEY: record.to_dict()},
             **_wrap_metadata(metadata, plan.version),
         }
         layout: Literal[2, 3] = 3 if plan.version == "0.5" else 2
@@ -743,14 +728,14 @@ def read_store_state(
         marks = np.asarray(zarr.open_array(here, path=_DONE_ARRAY, mode="r")[:])
         progress = int(np.count_nonzero(marks)), int(marks.size)
     # reading the image warns of a damaged record
-    return Record.from_dict(notes.get(RECORD_KEY), []), notes, progress
+    return Record.from_dict(notes.get(files.RECORD_KEY), []), notes, progress
 
 
 def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     """Open an interrupted store and check that it matches the current run."""
     import zarr
 
-    with convert_write_errors(path):
+    with files.convert_write_errors(path):
         lock = StoreLock(path)
     for orphan in path.rglob("*.partial"):
         _logger.info("Removing %s, which an interrupted run left behind.", orphan)
@@ -767,7 +752,7 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
             marks = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
         else:
             marks = group[_DONE_ARRAY]
-        record_before = Record.from_dict(own.get(RECORD_KEY), [])
+        record_before = Record.from_dict(own.get(files.RECORD_KEY), [])
         if not isinstance(level0, zarr.Array) or not isinstance(marks, zarr.Array):
             raise TypeError(_DONE_ARRAY)
     except _UNREADABLE as error:
@@ -808,14 +793,14 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
     levels: list[Any] = [group.get(str(number)) for number in range(count)]
     if any(level is None for level in levels):
         return False
-    files = sum(count_blocks(path, level) for level in levels)
-    if files < (get_recorded_block_count(group) or 0):
+    number = sum(count_blocks(path, level) for level in levels)
+    if number < (get_recorded_block_count(group) or 0):
         return False
     for level in levels:
         (rows, columns), (high, wide) = level.shape, level.shards or level.chunks
         corners = product(range(0, rows, high), range(0, columns, wide))
         boxes = (core.Box.from_shape((high, wide), corner) for corner in corners)
-        if not all(_is_decodable(level, box.slices) for box in boxes):
+        if any(_decode(level, box.slices) is None for box in boxes):
             return False
     return True
 
