@@ -15,11 +15,10 @@ import numpy as np
 
 from napari_semsr import core
 from napari_semsr.io import frames
-from napari_semsr.io.files import read_json_object, read_text
+from napari_semsr.io.files import read_file_state, read_json_object, read_text
 from napari_semsr.io.formats import Source
 from napari_semsr.io.read_image import ReadOptions
 
-_State = tuple[int, int, int]  # size, time stamp and number of a file
 # Polls of an unchanged, unreadable file before it is reported and before it is tried
 # again; chosen: copies over a network pause for a second or two.
 _NAMED_AFTER = 12
@@ -28,11 +27,6 @@ _OWN = (".csv", ".tsv")  # tables of which only added rows are read
 # Completed files that are checked again at each poll; chosen: 900 files within four
 # polls, fast enough on a network.
 FILES_A_LOOK = 256
-
-
-def _read_file_state(path: Path) -> _State:
-    file = path.stat()
-    return file.st_size, file.st_mtime_ns, file.st_ino
 
 
 def _extract_numbers(name: str) -> list[int]:
@@ -54,7 +48,7 @@ class NewFrame:
 class _PollState:
     """State of a file at the last poll."""
 
-    state: _State
+    state: tuple[int, int, int]  # as by `read_file_state`
     number: int = 0  # in the order of their first polls
     times: int = 0  # polls with this state
     is_taken: bool = False
@@ -75,7 +69,7 @@ class FrameFolder:
     how: Mapping[str, object] = field(default_factory=dict)
     layout: Mapping[str, object] = field(default_factory=dict)
     # of the first frame
-    kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = None
+    kind: tuple[core.IntPair, np.dtype[np.generic]] | None = None
     unit: str = "px"  # of the corners
     is_busy: bool = False  # whether a file had changed at the last poll
     layout_values: core.JsonObject = field(init=False)
@@ -121,7 +115,7 @@ class FrameFolder:
         self.is_busy, changed = False, []
         for path in self._list_files_to_check():
             try:
-                state = _read_file_state(path)
+                state = read_file_state(path)
             except OSError:
                 continue  # it was removed, or is not readable now
             look = self._looks.get(path.name)
@@ -174,7 +168,7 @@ class FrameFolder:
         look.is_taken = True
         pixels = core.mask_fill_values(image.array(), path.name)
         if self.kind is None:
-            self.kind = pixels.shape, pixels.dtype
+            self.kind = image.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
             kind = frames.describe_kind(pixels.shape, pixels.dtype)
             first = frames.describe_kind(*self.kind)
@@ -199,8 +193,9 @@ class FrameFolder:
         if self.kind is None:
             msg = f"{self.folder} has no complete frame yet."
             raise core.ReadError(msg, code="frames-missing")
-        how = ReadOptions.model_validate(self.how)
-        return frames.read_stored_frame(self.folder / name, *self.kind, how)
+        (shape, dtype), how = self.kind, ReadOptions.model_validate(self.how)
+        places = ((self.folder / name, {}),)
+        return frames.StoredFrames(places, (1, *shape), dtype, how)[0]
 
     # Stated positions of frames.
 
@@ -227,7 +222,7 @@ class FrameFolder:
         if self.layout.get("grid") is not None:
             return
         try:
-            state = _read_file_state(path)
+            state = read_file_state(path)
             look = self._table
             if look is not None and look.state == state:
                 look.times += 1

@@ -420,14 +420,12 @@ def _read_ncem_axis(dim: "h5py.Dataset | None", size: int) -> _Axis:
 
 def _find_plausible_byte_orders(header: bytes, orders: str) -> list[str]:
     """Return the byte orders for which the sizes and mode in a header are valid."""
-    candidates = []
-    for order in orders:
-        if len(header) < 16:
-            break
-        *sides, mode = struct.unpack(f"{order}4i", header[:16])
-        if all(0 < n <= _LONGEST for n in sides) and mode in _MODES:
-            candidates.append(order)
-    return candidates
+    layouts = {n: struct.unpack_from(f"{n}4i", header.ljust(16, b"\0")) for n in orders}
+    return [
+        order
+        for order, (*sides, mode) in layouts.items()
+        if mode in _MODES and all(0 < n <= _LONGEST for n in sides)
+    ]
 
 
 def _list_mrc_images(path: Path) -> tuple[list[_Image], str | None]:

@@ -32,7 +32,7 @@ from napari_semsr import core
 _MAX_PACKED = 1 << 15
 _SYNCS_FOLDERS = os.name == "posix"
 _SMALL = 1 << 26  # bytes; chosen: any file may request this much
-_NOT_WRITTEN = {
+NOT_WRITTEN = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "disk-full"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no-permission"),
 }
@@ -51,10 +51,7 @@ def import_library(path: Path, module: str, extra: str) -> ModuleType:
 def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
     """Raise `ReadError` if `claimed_bytes` are too many for the stored bytes."""
     if claimed_bytes > max(_SMALL, _MAX_PACKED * stored_bytes):
-        msg = (
-            f"{path} is damaged: it claims to contain {claimed_bytes >> 20} MiB of "
-            f"pixels, too many for its {stored_bytes} bytes; copy it again."
-        )
+        msg = f"{path} is too short for its {claimed_bytes} bytes: copy it again."
         raise core.ReadError(msg, code="file-damaged")
 
 
@@ -82,10 +79,7 @@ def convert_decoding_errors(path: Path, kind: str) -> Iterator[None]:
     except (core.SemsrError, Warning):  # warnings that Python turned into errors
         raise
     except MemoryError as error:
-        msg = (
-            f"Not enough memory to read {path} as {kind}: close other programs, or "
-            "convert it to .ome.zarr on a computer with more memory."
-        )
+        msg = f"Not enough memory to read {path} as {kind}: close other programs."
         raise core.ReadError(msg, code="memory") from error
     except Exception as error:
         fault = core.describe_access_error(path, error)
@@ -136,6 +130,12 @@ def _format_reason(error: BaseException) -> str:
     for word in ("COMPRESSION", "PREDICTOR"):
         text = text.replace(word, word.lower())
     return text.rstrip(",") or type(error).__name__
+
+
+def read_file_state(path: Path) -> tuple[int, int, int]:
+    """Return the size, time stamp and number of a file, which change with it."""
+    file = path.stat()
+    return file.st_size, file.st_mtime_ns, file.st_ino
 
 
 def path_exists(path: Path) -> bool:
@@ -475,7 +475,7 @@ def convert_write_errors(path: Path) -> Iterator[None]:
             number = errno.ENOSPC
         why = os.strerror(number) if number else str(error)
         msg = f"{path} could not be written ({why}): check disk space and permissions."
-        raise core.WriteError(msg, code=_NOT_WRITTEN.get(number)) from error
+        raise core.WriteError(msg, code=NOT_WRITTEN.get(number)) from error
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
             raise
@@ -670,10 +670,7 @@ class Record:
                 look = core.DisplaySettings.model_validate(values["look"])
             return cls(**{**values, "look": look})
         except (LookupError, TypeError, ValueError, core.OptionError):
-            damage = (
-                "The record of name, position and history is damaged or of a later "
-                "version, and is not used."
-            )
+            damage = "The record of the image is damaged or newer, and is not used."
             warnings.append(core.Message(damage, "metadata-damaged"))
             return None
 

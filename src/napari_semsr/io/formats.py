@@ -6,7 +6,6 @@ receives the bytes. Modules are imported when first needed; the first one that
 recognises the first bytes of a file reads it, independent of its name.
 """
 
-import errno
 import hashlib
 import math
 import shutil
@@ -196,9 +195,7 @@ class Source:
 
     def _decode(self, options: ReadOptions, **how: object) -> RawImage:
         if options.dataset is not None and self.format.name != _OF_DATASETS:
-            msg = (
-                f"{self.path} is not an HDF5 file and has no datasets: omit `dataset`."
-            )
+            msg = f"{self.path} has no datasets, since it is not HDF5: omit `dataset`."
             raise core.ReadError(msg, code="option-without-effect")
         if self.format.one_plane:
             how = {"data": self.data or core.read_bytes(self.path, _LARGEST_FILE)}
@@ -231,10 +228,7 @@ def _detect_format(path: Path, head: bytes) -> Format:
         start, text = head[:8], head[:8].decode("ascii", "replace")
         is_text = text.isprintable() and text.isascii()
         begins = f"the text '{text}'" if is_text else f"the bytes {start.hex(' ')}"
-        msg = (
-            f"{path} must be a {_READABLE} image, but begins with {begins}: convert it "
-            "to one of these formats."
-        )
+        msg = f"{path} must be a {_READABLE} image, but begins with {begins}."
     raise core.ReadError(msg, code=code)
 
 
@@ -421,10 +415,7 @@ def read_companions(image: core.Micrograph, path: Path) -> dict[Path, core.Micro
             own = {"provenance": stored.provenance, "look": stored.look}
             images[place] = image.replace(data=stored.data, name=stored.name, **own)
         elif core.Grid.from_image(stored) != core.Grid.from_image(image):
-            msg = (
-                f"{path.name} and {source.name} would both use {half.name}, but differ "
-                "in pixel size or origin: choose another name."
-            )
+            msg = f"{path.name} would share {half.name}, on another grid: rename it."
             raise core.WriteError(msg, code="pixel-size-contradicts")
     of_source, place = (
         files.get_label_path(one, files.COVERAGE) for one in (source, path)
@@ -441,7 +432,6 @@ def _convert_block(block: core.RealArray, dtype: np.dtype[np.generic]) -> object
 
 # All outputs: fill a store block by block, finish it, convert and rename it.
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 T = TypeVar("T")
 
 
@@ -550,7 +540,8 @@ def _keep_finished_part(target: Path, store: OmeZarrStore) -> Iterator[None]:
         is_gone = not store.path.is_dir()
         if len(store.pending_units()) == store.done_marks.size:
             shutil.rmtree(store.path, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        is_full = files.NOT_WRITTEN.get(getattr(error, "errno", None)) == "disk-full"
+        if isinstance(error, OSError) and is_full:
             why = f"{target} could not be completed ({error.strerror})"
             msg = f"{why}: free disk space, then run again with `resume`."
             raise core.WriteError(msg, code="disk-full") from error

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, PositiveInt
 
 from napari_semsr import core
-from napari_semsr.io import read_image
+from napari_semsr.io import files as io_files, read_image
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import get_disk_spelling, path_exists, read_json_object
 from napari_semsr.io.formats import FORMATS, Source, create_missing_file_error
@@ -40,17 +40,15 @@ _Place = tuple[Path, Mapping[str, int]]
 def _get_cache_key(path: Path, options: ReadOptions) -> Hashable:
     """Return a key of a frame that changes with its file; None if it has none."""
     try:
-        file = path.stat()
+        state = io_files.read_file_state(path)
+        # the chunks of a store may change while its own state does not
+        return None if path.is_dir() else (path, options, state)
     except OSError:
         return None  # reading it reports the error
-    if path.is_dir():  # its chunks may change while its own state does not
-        return None
-    state = file.st_ino, file.st_size, file.st_mtime_ns
-    return path, options, state
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredFrames:
+class StoredFrames:
     """Frames of equal shape and type in separate files or pages of a file."""
 
     places: tuple[_Place, ...]
@@ -101,13 +99,6 @@ class _SelectedFrames:
 
     def __getitem__(self, index: int) -> core.RealArray:
         return self.whole[self.indices[index]]
-
-
-def read_stored_frame(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], how: ReadOptions
-) -> core.RealArray:
-    """Read a frame; raise `ReadError` if its shape or type differs."""
-    return _StoredFrames(((path, {}),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
 
 
 # The small files next to frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
@@ -339,9 +330,8 @@ class _FrameChecks:
             core.warn(
                 f"{len(over)} of {len(self._white)} frames of {path} look "
                 f"overexposed: pixels at the maximum grey value, {level:g}, cover up "
-                f"to {100 * shares[worst]:.0f} % of a frame ({worst}), which hides "
-                "detail and biases positions and grey values. Record the frames with "
-                "less light.",
+                f"to {100 * shares[worst]:.0f} % of a frame ({worst}), which biases "
+                "positions and grey values. Record the frames with less light.",
                 "saturated",
             )
 
@@ -478,10 +468,7 @@ def _check_names_differ(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         stem = Path(name).with_suffix("").as_posix().casefold()
         if (other := before.setdefault(stem, name)) != name:
-            msg = (
-                f"Frames of {folder} must have different names, but {other} and {name} "
-                "differ only in case or suffix: keep one."
-            )
+            msg = f"{other} and {name} differ only in case or suffix: keep one."
             raise core.ReadError(msg, code="names-alike")
 
 
@@ -550,9 +537,9 @@ def _open_folder(
 
 def _create_frames(
     infos: Mapping[str, FileInfo], places: Mapping[str, _Place], how: ReadOptions
-) -> _StoredFrames:
+) -> StoredFrames:
     first, read = next(iter(infos.values())), tuple(places[name] for name in infos)
-    return _StoredFrames(read, (len(read), *first.shape), np.dtype(first.dtype), how)
+    return StoredFrames(read, (len(read), *first.shape), np.dtype(first.dtype), how)
 
 
 def _warn_about_databar(path: Path, suggestions: Sequence[int]) -> None:
@@ -598,10 +585,7 @@ def _create_acquisition(
     acquisition = _remove_frames(acquisition, dict.fromkeys(empty, why))
     lacking = [name for name in acquisition.names if name not in positions.corners]
     if lacking:
-        msg = (
-            f"{positions.path} must list a position for every frame, but "
-            f"{len(lacking)} have none, such as {lacking[0]}."
-        )
+        msg = f"{positions.path} lacks {len(lacking)} frames, such as {lacking[0]}."
         raise core.ReadError(msg, code="positions-invalid")
     corners = [positions.corners[name] for name in acquisition.names]
     places = np.array(corners, dtype=float)
@@ -647,10 +631,7 @@ def _name_images(
     corners = {}
     for index, corner in positions.corners.items():
         if int(index) not in images:
-            msg = (
-                f"{positions.path} lists image {index} of {path.name}, which is not "
-                f"one of its {count} frames: correct the list."
-            )
+            msg = f"{positions.path} lists image {index} of only {count} frames."
             raise core.ReadError(msg, code="plane-missing")
         corners[images[int(index)]] = corner
     return names, replace(positions, corners=corners)

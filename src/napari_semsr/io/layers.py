@@ -132,10 +132,7 @@ def list_images(folder: Path) -> list[Path]:
     In natural order, without hidden ones; contents are not checked.
     """
     if _has_positions(folder) or (folder / frames.HEIGHTS).is_file():
-        msg = (
-            f"{folder} must be a folder of separate images, but contains frames of a "
-            "scan: stitch them, and measure the mosaic."
-        )
+        msg = f"{folder} has frames of a scan: stitch them, measure the mosaic."
         raise core.ReadError(msg, code="folder-is-scan")
     paths = frames.list_image_paths(folder)
     if not paths:
@@ -488,10 +485,7 @@ def _assemble_frames(
     down, across = (int(n) for n in places.max(axis=0))
     high, wide, dtype = down + rows, across + columns, acquisition.dtype
     if high * wide * dtype.itemsize > _LARGEST:
-        msg = (
-            f"Frames at their nominal positions would need {high} x {wide} px: check "
-            "the unit of the positions and the pixel size."
-        )
+        msg = f"Frames would cover {high} x {wide} px: check positions and pixel size."
         raise core.OptionError(msg, code="positions-invalid")
     canvas = np.full((high, wide), np.nan if dtype.kind == "f" else 0, dtype)
     for index, (y, x) in enumerate(places):

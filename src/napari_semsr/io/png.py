@@ -38,7 +38,7 @@ _LARGEST_TEXT = 500  # characters of other texts that are shown; chosen
 _PIXEL_CHUNKS = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _SMALLEST_TEXT = 12  # px; chosen: readable at full size
 _FRAME = 12  # length, name and checksum around the content of a chunk
-_IHDR = 13  # bytes of a PNG's header
+_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # of each kind of colour in a PNG's header
 _ORIENTATION = 274  # tag of EXIF
 
 
@@ -64,19 +64,15 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
         with (JpegImageFile if is_jpeg else BmpImageFile)(io.BytesIO(plain)) as image:
             bands = len(image.getbands()) if is_jpeg else 3
             files.check_claimed_size(path, math.prod(image.size) * bands, len(plain))
-            if not is_jpeg:  # palettes become grey or colour
-                mode = {"L": "L", "1": "L"}.get(image.mode, "RGB")
+            orientation = _read_orientation(image.info.get("exif", b""))
+            if is_jpeg:
+                pixels = np.asarray(imagecodecs.jpeg_decode(plain))
+            else:  # palettes become grey or colour
+                mode = "L" if image.mode in ("L", "1") else "RGB"
                 pixels = np.asarray(image.convert(mode))
-        if is_jpeg:
-            pixels = np.asarray(imagecodecs.jpeg_decode(plain))
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
         raise ReadError(msg, code="format-unsupported")
-    orientation = 1
-    if is_jpeg:
-        with JpegImageFile(io.BytesIO(data)) as image:
-            exif = bytes(image.info.get("exif", b""))
-        orientation = _read_orientation(exif)
     return RawImage(format=kind, data=pixels, orientation=orientation)
 
 
@@ -98,9 +94,13 @@ def _read_png(path: Path, data: bytes) -> RawImage:
     own_texts: dict[str, str] = {}
     warnings: list[str] = []
     with files.convert_decoding_errors(path, "PNG"):
-        texts, pixel_chunks = _split_chunks(data)
-        for name, content in texts:
-            if name == "pHYs":
+        chunks, pixel_chunks = _split_chunks(data)
+        for name, content in chunks:
+            if name == "IHDR":
+                columns, rows, bits, kind = struct.unpack_from(">IIBB", content)
+                depth = _CHANNELS.get(kind, 4) * max(1, bits // 8)
+                files.check_claimed_size(path, columns * rows * depth, len(data))
+            elif name == "pHYs":
                 x, y, unit = struct.unpack(">IIB", content.ljust(9, b"\0")[:9])
                 is_length = len(content) == 9 and unit == 1 and x and y
                 sides = (_NM_PER_METRE / y, _NM_PER_METRE / x) if is_length else None
@@ -112,8 +112,6 @@ def _read_png(path: Path, data: bytes) -> RawImage:
                 record = Record.from_json(text[1], warnings)
             elif text is not None:
                 own_texts[text[0]] = text[1][:_LARGEST_TEXT]
-        claimed = _count_pixel_bytes(pixel_chunks)
-        files.check_claimed_size(path, claimed, len(pixel_chunks))
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
     if size is not None and own is not None:
@@ -158,11 +156,11 @@ def _mark_stretched(
 
 
 def _split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
-    """Separate the metadata chunks of a PNG from its pixel chunks.
+    """Return the chunks of a PNG, and those of its pixels for the decoder.
 
     Damaged texts then cause neither errors nor warnings of the decoder.
     """
-    texts: list[tuple[str, bytes]] = []
+    chunks: list[tuple[str, bytes]] = []
     pixel_chunks = [_SIGNATURE]
     at = len(_SIGNATURE)
     name = ""
@@ -175,45 +173,29 @@ def _split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
         end = at + _FRAME + length
         if name in _PIXEL_CHUNKS:
             pixel_chunks.append(data[at:end])
-        else:
-            texts.append((name, data[at + 8 : end - 4]))
+        if name != "IDAT":
+            chunks.append((name, data[at + 8 : end - 4]))
         at = end
-    return texts, b"".join(pixel_chunks)
-
-
-def _count_pixel_bytes(pixel_bytes: bytes) -> int:
-    """Return the size of the decoded pixel data in bytes, according to the header."""
-    length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
-    if name != b"IHDR" or length != _IHDR:
-        msg = "it does not begin with its header"
-        raise ValueError(msg)
-    columns, rows, bits, kind = struct.unpack_from(">IIBB", pixel_bytes, 8 + _FRAME - 4)
-    samples = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(kind, 4)
-    return int(columns * rows * samples * max(1, bits // 8))
+    return chunks, b"".join(pixel_chunks)
 
 
 def _read_text_chunk(name: str, content: bytes) -> tuple[str, str] | None:
     """Read the keyword and text of a chunk; None for other or damaged chunks."""
-    key, _, rest = content.partition(b"\0")
-    keyword = key.decode("latin-1")
+    if name not in ("tEXt", "zTXt", "iTXt"):
+        return None
+    key, _, text = content.partition(b"\0")
+    is_packed, encoding = name == "zTXt", "latin-1"
     try:
-        if name == "tEXt":
-            return keyword, rest.decode("latin-1")
-        if name == "zTXt":
-            return keyword, _decompress_data(rest[1:]).decode("latin-1")
-        if name == "iTXt":
-            is_compressed = rest[:1] == b"\1"
-            text = rest[2:].split(b"\0", 2)[2]
-            text = _decompress_data(text) if is_compressed else text
-            return keyword, text.decode("utf-8")
+        if name == "iTXt":  # after a flag, the method, language and translated key
+            is_packed, encoding = text[:1] == b"\1", "utf-8"
+            text = text[2:].split(b"\0", 2)[2]
+        elif is_packed:  # after the method
+            text = text[1:]
+        if is_packed:
+            text = zlib.decompressobj().decompress(text, _LARGEST_RECORD)
+        return key.decode("latin-1"), text.decode(encoding)
     except (ValueError, IndexError, zlib.error):
         return None
-    return None
-
-
-def _decompress_data(data: bytes) -> bytes:
-    """Decompress data up to a size limit."""
-    return zlib.decompressobj().decompress(data, _LARGEST_RECORD)
 
 
 def _find_jpeg_end(data: bytes) -> int:

@@ -146,10 +146,7 @@ def _assign_fiji_images(
         container = names[0]
         if len(corners) > 1 or "" in indices:
             shown = ", ".join(corners)
-            msg = (
-                f"{path} must list the images of one file, or one image of each, but "
-                f"lists {len(images)} images in {shown}."
-            )
+            msg = f"{path} has {len(images)} images in {shown}: list those of one file."
             raise core.ReadError(msg, code="several-images")
         corners = dict(zip(indices, images.values(), strict=True))
     return Positions(path, "px", corners, files=(path,), container=container)
@@ -299,10 +296,7 @@ def _read_stage_positions(
         return Positions(path, "nm", {}, files=tuple(files))
     distinct = len(set(corners.values()))
     if 1 < distinct < len(corners) and len(corners) % distinct == 0:
-        msg = (
-            f"{path} lists {len(corners)} images at {distinct} positions: pass a table "
-            "(`positions`) with those of a single channel, time and height."
-        )
+        msg = f"{path} has {len(corners)} images at {distinct} positions: pass a table."
         raise core.ReadError(msg, code="several-images")
     sizes -= {None} if len(sizes) > 1 else set()
     for name, count in ((_FRAME_MAP, len(maps)), ("PixelSizeUm", len(sizes))):
@@ -349,10 +343,7 @@ def _read_stage_matrix(
         xx = xy = yx = yy = math.nan
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
         got = core.shorten_value(stage_map)
-        msg = (
-            f"In {path}, {name} must be the pixel-to-stage matrix, got {got}: measure "
-            "it again in Micro-Manager, or pass a table of positions."
-        )
+        msg = f"{path} has {got} as {name}: measure it again, or pass a table."
         raise core.ReadError(msg, code="positions-invalid")
     return None if (xx, xy, yx, yy) == (1, 0, 0, 1) else (xx, xy, yx, yy)
 
@@ -373,10 +364,7 @@ def _convert_stage_positions(
     sides = math.hypot(xy, yy) * _NM, math.hypot(xx, yx) * _NM
     of_map = math.sqrt(abs(area)) * _NM
     if size is not None and not math.isclose(of_map, size, rel_tol=_SIZE_TOLERANCE):
-        msg = (
-            f"{path} states a pixel size of {size:g} nm, but {_FRAME_MAP} corresponds "
-            f"to {of_map:g} nm: correct the wrong one."
-        )
+        msg = f"{path} states {size:g} nm, but {_FRAME_MAP} {of_map:g} nm: correct one."
         raise core.ReadError(msg, code="pixel-size-contradicts")
     if size is not None:
         both = all(math.isclose(side, size, rel_tol=_SIZE_TOLERANCE) for side in sides)
@@ -408,18 +396,12 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
         alone = re.compile(rf"(?:^|[_/ -]){re.escape(label)}(?:[_/ .]|$)")
         matching = [name for name in images if alone.search(name)]
         if len(matching) > 1:
-            msg = (
-                f"Position {label} of {path} has {len(matching)} images "
-                f"({matching[0]}, …): keep those of one channel, time and height."
-            )
+            msg = f"Position {label} of {path} has several images: keep one channel."
             raise core.ReadError(msg, code="several-images")
         corners |= dict.fromkeys(matching, corner)
     if not corners:
         label = core.shorten_value(next(iter(stage_places)))
-        msg = (
-            f"No image or folder name in {folder} contains a label of {path}, such as "
-            f"{label}: rename the images, or pass a table of positions."
-        )
+        msg = f"No image in {folder} is named like {label} of {path}: rename them."
         raise core.ReadError(msg, code="frames-missing")
     return Positions(path, "nm", corners, files=(path,))
 

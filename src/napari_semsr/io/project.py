@@ -463,16 +463,6 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     return io_layers.crop_bottom_rows(found, int(rows)) if rows else found
 
 
-def read_project_layers(path: Paths) -> list[LayerTuple]:
-    """Read the layers of a project for napari; warn about missing ones."""
-    project = core.run(open_project(Path(path if isinstance(path, str) else path[0])))
-    for sentence in project.messages:
-        core.warn(sentence)
-    for _, (_, keywords, _) in project.layers:
-        keywords["metadata"][io_layers.PROJECT_KEY] = str(project.folder)
-    return [layer for _, layer in project.layers]
-
-
 # -- recent projects ----------------------------------------------------------------
 
 
@@ -546,9 +536,14 @@ def read_paths(path: Paths) -> list[LayerTuple]:
     """
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
     try:
-        if len(paths) == 1 and is_project(paths[0]):
-            return read_project_layers(path)
-        return io_layers.read_layers(path)
+        if len(paths) > 1 or not is_project(paths[0]):
+            return io_layers.read_layers(path)
+        project = core.run(open_project(paths[0]))
+        for sentence in project.messages:
+            core.warn(sentence)
+        for _, (_, keywords, _) in project.layers:
+            keywords["metadata"][io_layers.PROJECT_KEY] = str(project.folder)
+        return [layer for _, layer in project.layers]
     except OSError as error:
         message = core.describe_access_error(paths[0], error)
         if message is None:

@@ -660,10 +660,7 @@ def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {size_text!r}" if size_text else "but it is missing"
-        sentence = (
-            f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
-            "size is left unknown."
-        )
+        sentence = f"PixelSize in {name} must be a length in nm, {what}: it is unknown."
         code = "pixel-size-invalid" if size_text else "pixel-size-missing"
         warnings = (core.Message(sentence, code),)
     size = create_pixel_size((length, length))
@@ -988,11 +985,7 @@ def create_lazy_plane(
 
     counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
     if math.prod(counts) > _MAX_BLOCKS:
-        msg = (
-            f"{source.path} states {shape[0]} x {shape[1]} pixels, more than "
-            f"{_MAX_BLOCKS} blocks of {block[0]} x {block[1]}: check that it is the "
-            "intended file."
-        )
+        msg = f"{source.path} states {shape[0]} x {shape[1]} px, too many: check it."
         raise core.ReadError(msg, code="image-too-large")
     target_type = np.dtype(dtype)
     return da.map_blocks(

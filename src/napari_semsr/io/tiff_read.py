@@ -71,10 +71,7 @@ def _read_series_metadata(
     facts = [_read_ome_image(image, warnings) for image in images]
     sizes, names, depths = ({one[i] for one in facts} for i in range(3))
     if len(sizes) > 1:
-        sentence = (
-            f"The OME-XML lists {len(images)} images with different pixel sizes, but "
-            f"only {count} can be read: the pixel size is left unknown."
-        )
+        sentence = "The OME-XML lists images with different pixel sizes: none is used."
         warnings.append(core.Message(sentence, "pixel-size-contradicts"))
     only = tuple(of.pop() if len(of) == 1 else None for of in (sizes, names, depths))
     return cast("tuple[core.PixelSize | None, str | None, str | None]", only)
@@ -162,10 +159,7 @@ def _apply_lut(block: core.RealArray, lut: NDArray[np.generic]) -> core.RealArra
     try:
         return np.asarray(lut[block])
     except IndexError as error:
-        msg = (
-            "The palette must have a colour for every pixel value, but has only "
-            f"{len(lut)} colours: export the image again, in grey."
-        )
+        msg = f"The palette has only {len(lut)} colours: export the image in grey."
         raise core.ReadError(msg, code="file-damaged") from error
 
 
@@ -200,10 +194,7 @@ def _read_grey_calibration(
         line = math.nan, math.nan
     if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
         return line
-    sentence = (
-        f"ImageJ's grey-value calibration (cf={kind}) is not linear and is not "
-        "applied: if you need it, apply it in ImageJ and save 32-bit values."
-    )
+    sentence = f"ImageJ's calibration (cf={kind}) is not linear: apply it in ImageJ."
     warnings.append(core.Message(sentence, "grey-calibration-ignored"))
     return None
 
@@ -274,10 +265,7 @@ def _convert_grey_values(
             data = (data * slope + shift).astype(np.float32)
         is_inverted ^= slope < 0
     if is_inverted:
-        sentence = (
-            "The inverted lookup table, which shows small grey values bright, is not "
-            "applied: invert the image in ImageJ if large values should be bright."
-        )
+        sentence = "The inverted lookup table is ignored: invert the image if needed."
         warnings.append(core.Message(sentence, "inverted-display"))
         look = look and look.model_copy(update={"colormap": "gray_r"})
     return data, look
@@ -712,10 +700,7 @@ def _find_plane(
         return replace(plane, offset=offset, block=(rows, columns))
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
-        msg = (
-            f"{path} does not contain plane {outer}, which its OME-XML lists: choose "
-            "another plane, or copy all files of the image set."
-        )
+        msg = f"{path} lacks plane {outer}: choose another, or copy the whole set."
         raise core.ReadError(msg, code="plane-missing")
     if page.parent is tif:
         _check_pixel_data(path, page)
@@ -763,14 +748,11 @@ class _WarningHandler(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())[:_LONGEST]
+        text = " ".join(record.getMessage().split())[:_LONGEST].rstrip(".")
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
         if record.thread != self._thread or _IGNORED_MESSAGES.match(text):
             return
-        sentence = (
-            f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
-            "again if anything is wrong or missing."
-        )
+        sentence = f"The TIFF could not be read completely ({text}): export it again."
         if sentence not in self._complaints:
             self._complaints.append(core.Message(sentence, "partly-understood"))
 
@@ -847,15 +829,9 @@ def _explain_incomplete_set(path: Path, tif: TiffFile) -> str:
     own = [one for one in tif.series if _has_own_planes(tif, one)]
     several = len(_list_set_names(tif.ome_metadata)) > 1
     if not own:
-        sentence = (
-            "The OME-XML lists only other files, so the planes of this file are read "
-            "without it: restore the original file name."
-        )
+        sentence = "The OME-XML lists only other files: restore the name of this one."
     elif several and any(page is None for one in own for page in one):
-        sentence = (
-            "Files of the image set are missing or damaged, so only the planes of "
-            "this file are read: copy the other files next to it."
-        )
+        sentence = "Other files of the set are missing or damaged: copy them here."
     else:
         return ""
     return core.Message(sentence, "set-incomplete")
@@ -1139,10 +1115,7 @@ def _choose_plane(
 def _count_missing_planes(series: TiffPageSeries) -> list[str]:
     """Return a warning if planes that the OME-XML lists have no page."""
     count = sum(page is None for page in series) if series.kind == "ome" else 0
-    sentence = (
-        f"{count} of {len(series)} planes that the OME-XML lists are missing, as in an "
-        "acquisition that was stopped."
-    )
+    sentence = f"{count} of {len(series)} planes that the OME-XML lists are missing."
     return [core.Message(sentence, "partly-understood")] if count else []
 
 

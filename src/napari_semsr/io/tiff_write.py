@@ -260,10 +260,7 @@ def check_page_axes(axes: Mapping[str, int], path: Path) -> None:
     """Raise `WriteError` if a file cannot hold the axes of a stack in their order."""
     is_tiff = files.get_output_format(path) == "tiff"
     if is_tiff and [*get_page_axes(axes)] == ["Z", "T"]:
-        msg = (
-            "ImageJ stacks store all heights for each time point, but the stack for "
-            f"{path} has all time points for each height: write .ome.tif instead."
-        )
+        msg = f"{path} would have times within heights: write .ome.tif instead."
         raise WriteError(msg, code="axis-order")
 
 

@@ -202,11 +202,8 @@ def read_transform(path: Path) -> StoredTransform:
         raise core.ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
         version = core.shorten_value(values["semsr_transform"])
-        msg = (
-            f"{path} is a transform of version {version}, but only version {_VERSION} "
-            "can be read: update napari-semsr."
-        )
-        raise core.ReadError(msg, code="other-version")
+        msg = f"{path} has version {version}, but only {_VERSION} can be read"
+        raise core.ReadError(f"{msg}: update napari-semsr.", code="other-version")
     try:
         return _parse_transform(values)
     except (*_DAMAGE, core.OptionError) as error:
@@ -274,10 +271,7 @@ def read_landmarks(
         if not units:
             sheet.raise_other_header(path, f"{','.join(_COLUMNS)} (or _px for _nm)")
         if units[0] == "nm" and image.pixel_size_nm is None:
-            msg = (
-                f"{path} has landmarks in nm, but {image.name} has no pixel size: set "
-                f"it, or use landmarks in pixels ({side}_y_px, {side}_x_px)."
-            )
+            msg = f"{image.name} has no pixel size: set it, or use px in {path}."
             raise core.ReadError(msg, code="pixel-size-missing")
         places = []
         for line, row in sheet.rows:
@@ -354,10 +348,7 @@ def read_calibration(
     try:
         return size, spread, core.FieldDistortion.parse(texts)
     except core.OptionError as error:
-        msg = (
-            f"{path} must have numbers as distortion and distortion_sd, and rows and "
-            "columns as shape: use a file written by `calibrate()`."
-        )
+        msg = f"{path} has an invalid distortion: use a file written by `calibrate()`."
         raise core.ReadError(msg, code="content-invalid") from error
 
 

@@ -54,18 +54,13 @@ def create_image_store(
     rows, columns = shape or about.shape
     large = min(rows, columns) > _SHARDED_FROM and "chunk" not in how
     shards = {"chunks_per_shard": _CHUNKS_PER_SHARD if large else 1}
+    names = ("name", "pixel_size_nm", "origin", "spacing_px", "provenance", "look")
+    facts = {name: getattr(record, name) for name in (*names, core.BITS_KEY)}
     return stores.create_store(
         place,
         shape=(rows, columns),
         dtype=dtype or about.dtype,
-        pixel_size_nm=record.pixel_size_nm,
-        origin=record.origin,
-        spacing_px=record.spacing_px,
-        name=record.name,
-        provenance=record.provenance,
-        look=record.look,
-        significant_bits=record.significant_bits,
-        **{"chunk": _CHUNK, **shards, **how},
+        **{"chunk": _CHUNK, **shards, **facts, **how},
     )
 
 
@@ -314,10 +309,8 @@ def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[core.JsonO
     axes = [a if isinstance(a, dict) else {"name": a} for a in axes_listed]
     names = [str(a.get("name", "")).lower() for a in axes]
     if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
-        msg = (
-            f"{path} must have {ndim} different axes that end in y and x, got "
-            f"{core.shorten_value(names)}: write it again with these."
-        )
+        got = core.shorten_value(names)
+        msg = f"{path} must have {ndim} different axes that end in y, x, got {got}."
         raise core.ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
@@ -478,18 +471,12 @@ def _count_expected_blocks(path: Path, array: "ZarrArray") -> int:
     whole = list(zip(array.shards or array.chunks, array.shape, strict=True))
     counts = [-(-n // part) for part, n in whole]
     if sum(counts) > _MAX_BLOCKS or math.prod(counts[-2:]) > _MAX_BLOCKS:
-        msg = (
-            f"{path} must have at most {_MAX_BLOCKS} blocks in a plane, but has "
-            f"{' x '.join(map(str, counts))}: convert it with larger chunks."
-        )
+        msg = f"{path} has over {_MAX_BLOCKS} blocks in a plane: use larger chunks."
         raise core.ReadError(msg, code="too-many-blocks")
     size = max(math.prod(min(each) for each in whole), math.prod(array.chunks))
     size *= array.dtype.itemsize
     if size > _LARGEST_BLOCK:
-        msg = (
-            f"{path} must have blocks of at most {_LARGEST_BLOCK >> 20} MiB, got "
-            f"{size >> 20} MiB: convert it with smaller chunks."
-        )
+        msg = f"{path} has blocks of {size >> 20} MiB: convert it with smaller chunks."
         raise core.ReadError(msg, code="blocks-too-large")
     return math.prod(counts)
 
@@ -498,8 +485,7 @@ def _get_creation_stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | Non
     """Return a stamp that changes when an array is recreated; None if it is gone."""
     for name in ("zarr.json", ".zarray"):
         with suppress(OSError):
-            status = (path / array.path / name).stat()
-            return status.st_ino, status.st_mtime_ns, status.st_size
+            return files.read_file_state(path / array.path / name)
     return None
 
 
