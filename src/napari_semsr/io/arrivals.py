@@ -22,7 +22,6 @@ from napari_semsr.io.read_image import ReadOptions
 # Polls of an unchanged, unreadable file before it is reported and before it is tried
 # again; chosen: copies over a network pause for a second or two.
 _NAMED_AFTER = 12
-_TABLE, _SCAN = "positions.csv", "scan.json"
 _OWN = (".csv", ".tsv")  # tables of which only added rows are read
 # Completed files that are checked again at each poll; chosen: 900 files within four
 # polls, fast enough on a network.
@@ -104,7 +103,7 @@ class FrameFolder:
     def poll(self) -> Iterator[NewFrame]:
         """Poll the folder and yield newly completed frames, oldest first."""
         self._read_table()
-        place = self.folder / _SCAN
+        place = self.folder / frames.SCAN
         with suppress(OSError, core.SemsrError):  # as for the table
             if not self._has_values and place.is_file():
                 stated = read_json_object(place)
@@ -218,7 +217,7 @@ class FrameFolder:
 
     def _read_table(self) -> None:
         """Read the positions table if it changed, omitting an incomplete last row."""
-        path = self.folder / _TABLE if self.positions is None else self.positions
+        path = self.positions or self.folder / frames.POSITIONS
         if self.layout.get("grid") is not None:
             return
         try:

@@ -106,7 +106,7 @@ class _SelectedFrames:
 HEIGHTS = "heights.csv"
 NO_POSITIONS = Path("none")  # Instead of a table: positions are not used
 SCENES_KEY = "scenes_apart"  # Key in the metadata of frames of a CZI
-_POSITIONS, _SCAN = "positions.csv", "scan.json"
+POSITIONS, SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
 _BLANK = "one grey value everywhere"
 _HEADERS = {tuple(f"frame,y_{n},x_{n}".split(",")): n for n in ("px", "nm")}
@@ -165,7 +165,7 @@ def read_positions_table(
 
 def find_positions_file(folder: Path) -> Path | None:
     """Find the file with frame positions in a folder, if any."""
-    own = folder / _POSITIONS
+    own = folder / POSITIONS
     return own if own.is_file() else find_foreign_positions(folder)
 
 
@@ -239,9 +239,9 @@ def list_scan_files(folder: Path) -> list[Path]:
     These are images, text files of microscopes next to them, and tables.
     """
     images = [one for one in list_image_paths(folder) if one.is_file()]
-    tables = [folder / _POSITIONS, folder / HEIGHTS]
+    tables = [folder / POSITIONS, folder / HEIGHTS]
     own = find_positions_file(folder)
-    if own is not None and own.name != _POSITIONS:
+    if own is not None and own.name != POSITIONS:
         tables += read_positions(own, folder).files
     return _add_text_files(folder, images, tables)
 
@@ -251,7 +251,7 @@ def _add_text_files(
 ) -> list[Path]:
     """Return the images of a scan together with their text files."""
     texts = (text for image in images for text in read_image.list_text_files(image))
-    others = {path for path in (*texts, *tables, folder / _SCAN) if path_exists(path)}
+    others = {path for path in (*texts, *tables, folder / SCAN) if path_exists(path)}
     return sorted(others.union(images))
 
 
@@ -403,11 +403,8 @@ def _check_kinds(
     by_count = sorted(kinds.items(), key=lambda item: -len(item[1]))
     if len(kinds) > 1 and not leave_out:
         got = (f"{len(n)} of {kind} (such as {n[0]})" for kind, n in by_count[:3])
-        msg = (
-            f"Frames of {folder} must have the same shape and type, got "
-            f"{'; '.join(got)}: move the others out of the folder, or save all frames "
-            "with the same settings."
-        )
+        msg = f"Frames of {folder} must have the same shape and type, got "
+        msg += f"{'; '.join(got)}: move the others out of the folder."
         raise core.ReadError(msg, code="frames-differ")
     others = {name: kind for kind, names in by_count[1:] for name in names}
     for name in others:
@@ -430,12 +427,9 @@ def _common_pixel_size(
     first, common = next(iter(sizes.items()), ("", None))
     for name, size in sizes.items():
         if common and not read_image.are_pixel_sizes_close(size, common, ALIKE):
-            msg = (
-                f"Frames of {folder} must have the same pixel size, but {first} has "
-                f"{core.format_pixel_size(common)} and {name} has "
-                f"{core.format_pixel_size(size)}: stitch them separately, or correct "
-                "the wrong pixel size (`convert(pixel_size_nm=…)`)."
-            )
+            one, other = map(core.format_pixel_size, (common, size))
+            msg = f"In {folder}, {first} has a pixel size of {one} and {name} {other}"
+            msg += ": correct the wrong one (`convert(pixel_size_nm=…)`)."
             raise core.ReadError(msg, code="pixel-size-contradicts")
     return common
 
@@ -730,7 +724,7 @@ def parse_scan_values(
         return _ScanValues.parse(stated | given).model_dump(exclude_none=True)
     except core.OptionError as error:
         code = "unknown-value" if error.code == "unknown-value" else "content-invalid"
-        msg = f"{folder / _SCAN}: {error} Correct it, or set the option."
+        msg = f"{folder / SCAN}: {error} Correct it, or set the option."
         raise core.ReadError(msg, code=code) from error
 
 
@@ -857,7 +851,7 @@ def open_frames(
         provenance=results.histories.get(acquisition.names[0]),
         metadata={**acquisition.metadata, **facts},
     )
-    scan = path / _SCAN
+    scan = path / SCAN
     scan_record = read_json_object(scan) if is_folder and scan.is_file() else {}
     layout: core.JsonObject = {"grid": grid, "order": order, "first": first}
     layout |= {"overlap": overlap, "pixel_size_nm": pixel_size_nm}
@@ -881,7 +875,7 @@ def _add_layout(
     if not is_typed and differ:
         own, used = core.format_pixel_size(size), core.format_pixel_size(other)
         core.warn(
-            f"The frames of {path} have a pixel size of {own}, but {_SCAN} has {used}, "
+            f"The frames of {path} have a pixel size of {own}, but {SCAN} has {used}, "
             "which is used: correct the wrong one, or set `pixel_size_nm`.",
             "pixel-size-contradicts",
         )

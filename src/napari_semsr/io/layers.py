@@ -108,7 +108,7 @@ def _list_readable_images(folder: Path) -> list[Path]:
 def _has_positions(path: Path) -> bool:
     """Return whether a folder has a positions file, which indicates a scan."""
     own = frames.find_positions_file(path)
-    return own is not None or (path / "scan.json").is_file()
+    return own is not None or (path / frames.SCAN).is_file()
 
 
 def _is_image(path: Path) -> bool:
@@ -156,11 +156,8 @@ def read_layers(path: Paths) -> list[LayerTuple]:
     names = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        text = (
-            f"{names[0]}{more} opened in colour, but colour layers cannot be measured "
-            "or enhanced: read the luminance (`colour=luminance`), or crop the "
-            "coloured rows (`databar_rows`)."
-        )
+        text = f"{names[0]}{more} opened in colour, which is not measured or enhanced:"
+        text += " read `colour=luminance`, or crop the coloured rows (`databar_rows`)."
         core.warn(text, "colour-image")
     return layers
 

@@ -120,10 +120,7 @@ def read_project(path: Path) -> Project:
         raise core.ReadError(msg, code="file-missing") from error
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        msg = (
-            f"{file} is damaged ({reason}): copy the project again; the images in its "
-            "folder can be opened individually."
-        )
+        msg = f"{file} is damaged ({reason}): copy it again, or open its images alone."
         damage = core.Message(msg, "file-damaged")
         raise core.ReadError(
             core.describe_access_error(file, error) or damage

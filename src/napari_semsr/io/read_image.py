@@ -493,11 +493,8 @@ def _read_sidecar(
         size = image.pixel_size_nm
         if not (own and size) or are_pixel_sizes_close(own, size, _SAME_PITCH):
             return image
-        sentence = (
-            f"{path.name} states a pixel size of {core.format_pixel_size(own)}, but "
-            f"{name} states {core.format_pixel_size(size)}, which is used: set the "
-            "pixel size if that is wrong."
-        )
+        ours, used = map(core.format_pixel_size, (own, size))
+        sentence = f"A pixel of {path.name} is {ours}, of {name} {used}, which is used."
         doubt = core.Message(sentence, "pixel-size-contradicts")
         return replace(image, doubts=(doubt,))
     return None
@@ -584,11 +581,8 @@ def _parse_jeol_text(text: str, name: str) -> _TextMetadata:
     frame = image or full
     # the full size may be that of the image and its data bar
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
-        sentence = (
-            f"{name} states an image of {image[0]} x {image[1]} px and a full size "
-            f"of {full[0]} x {full[1]} px: no data bar is cropped; if there is one, "
-            "set its number of rows (`databar_rows`)."
-        )
+        sizes = f"{image[0]} x {image[1]} px and a full size of {full[0]} x {full[1]}"
+        sentence = f"{name} states {sizes} px: set the data bar (`databar_rows`)."
         warning = core.Message(sentence, "header-contradicts")
         frame, warnings = None, (*warnings, warning)
     about = RawImage("TIFF", size, "JEOL", metadata=keys, warnings=warnings)

@@ -80,17 +80,7 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
         _, parquet = _import_pyarrow(path, "read", ReadError)
         with convert_decoding_errors(path, "Parquet"), core.open_file(path) as stream:
             columns = parquet.read_table(stream).to_pydict()
-
-        def to_text(cell: Cell) -> str:
-            if isinstance(cell, str):
-                return cell
-            return "" if cell is None else str(_format_cell(cell))
-
-        texts = (
-            tuple(map(to_text, row)) for row in zip(*columns.values(), strict=True)
-        )
-        filled = tuple(item for item in enumerate(texts, start=2) if any(item[1]))
-        return Sheet(tuple(columns), filled)
+        text = format_csv([columns, *zip(*columns.values(), strict=True)])
     try:
         text = read_text(path, "utf-8-sig") if text is None else text
         header = text.partition("\n")[0]

@@ -735,32 +735,25 @@ _FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
 _THUMBNAIL = 2  # chosen: images of one series of exposures differ by less
 
 
-class _WarningHandler(logging.Handler):
-    """Handler that collects errors and warnings logged by tifffile.
-
-    It looks for all files and planes of a set, of which only those of the chosen image
-    matter, and for a value of no data, which here need not fit the type.
-    """
-
-    def __init__(self, complaints: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._complaints = complaints
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())[:_LONGEST].rstrip(".")
-        text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
-        if record.thread != self._thread or _IGNORED_MESSAGES.match(text):
-            return
-        sentence = f"The TIFF could not be read completely ({text}): export it again."
-        if sentence not in self._complaints:
-            self._complaints.append(core.Message(sentence, "partly-understood"))
-
-
 @contextmanager
 def _open_tiff(path: Path, complaints: list[str]) -> Iterator[TiffFile]:
-    """Open a TIFF, converting its errors and collecting its warnings."""
-    listener = _WarningHandler(complaints)
+    """Open a TIFF, converting its errors and collecting its warnings.
+
+    tifffile looks for all files and planes of a set, of which only those of the chosen
+    image matter, and for a value of no data, which here need not fit the type.
+    """
+    thread, listener = threading.get_ident(), logging.Handler(logging.WARNING)
+
+    def collect(record: logging.LogRecord) -> bool:
+        text = " ".join(record.getMessage().split())[:_LONGEST].rstrip(".")
+        text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
+        is_own = record.thread == thread and not _IGNORED_MESSAGES.match(text)
+        sentence = f"The TIFF could not be read completely ({text}): export it again."
+        if is_own and sentence not in complaints:
+            complaints.append(core.Message(sentence, "partly-understood"))
+        return False
+
+    listener.addFilter(collect)
     _logger.addHandler(listener)
     decoding = files.convert_decoding_errors(path, "TIFF")
     try:
@@ -876,10 +869,8 @@ def _read_companion_xml(path: Path, tif: TiffFile, warnings: list[str]) -> str |
             content = files.read_text(companion)
         root = _parse_ome_xml(content)
     if root is None:
-        sentence = (
-            f"The OME-XML is in {core.format_one_line(f'{name:.80}')!r}, which is not "
-            "a readable file next to this one: copy it here, or set the pixel size."
-        )
+        shown = core.format_one_line(f"{name:.80}")
+        sentence = f"The OME-XML is in {shown!r}, not a readable file: copy it here."
         warnings.append(core.Message(sentence, "file-missing"))
         return None
     # identifies this file even if it was renamed
@@ -944,11 +935,8 @@ def _check_ome_references(path: Path, tif: TiffFile) -> None:
     if "FileName" in ome and "<!DOCTYPE" in ome:
         away.append("by XML entities")
     if away:
-        msg = (
-            f"{path} refers to a file outside its folder "
-            f"({core.format_one_line(f'{away[0]:.80}')}): put all files of the set "
-            "into one folder, and export it again."
-        )
+        name = core.format_one_line(f"{away[0]:.80}")
+        msg = f"{path} refers to {name}, outside its folder: put the set into one."
         raise core.ReadError(msg, code="outside-folder")
     for part in {path.parent / name for name in names if name}:
         if part.exists() and not (part.is_file() or part.is_dir()):

@@ -349,11 +349,9 @@ def _read_level_transform(
             place = _apply_transform(place, name, step, ndim)
         elif kind != "identity":
             what = core.shorten_value(kind if isinstance(kind, str) else step)
-            sentence = (
-                f"The transformation {what} of {name} is not supported: the position "
-                "is left unknown, as is the pixel size unless you set it."
-            )
-            doubt = core.Message(sentence, "transform-unsupported")
+            text = f"The transformation {what} of {name} is not supported: its position"
+            text += " is unknown, as is the pixel size unless you set it."
+            doubt = core.Message(text, "transform-unsupported")
             doubts = (*place.doubts, doubt)
             place_doubts = (*place.place_doubts, doubt)
             place = replace(place, doubts=doubts, place_doubts=place_doubts)
@@ -609,11 +607,9 @@ def _compute_level_ratio(
         fits = abs(fine / even - coarse) <= _ROUNDING_PX
         ratios.append(float(even) if fits else ratio)
         if step and not doubts:
-            sentence = (
-                f"According to its scale, level {level} is {step:g} times coarser than "
-                f"level 0, but it has {coarse} of {fine} {('rows', 'columns')[axis]}: "
-                "its pixel size is left unknown."
-            )
+            got = f"{coarse} of {fine} {('rows', 'columns')[axis]}"
+            text = f"Level {level}, {step:g} times coarser by its scale, has {got}"
+            sentence = f"{text}: its pixel size is left unknown."
             doubts = (core.Message(sentence, "pixel-size-contradicts"),)
     return (ratios[0], ratios[1]), replace(place, doubts=doubts)
 
