@@ -193,8 +193,8 @@ class FrameFolder:
             msg = f"{self.folder} has no complete frame yet."
             raise core.ReadError(msg, code="frames-missing")
         (shape, dtype), how = self.kind, ReadOptions.model_validate(self.how)
-        places = ((self.folder / name, {}),)
-        return frames.StoredFrames(places, (1, *shape), dtype, how)[0]
+        place: tuple[Path, dict[str, int]] = (self.folder / name, {})
+        return frames.StoredFrames((place,), (1, *shape), dtype, how)[0]
 
     # Stated positions of frames.
 

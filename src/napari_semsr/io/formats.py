@@ -540,7 +540,7 @@ def _keep_finished_part(target: Path, store: OmeZarrStore) -> Iterator[None]:
         is_gone = not store.path.is_dir()
         if len(store.pending_units()) == store.done_marks.size:
             shutil.rmtree(store.path, ignore_errors=True)
-        is_full = files.NOT_WRITTEN.get(getattr(error, "errno", None)) == "disk-full"
+        is_full = files.NOT_WRITTEN.get(getattr(error, "errno", 0)) == "disk-full"
         if isinstance(error, OSError) and is_full:
             why = f"{target} could not be completed ({error.strerror})"
             msg = f"{why}: free disk space, then run again with `resume`."

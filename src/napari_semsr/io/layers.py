@@ -225,7 +225,8 @@ def _read_scene(path: Path) -> list[LayerTuple]:
             for channel in range(channels):
                 how = {"channel": channel}
                 how |= {} if series is None else {"series": series}
-                scan = core.run(frames.open_frames(path, **how))
+                job = frames.open_frames(path, channel=channel, series=series)
+                scan = core.run(job)
                 if channels > 1:
                     scan = scan.replace(name=f"{scan.name} channel {channel}")
                 more = create_scan_layers(scan, path, **how)
