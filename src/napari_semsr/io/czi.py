@@ -193,6 +193,8 @@ def _count_separate_scenes(tiles: list[_TileEntry]) -> int:
 
     Also 0 if each scene is a single tile: such scenes are positions of one mosaic.
     """
+    from scipy.sparse.csgraph import connected_components
+
     boxes: dict[int, NDArray[np.int64]] = {}
     for tile in tiles:
         start = np.array([tile.starts["Y"], tile.starts["X"]])
@@ -201,12 +203,9 @@ def _count_separate_scenes(tiles: list[_TileEntry]) -> int:
         np.minimum(bounds[0], box[0], out=bounds[0])
         np.maximum(bounds[1], box[1], out=bounds[1])
     first, last = np.stack([*boxes.values()], axis=1)
-    is_connected = np.arange(len(boxes)) == 0
-    for _ in boxes:
-        touches = first[:, None] < last[is_connected]
-        touches &= first[is_connected] < last[:, None]
-        is_connected |= touches.all(axis=2).any(axis=1)
-    return 0 if is_connected.all() or len(tiles) == len(boxes) else len(boxes)
+    touches = (first[:, None] < last) & (first < last[:, None])
+    parts, _ = connected_components(touches.all(axis=2))
+    return 0 if parts == 1 or len(tiles) == len(boxes) else len(boxes)
 
 
 def count_scenes(path: Path) -> core.IntPair:

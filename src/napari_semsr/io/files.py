@@ -38,14 +38,17 @@ NOT_WRITTEN = {
 }
 
 
-def import_library(path: Path, module: str, extra: str) -> ModuleType:
-    """Import a library for reading; `ReadError` names the extra that installs it."""
+def import_library(
+    path: Path, module: str, extra: str, kind: type[core.SemsrError] = core.ReadError
+) -> ModuleType:
+    """Import a library for a file; the error names the extra that installs it."""
+    name = module.partition(".")[0]
     try:
+        import_module(name)  # its parts may be there without it
         return import_module(module)
     except ImportError as error:
-        name = module.partition(".")[0]
-        msg = f"Reading {path} needs {name}: pip install 'napari-semsr[{extra}]'."
-        raise core.ReadError(msg, code="extra-missing") from error
+        msg = f"{path} needs {name}: pip install 'napari-semsr[{extra}]'."
+        raise kind(msg, code="extra-missing") from error
 
 
 def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> None:

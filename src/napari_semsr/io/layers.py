@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_semsr import core
 from napari_semsr.io import czi, formats, frames, read_image, tiff_read, zarr_image
-from napari_semsr.io.files import get_display_name, read_text
+from napari_semsr.io.files import ZARR_MARKS, get_display_name, read_text
 from napari_semsr.io.read_image import ColourError, FileInfo
 
 _MICROSCOPES = {".czi", ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".mrcs"}
@@ -56,9 +56,6 @@ def is_readable(path: Path) -> bool:
     return _has_positions(path) or _is_image(path) or bool(_list_readable_images(path))
 
 
-_STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
-
-
 def is_too_short(path: Path) -> bool:
     """Return whether a microscope file is too short to contain an image.
 
@@ -76,7 +73,7 @@ def can_read_more_than_napari(path: Path) -> bool:
     calls it for each folder and file that it opens.
     """
     if path.is_dir():
-        marks = [path / name for name in _STORE_MARKS if (path / name).is_file()]
+        marks = [path / name for name in ZARR_MARKS if (path / name).is_file()]
         if not marks:
             return _has_positions(path)
         text = "".join(map(read_text, marks))

@@ -12,14 +12,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
 from napari_semsr import core
 from napari_semsr.core import Message, ReadError, WriteError, describe_access_error
-from napari_semsr.io.files import convert_decoding_errors, read_text, replace_atomically
+from napari_semsr.io import files
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Suffixes of readable tables."""
@@ -77,12 +75,13 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
     contents of the file, if already read.
     """
     if path.suffix.lower() == _PARQUET:
-        _, parquet = _import_pyarrow(path, "read", ReadError)
-        with convert_decoding_errors(path, "Parquet"), core.open_file(path) as stream:
+        parquet = files.import_library(path, "pyarrow.parquet", "table")
+        decoding = files.convert_decoding_errors(path, "Parquet")
+        with decoding, core.open_file(path) as stream:
             columns = parquet.read_table(stream).to_pydict()
         text = format_csv([columns, *zip(*columns.values(), strict=True)])
     try:
-        text = read_text(path, "utf-8-sig") if text is None else text
+        text = files.read_text(path, "utf-8-sig") if text is None else text
         header = text.partition("\n")[0]
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
@@ -107,7 +106,8 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
     if path.suffix.lower() != _PARQUET:
         write_csv(path, [list(columns), *zip(*columns.values(), strict=True)])
         return
-    arrow, parquet = _import_pyarrow(path, "written", WriteError)
+    arrow = files.import_library(path, "pyarrow", "table", WriteError)
+    parquet = files.import_library(path, "pyarrow.parquet", "table", WriteError)
     columns_by_name = {}
     converter: type[float | str]
     for name, cells in columns.items():  # booleans, numbers or text, perhaps missing
@@ -119,7 +119,7 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
         kind, converter = (arrow.float64, float) if are_numbers else (arrow.string, str)
         values = [None if cell is None else converter(cell) for cell in cells]
         columns_by_name[name] = arrow.array(values, type=kind())
-    with replace_atomically(path) as place:
+    with files.replace_atomically(path) as place:
         parquet.write_table(arrow.table(columns_by_name), place)
 
 
@@ -136,7 +136,7 @@ def write_csv(
         with path.open("ab") as stream:
             stream.write(data)
         return
-    with replace_atomically(path) as place:
+    with files.replace_atomically(path) as place:
         place.write_bytes(data)
 
 
@@ -169,7 +169,7 @@ def escape_formula(text: str) -> str:
 def check_sheet_path(path: Path) -> None:
     """Check in advance that a table can be written."""
     if path.suffix.lower() == _PARQUET:
-        _import_pyarrow(path, "written", WriteError)
+        files.import_library(path, "pyarrow", "table", WriteError)
 
 
 def _format_cell(cell: Cell) -> Cell:
@@ -179,14 +179,3 @@ def _format_cell(cell: Cell) -> Cell:
     if isinstance(cell, str):
         return escape_formula(cell)
     return f"{cell:.9g}" if isinstance(cell, float) else cell
-
-
-def _import_pyarrow(
-    path: Path, action: str, kind: type[ReadError | WriteError]
-) -> tuple[ModuleType, ModuleType]:
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        remedy = "pip install 'napari-semsr[table]', or use a .csv file"
-        msg = f"{path} cannot be {action} without pyarrow: {remedy}."
-        raise kind(msg, code="extra-missing") from error

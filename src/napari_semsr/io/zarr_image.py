@@ -455,12 +455,11 @@ def _create_lazy_array(
     if inner > _MAX_INNER:
         msg = f"its shards have {inner} chunks, more than {_MAX_INNER}"
         raise ValueError(msg)
-    marks = [path / mark for mark in files.ZARR_MARKS if (path / mark).is_file()]
-    stamps = [mark.stat().st_mtime_ns for mark in marks]
-    name = f"zarr-{tokenize(str(path.resolve()), array.path, stamps)}"
+    stamp = _get_creation_stamp(path, array)
+    name = f"zarr-{tokenize(str(path.resolve()), array.path, stamp)}"
     chunks = array.shards or array.chunks
     _count_expected_blocks(path, array)
-    blocks = _CheckedArray(path, array, _get_creation_stamp(path, array))
+    blocks = _CheckedArray(path, array, stamp)
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
