@@ -5,7 +5,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -803,14 +803,13 @@ def _open_tiff_set(path: Path, warnings: list[str]) -> Iterator[TiffFile]:
     OME-XML that does not list this file is ignored, as if it were missing; `warnings`
     receives the reason.
     """
-    with TiffFile(path) as tif:
-        text = _read_companion_xml(path, tif, warnings)
-    with TiffFile(path, omexml=text) as tif:
-        if not (fault := _explain_incomplete_set(path, tif)):
-            yield tif
-            return
-    warnings.append(fault)
-    with TiffFile(path, is_ome=False) as tif:
+    with ExitStack() as opened:
+        tif = opened.enter_context(TiffFile(path))
+        if (text := _read_companion_xml(path, tif, warnings)) is not None:
+            tif = opened.enter_context(TiffFile(path, omexml=text))
+        if fault := _explain_incomplete_set(path, tif):
+            warnings.append(fault)
+            tif = opened.enter_context(TiffFile(path, is_ome=False))
         yield tif
 
 
