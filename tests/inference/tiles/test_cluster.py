@@ -160,8 +160,8 @@ def test_a_block_is_one_window_without_a_card_and_several_with_one(
     (worker, places), *_ = blocks
     assert len(places) == 4
     looks, result = worker.predictor, np.empty_like(expected)
-    card = SimpleNamespace(device=SimpleNamespace(type="cuda"), predict=looks.predict)
-    card.add_layer_check = lambda _check: None
+    card = SimpleNamespace(device=SimpleNamespace(type="cuda"), batch=2)
+    card.predict, card.add_layer_check = looks.predict, lambda _check: None
     other = TileWorker(replace(worker.run, target=result), card)
     kept(other, places)
     np.testing.assert_allclose(result, expected, atol=1e-5)
