@@ -439,15 +439,16 @@ class Micrograph:
         if dtype.kind not in "buif":
             msg = f"An image must have real grey values, got {dtype} in {self.name}."
             raise ReadError(msg, code="complex-values")
-        if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
-            data = data.data
-        elif isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
+        piece = getattr(data, "_meta", data)
+        # without loading numpy.ma for a plain array
+        if hasattr(piece, "mask") and isinstance(piece, np.ma.MaskedArray):
             kind = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
-            floats = data.astype(kind)
             if hasattr(data, "dask"):
-                data = floats.map_blocks(np.ma.filled, np.nan, dtype=kind)
+                data = data.astype(kind).map_blocks(np.ma.filled, np.nan, dtype=kind)
+            elif np.ma.is_masked(data):
+                data = data.astype(kind).filled(np.nan)
             else:
-                data = floats.filled(np.nan)
+                data = data.data
         object.__setattr__(self, "data", data)
 
     @property

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -743,6 +742,8 @@ def list_series(path: Path) -> list[Path]:
 
 def _create_ome_xml(images: dict[str, core.Micrograph]) -> str:
     """Describe numbered images as OME-XML, using its supported pixel types."""
+    from xml.sax.saxutils import quoteattr  # loads urllib
+
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     types = {"float32": "float", "float64": "double", "bool": "bit", "float16": "float"}
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<OME xmlns="{schema}">']
