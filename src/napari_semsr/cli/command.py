@@ -4,6 +4,7 @@ import argparse
 import atexit
 import gc
 import json
+import logging
 import os
 import re
 import signal
@@ -251,8 +252,7 @@ class Console:
             is_finished = bool(step.total) and step.done >= step.total
             if is_finished or since >= _TTY_INTERVAL_S:
                 self._last = now
-                filled_width = round(step.fraction * _BAR_WIDTH)
-                bar = "#" * filled_width + "." * (_BAR_WIDTH - filled_width)
+                bar = f"{'#' * round(step.fraction * _BAR_WIDTH):.<{_BAR_WIDTH}}"
                 excess = max(0, len(f"[{bar}] {_format_progress(step)}") - _TTY_COLUMNS)
                 message = step.message[: max(0, len(step.message) - excess)]
                 step = replace(step, message=message)  # the time left stays
@@ -421,8 +421,6 @@ def _report_interrupt(
         console.error(f"{message}.", verb)
     if not debug:
         # an interrupted write leaves a task, which asyncio would report at exit
-        import logging
-
         atexit.register(logging.disable, logging.CRITICAL)
     return _INTERRUPT
 
@@ -557,8 +555,6 @@ def _handle_termination(signals: list[int]) -> Iterator[None]:
 @contextmanager
 def _silence_logging(*, debug: bool) -> Iterator[None]:
     """Keep library logs off stderr unless `debug` is set."""
-    import logging
-
     before = logging.root.manager.disable
     logging.disable(before if debug else logging.CRITICAL)
     try:

@@ -93,10 +93,6 @@ class Provenance(BaseModel):
                 networks = networks | item.provenance.network_names()
         return networks
 
-    def network_digests(self) -> frozenset[str]:
-        """Return the digests of all networks in this history."""
-        return frozenset(self.network_names())
-
     def last_network(self) -> tuple[str, str] | None:
         """Return name and digest of the last network in this history, if any."""
         return next(((n, d) for d, n in self.network_names().items()), None)
@@ -580,7 +576,7 @@ class Micrograph:
             return None
         if history is not None:
             is_stretched = any(PICTURE_KEY in step.options for step in history.steps())
-            if is_stretched or history.network_digests():
+            if is_stretched or history.network_names():
                 return None
         return bits if 1 <= bits <= 8 * self.dtype.itemsize else None
 
