@@ -166,14 +166,11 @@ class BSplineDisplacement:
             msg = f"The knot spacing must be positive, got {self.spacing}"
             raise OptionError(f"{msg} from {self.origin}.", code="transform-invalid")
 
-    def to_knot_units(self, places: FloatArray) -> FloatArray:
-        """Convert positions (..., 2) to knot units, clipped to the grid."""
-        at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
-        return np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)
-
     def displacement(self, places: FloatArray) -> FloatArray:
         """Return the displacement (..., 2) at positions."""
-        at = self.to_knot_units(places).reshape(-1, 2).T
+        at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
+        at = np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)  # to the grid
+        at = at.reshape(-1, 2).T
         # without prefilter: the coefficients are those of the spline itself
         moves = [
             scipy.ndimage.map_coordinates(plane, at, mode="mirror", prefilter=False)
