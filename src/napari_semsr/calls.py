@@ -108,34 +108,29 @@ def get_function(name: str) -> Callable[..., object]:
 
 def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
     """Return the signature of a command's function, with types and defaults."""
-    rows = [*_list_files(verb), *_list_settings(verb)]
-    positional = [item.name for item in verb.inputs if not item.flag]
-    settings = _list_settings(verb)  # those without a default
-    positional += [name for name, _, default in settings if default is _NO_DEFAULT]
-    positional += [] if verb.output is None else [verb.output.name]
-    positional += [item.name for item in verb.images if item.flag]
-    rows.sort(key=lambda row: [*positional, row[0]].index(row[0]))  # in that order
-    parameters = []
-    for name, annotation, default in rows:
-        how = {"default": default, "annotation": annotation}
-        one = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, **how)
-        if name in positional:
-            one = one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters.append(one)
+    settings = [*_list_settings(verb)]
+    others = {one.name: one for one in (*_list_files(verb), *settings)}
+    names = [item.name for item in verb.inputs if not item.flag]
+    names += [one.name for one in settings if one.default is _NO_DEFAULT]
+    names += [] if verb.output is None else [verb.output.name]
+    names += [item.name for item in verb.images if item.flag]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    first = [others.pop(name).replace(kind=kind) for name in dict.fromkeys(names)]
+    required = (n for n, one in enumerate(first) if one.default is _NO_DEFAULT)
+    for place in range(max(required, default=0)):  # none with a default may come first
+        first[place] = first[place].replace(default=_NO_DEFAULT)
+    parameters = [*first, *others.values()]
     # reading options of a single image, prefixed with its name
     if verb.reading_prefixes:
         kind = inspect.Parameter.VAR_KEYWORD
         parameters.append(inspect.Parameter("sides", kind, annotation=Any))
-    parameters.sort(key=lambda item: item.kind)
-    required_places = (
-        n
-        for n, item in enumerate(parameters)
-        if item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NO_DEFAULT
-    )
-    last = max(required_places, default=0)
-    for place in range(last):  # none with a default may come first
-        parameters[place] = parameters[place].replace(default=_NO_DEFAULT)
     return inspect.Signature(parameters, return_annotation=verb.return_type)
+
+
+def _declare(name: str, annotation: object, default: object) -> inspect.Parameter:
+    """Return a keyword parameter."""
+    how = {"default": default, "annotation": annotation}
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, **how)
 
 
 _PATHS = {Micrograph, Path, str, os.PathLike[str], NoneType}
@@ -155,8 +150,8 @@ def _find_further_types(verb: Verb[Options, Result]) -> dict[str, Any]:
     return found
 
 
-def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, object, object]]:
-    """Yield name, type and default of each input and output file of a command."""
+def _list_files(verb: Verb[Options, Result]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters for the input and output files of a command."""
     further_types = _find_further_types(verb)
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageInput) else PathLike
@@ -166,17 +161,16 @@ def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, object, obje
         kind = kind if further_type is None else further_type | kind
         if item.optional and default is None:
             kind |= None
-        yield item.name, kind, default if item.optional or default else _NO_DEFAULT
+        default = default if item.optional or default else _NO_DEFAULT
+        yield _declare(item.name, kind, default)
     for output in verb.all_outputs:
         optional = not output.is_required or output.may_stay_in_memory
         kind = PathLike | None if optional else PathLike
-        yield output.name, kind, None if optional else _NO_DEFAULT
+        yield _declare(output.name, kind, None if optional else _NO_DEFAULT)
 
 
-def _list_settings(
-    verb: Verb[Options, Result],
-) -> Iterator[tuple[str, object, object]]:
-    """Yield name, type and default of each of a command's own and common options."""
+def _list_settings(verb: Verb[Options, Result]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters for a command's own and common options."""
     for model in (one.options for one in verb.option_groups if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden_options:
@@ -186,12 +180,13 @@ def _list_settings(
             if not info.is_required():
                 default = info.get_default(call_default_factory=True)
             # one number may be given for both axes, as in the options
-            yield name, kind | float if FloatPair in get_args(kind) else kind, default
+            kind = kind | float if FloatPair in get_args(kind) else kind
+            yield _declare(name, kind, default)
     if verb.overwrites:
-        yield "overwrite", bool, False
+        yield _declare("overwrite", bool, default=False)
     if verb.resumes:
-        yield "resume", bool, False
-    yield "progress", Report | None, None
+        yield _declare("resume", bool, default=False)
+    yield _declare("progress", Report | None, None)
 
 
 def _create_docstring(verb: Verb[Options, Result]) -> str:
@@ -202,11 +197,11 @@ def _create_docstring(verb: Verb[Options, Result]) -> str:
         wrapped = textwrap.wrap(_format_sentence(text), 80)
         lines.extend([heading, *(f"    {line}" for line in wrapped)])
 
-    kinds = {name: default for name, _, default in _list_files(verb)}
+    defaults = {one.name: one.default for one in _list_files(verb)}
     for item in (*verb.inputs, *verb.all_outputs):
         kind = _IMAGE if isinstance(item, ImageInput) else "path"
         kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
-        more = "" if kinds[item.name] is _NO_DEFAULT else ", optional"
+        more = "" if defaults[item.name] is _NO_DEFAULT else ", optional"
         describe(f"{item.name} : {kind}{more}", item.help)
     for one in verb.option_groups:
         own = {} if one.options is ReadOptions else one.options.model_fields
@@ -219,7 +214,7 @@ def _create_docstring(verb: Verb[Options, Result]) -> str:
         before = "_ or ".join(verb.reading_prefixes)
         more = f"The same options for only one of the images, with the prefix {before}_"
         describe("**sides : object", more)
-    settings = {setting for setting, _, _ in _list_settings(verb)}
+    settings = {one.name for one in _list_settings(verb)}
     for name in filter(settings.__contains__, _OUTPUT_FLAGS):
         describe(f"{name} : bool, optional", _OUTPUT_FLAGS[name])
     describe("progress : callable, optional", "Receives every `Progress`")
@@ -229,10 +224,8 @@ def _create_docstring(verb: Verb[Options, Result]) -> str:
     describe(" or ".join(kind.__name__ for kind in return_types), result)
     if verb.example:
         code = inspect.cleandoc(verb.example).splitlines()
-        imports = [
-            f">>> import {module}" for module, name in _IMPORTS if name in verb.example
-        ]
-        imports = [line for line in imports if line not in code]
+        used = (f">>> import {one}" for one, name in _IMPORTS if name in verb.example)
+        imports = [line for line in used if line not in code]
         lines += ["", "Examples", "-" * 8, *imports, *code]
     return "\n".join(lines)
 

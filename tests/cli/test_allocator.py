@@ -1,6 +1,10 @@
+import os
+
 import pytest
 
+from napari_semsr import core
 from napari_semsr.core import configure_allocator
+from napari_semsr.inference import cluster
 
 
 @pytest.mark.parametrize(
@@ -10,3 +14,15 @@ from napari_semsr.core import configure_allocator
 def test_compact_memory_leaves_what_the_user_set(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert not configure_allocator()
+
+
+@pytest.mark.parametrize(("value", "is_changed"), [("65536", True), ("9", False)])
+def test_a_dask_worker_keeps_its_memory_unless_a_user_set_it(
+    monkeypatch, value, is_changed
+):
+    calls, name = [], "MALLOC_TRIM_THRESHOLD_"
+    monkeypatch.setattr(core, "configure_allocator", lambda: calls.append(1))
+    monkeypatch.setattr(cluster, "register_run", lambda *_: None)
+    monkeypatch.setenv(name, value)
+    cluster.RunPlugin("token", None).setup(None)
+    assert (bool(calls), name in os.environ) == (is_changed, not is_changed)

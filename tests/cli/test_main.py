@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
@@ -88,13 +87,7 @@ def test_each_kind_of_error_is_one_line(semsr, info_does, error, needs):
     assert (said.code, said.out) == (2, "")
     assert len(said.err.splitlines()) == 1
     assert needs in said.err
-
-
-def test_debug_shows_the_traceback(semsr, info_does):
-    info_does(failing(ReadError("broken")))
-    said = semsr("info", "x", "--debug")
-    assert said.code == 2
-    assert "Traceback" in said.err
+    assert "Traceback" in semsr("info", "x", "--debug").err
 
 
 def test_what_nobody_foresaw_is_kept_in_a_log(semsr, info_does, monkeypatch, tmp_path):
@@ -108,21 +101,6 @@ def test_what_nobody_foresaw_is_kept_in_a_log(semsr, info_does, monkeypatch, tmp
     kept = log.read_text("utf-8")
     assert "semsr info" in kept
     assert "Traceback" in kept
-
-
-def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
-    closed = []
-
-    def job():
-        try:
-            yield Progress(0, 1, "working")
-            raise KeyboardInterrupt
-        finally:
-            closed.append(True)
-
-    info_does(job)
-    assert semsr("info", "x").code == 130
-    assert closed == [True]
 
 
 @pytest.mark.parametrize(
@@ -252,14 +230,6 @@ def test_help_and_info_load_no_torch(images):
         "print({'torch', 'qtpy', 'napari', 'matplotlib'} & {*sys.modules})"
     )
     assert children.run_python(code).splitlines()[-1] == "set()"
-
-
-@pytest.mark.broad
-def test_entry_point_is_installed():
-    tool = Path(sys.executable).with_name("semsr")
-    done = children.run([tool, "--version"])
-    assert done.returncode == 0
-    assert done.stdout.startswith("semsr ")
 
 
 def test_process_that_helps_to_train_leaves_talking_to_the_first(

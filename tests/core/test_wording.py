@@ -77,9 +77,6 @@ def test_options_become_flags():
         ("a file `a b`, or ``", "a file `a b`, or ``"),
     ):
         assert convert_names_to_flags(text, arguments) == said
-
-
-def test_an_option_with_a_flag_of_another_name_is_said_as_that():
     said = convert_names_to_flags("Give `image`.", list_arguments("simulate"))
     assert said == "Give --from."
 

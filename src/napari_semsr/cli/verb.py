@@ -87,12 +87,6 @@ def check_path(text: str) -> str:
     return text
 
 
-def _add_overwrite_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an existing output"
-    )
-
-
 def _add_input_argument(place: Any, item: Any, *, optional: bool) -> None:
     many, default = getattr(item, "many", False), getattr(item, "default", None)
     help_text = f"{item.help} (default: {default})" if default else item.help
@@ -184,8 +178,9 @@ class Command:
                 continue
             default = verb.parameters[output.name].default
             _add_output_argument(parser, group, output, default)
-        if verb.overwrites:
-            _add_overwrite_option(parser)
+        if verb.overwrites or (verb.makes_table and not verb.all_outputs):
+            help_text = "replace an existing output"
+            parser.add_argument("--overwrite", action="store_true", help=help_text)
         if verb.resumes and not self._takes_several:
             help_text = "resume an interrupted output"
             parser.add_argument("--resume", action="store_true", help=help_text)
@@ -210,8 +205,6 @@ class Command:
                 action="store_true",
                 help="keep rows of the table whose files and options are the same",
             )
-            if not verb.all_outputs:
-                _add_overwrite_option(parser)
         self._add_several_options(parser)
 
     @property

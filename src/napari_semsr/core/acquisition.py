@@ -39,7 +39,7 @@ class BoundedCache:
         self.limit_bytes = limit_bytes
         self._entries: OrderedDict[Hashable, object] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[type["BoundedCache"], tuple[int]]:
         # a copy in another process starts empty
@@ -55,8 +55,7 @@ class BoundedCache:
     def put(self, key: Hashable, value: object) -> None:
         """Add or replace an entry, and remove the oldest ones beyond the limit."""
         with self._lock:
-            if key in self._entries:
-                self._bytes -= _count_bytes(self._entries.pop(key))
+            self.drop(key)
             self._entries[key] = value
             self._bytes += _count_bytes(value)
             while self._bytes > self.limit_bytes and len(self._entries) > 1:

@@ -515,45 +515,34 @@ class Grid:
         A centre at `start` is inside, one at `stop` is not, to a hundredth of a pixel.
         In pixels of the grid; the box may extend beyond it, or be empty.
         """
-        spans = []
-        for axis in (0, 1):
-            pitch, corner = self.pitch[axis], self.corner[axis]
-            ends = (start[axis], stop[axis])
-            spans += [math.ceil((n - corner) / pitch - 0.5 - _SLACK_PX) for n in ends]
-        return Box(*spans)
+        ends = self.locate(start, stop)
+        return Box(*map(int, np.ceil(ends - 0.5 - _SLACK_PX).flat))
+
+    def locate(self, start: FloatPair, stop: FloatPair) -> FloatArray:
+        """Return two corners in pixels of this grid: rows, then columns (2, 2)."""
+        ends = np.transpose([start, stop]) - np.reshape(self.corner, (2, 1))
+        return np.asarray(ends / np.reshape(self.pitch, (2, 1)))
 
     def covered_box(self, source: "Grid") -> Box | None:
         """Return the box of pixels that are completely covered by another grid.
 
         In pixels of this grid, to a hundredth of a pixel; None if there are none.
         """
-        spans = []
-        for axis in (0, 1):
-            pitch, corner = self.pitch[axis], self.corner[axis]
-            first = np.ceil((source.corner[axis] - corner) / pitch - _SLACK_PX)
-            last = np.floor((source.end[axis] - corner) / pitch + _SLACK_PX)
-            spans += [max(0, int(first)), min(self.shape[axis], int(last))]
-        if spans[0] >= spans[1] or spans[2] >= spans[3]:
-            return None
-        return Box(*spans)
+        first, last = self.locate(source.corner, source.end).T
+        ends = np.ceil(first - _SLACK_PX), np.floor(last + _SLACK_PX)
+        box = Box(*map(int, np.transpose(ends).flat))
+        box = box.intersection(Box.from_shape(self.shape))
+        return box if min(box.shape) > 0 else None
 
     def to_box(self, source: "Grid") -> Box | None:
         """Return this grid as a box of another grid; None if pixels do not coincide.
 
         To a hundredth of a pixel; None otherwise.
         """
-        spans = []
-        for axis in (0, 1):
-            pitch = source.pitch[axis]
-            first = (self.corner[axis] - source.corner[axis]) / pitch
-            last = (self.end[axis] - source.corner[axis]) / pitch
-            start, stop = round(first), round(last)
-            if max(abs(first - start), abs(last - stop)) > _SLACK_PX:
-                return None
-            if stop - start != self.shape[axis]:
-                return None
-            spans += [start, stop]
-        return Box(*spans)
+        ends = source.locate(self.corner, self.end)
+        box = Box(*map(int, np.rint(ends).flat))
+        is_near = np.abs(ends - np.rint(ends)).max() <= _SLACK_PX
+        return box if is_near and box.shape == self.shape else None
 
     def create_resampling(self, source: "Grid") -> Resampling:
         """Return the resampling from the grid `source` to this grid.

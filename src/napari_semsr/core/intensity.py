@@ -82,14 +82,14 @@ def _compute_order_statistics(
     data: ReadableArray, ranks_of: Callable[[int], list[int]]
 ) -> dict[int, float]:
     """Return the values at the ranks that `ranks_of(count)` returns."""
-    from PIL import Image  # 10 MB, and few modules of this room need it
-
     dtype = np.dtype(data.dtype)
     short = _has_direct_bins(dtype)
     shift = np.uint32(0 if short else 16)
     counts = np.zeros(_BINS, dtype=np.int64)
     for block in read_chunks(data):
         if block.dtype == np.uint8:  # four times as fast as bincount
+            from PIL import Image
+
             counts[:256] += Image.fromarray(block).histogram()
         else:
             keys = _compute_sort_keys(block)

@@ -93,10 +93,6 @@ class Provenance(BaseModel):
                 networks = networks | item.provenance.network_names()
         return networks
 
-    def network_digests(self) -> frozenset[str]:
-        """Return the digests of all networks in this history."""
-        return frozenset(self.network_names())
-
     def last_network(self) -> tuple[str, str] | None:
         """Return name and digest of the last network in this history, if any."""
         return next(((n, d) for d, n in self.network_names().items()), None)
@@ -439,15 +435,16 @@ class Micrograph:
         if dtype.kind not in "buif":
             msg = f"An image must have real grey values, got {dtype} in {self.name}."
             raise ReadError(msg, code="complex-values")
-        if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
-            data = data.data
-        elif isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
+        piece = getattr(data, "_meta", data)
+        # without loading numpy.ma for a plain array
+        if hasattr(piece, "mask") and isinstance(piece, np.ma.MaskedArray):
             kind = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
-            floats = data.astype(kind)
             if hasattr(data, "dask"):
-                data = floats.map_blocks(np.ma.filled, np.nan, dtype=kind)
+                data = data.astype(kind).map_blocks(np.ma.filled, np.nan, dtype=kind)
+            elif np.ma.is_masked(data):
+                data = data.astype(kind).filled(np.nan)
             else:
-                data = floats.filled(np.nan)
+                data = data.data
         object.__setattr__(self, "data", data)
 
     @property
@@ -579,7 +576,7 @@ class Micrograph:
             return None
         if history is not None:
             is_stretched = any(PICTURE_KEY in step.options for step in history.steps())
-            if is_stretched or history.network_digests():
+            if is_stretched or history.network_names():
                 return None
         return bits if 1 <= bits <= 8 * self.dtype.itemsize else None
 

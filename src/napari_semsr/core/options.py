@@ -98,9 +98,8 @@ class Options(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             kind = first["type"]
-            code: str | None = _CODES.get(kind) or (
-                "out-of-range" if kind in _CONSTRAINTS else "wrong-type"
-            )
+            usual = "wrong-type" if _TYPE_FAULT.match(kind) else "out-of-range"
+            code: str | None = _CODES.get(kind, usual)
             if kind == "value_error":
                 message = next(iter(first["ctx"]["error"].args), None)
                 code = message.code if isinstance(message, Message) else None
@@ -273,20 +272,7 @@ def count_values(value: object) -> float:
 
 # One sentence for the first fault that pydantic finds in a set of options.
 
-_CONSTRAINTS = {
-    "missing": "must be given",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "multiple_of": "must be a multiple of {multiple_of}",
-    "finite_number": "must be a finite number",
-    "literal_error": "must be {expected}",
-    "too_short": "must have at least {min_length} items",
-    "too_long": "must have at most {max_length} items",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length} characters",
-}
+_TYPE_FAULT = re.compile(r"(\w+?)_(?:type|parsing|from|attributes|instance)")
 _CODES = {
     "extra_forbidden": "unknown-option",
     "missing": "missing-value",
@@ -336,16 +322,17 @@ def _format_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _format_message(first: ErrorDetails) -> str:
-    kind, context = first["type"], first.get("ctx", {})
+    kind = first["type"]
+    if kind == "missing":
+        return "must be given"
     if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(context["pattern"], "must have another format")
-    group = re.split(r"_(?:type|parsing|from|attributes|instance)", kind)[0]
-    words = _CONSTRAINTS.get(kind) or (_KINDS.get(group) if group != kind else None)
-    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
-    if words is not None:
-        sentence = words.format(**context).replace("least 1 items", "least 1 item")
-        return sentence.replace("at least 1 characters", "a character")
-    sentence = first["msg"].removeprefix("Value error, ").rstrip(".")
+        return _PATTERNS.get(first["ctx"]["pattern"], "must have another format")
+    wrong = _TYPE_FAULT.match(kind)
+    if wrong and wrong[1] in _KINDS:
+        return _KINDS[wrong[1]]
+    # pydantic's own: "Tuple should have at most 2 items after validation, not 3"
+    sentence = re.sub(r"^\w+ should ", "must ", first["msg"]).rstrip(".")
+    sentence = sentence.removeprefix("Value error, ").split(" after validation")[0]
     plain = sentence[:1].isupper() and not sentence[1:2].isupper()
     return sentence[:1].lower() + sentence[1:] if plain else sentence
 

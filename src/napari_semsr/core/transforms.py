@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
+import scipy  # its parts are imported at first use
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.grids import (
@@ -166,17 +166,14 @@ class BSplineDisplacement:
             msg = f"The knot spacing must be positive, got {self.spacing}"
             raise OptionError(f"{msg} from {self.origin}.", code="transform-invalid")
 
-    def to_knot_units(self, places: FloatArray) -> FloatArray:
-        """Convert positions (..., 2) to knot units, clipped to the grid."""
-        at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
-        return np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)
-
     def displacement(self, places: FloatArray) -> FloatArray:
         """Return the displacement (..., 2) at positions."""
-        at = self.to_knot_units(places).reshape(-1, 2).T
-        # order 3 without prefilter: the coefficients are those of the spline itself
+        at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
+        at = np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)  # to the grid
+        at = at.reshape(-1, 2).T
+        # without prefilter: the coefficients are those of the spline itself
         moves = [
-            ndimage.map_coordinates(plane, at, order=3, mode="mirror", prefilter=False)
+            scipy.ndimage.map_coordinates(plane, at, mode="mirror", prefilter=False)
             for plane in self.coefficients
         ]
         return np.stack(moves, axis=-1).reshape(np.shape(places))
@@ -339,8 +336,6 @@ class WarpedImage:
     @cached_property
     def _kernel(self) -> FloatArray | None:
         """Filter (odd-sized) for the resampled image; None if not needed."""
-        from scipy import special  # most images are neither rotated nor reduced
-
         resampling_steps = np.array([float(step) for step in self._resampling.steps])
         step = self._sampling_step / resampling_steps[:, None]
         corners = step.T @ np.array([[0.5, 0.5], [0.5, -0.5]])
@@ -352,7 +347,8 @@ class WarpedImage:
         away = np.hypot(*np.moveaxis(places @ np.linalg.inv(step).T, -1, 0))
         away[radius, radius] = np.finfo(np.float32).tiny
         window = np.i0(_KAISER * np.sqrt(np.maximum(1 - (away / _RADIUS) ** 2, 0)))
-        weights = np.where(away < _RADIUS, special.j1(np.pi * away) / away * window, 0)
+        jinc = scipy.special.j1(np.pi * away) / away
+        weights = np.where(away < _RADIUS, jinc * window, 0)
         return np.asarray(weights / weights.sum())
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
@@ -390,15 +386,14 @@ class WarpedImage:
             result[inside] = self._interpolate(block, at)
         elif finite.any():
             values = self._interpolate(fill_gaps(block, finite), at)
-            gaps = ndimage.map_coordinates((~finite).astype(float), at, order=1)
+            gaps = scipy.ndimage.map_coordinates((~finite).astype(float), at, order=1)
             result[inside] = np.where(gaps > _GAP, np.nan, values)
         return result
 
     def _interpolate(self, block: FloatArray, at: FloatArray) -> FloatArray:
         """Interpolate pixels with a spline at positions (2, N), returning (N,)."""
         if self._kernel is not None:
-            from scipy import fft  # few images are filtered
-
+            fft = scipy.fft
             # with mirrored borders, as for the spline
             width = len(self._kernel) - 1
             wide = np.pad(block, width // 2, mode="reflect")
@@ -406,7 +401,7 @@ class WarpedImage:
             spectrum = fft.rfft2(wide, sides) * fft.rfft2(self._kernel, sides)
             rows, columns = wide.shape
             block = fft.irfft2(spectrum, sides)[width:rows, width:columns]
-        return np.asarray(ndimage.map_coordinates(block, at, order=3, mode="mirror"))
+        return np.asarray(scipy.ndimage.map_coordinates(block, at, mode="mirror"))
 
     def _read_block(self, part: Box) -> FloatArray:
         """Return grey values of a box of the resampled image; NaN next to gaps."""
@@ -439,14 +434,13 @@ class WarpedImage:
             _weights(np.arange(*span) / _LATTICE - nodes[0], nodes.size)
             for span, nodes in zip(spans, (rows, columns), strict=True)
         )
-        planes = []
+        planes, correlate = [], scipy.ndimage.correlate1d
         for values in lattice_places:
             plane = values
             for axis in (0, 1):
                 # the first two terms of the spline's prefilter: exact for cubic
                 # polynomials
-                bend = ndimage.correlate1d(plane, [1, -2, 1], axis, mode="nearest")
-                plane = plane - bend / 6
+                plane = plane - correlate(plane, [1, -2, 1], axis, mode="nearest") / 6
             planes.append(down @ plane @ across.T)
         return np.stack(planes)
 
@@ -467,7 +461,8 @@ def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
     At least one pixel must be `finite`, (Y, X).
     """
     how = {"return_distances": False, "return_indices": True}
-    filled: NDArray[_F] = plane[tuple(ndimage.distance_transform_edt(~finite, **how))]
+    nearest = scipy.ndimage.distance_transform_edt(~finite, **how)
+    filled: NDArray[_F] = plane[tuple(nearest)]
     return filled
 
 

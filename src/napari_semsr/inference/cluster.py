@@ -1,6 +1,7 @@
 """Tile execution on a dask cluster, with a bounded queue."""
 
 import asyncio
+import os
 import re
 import threading
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
+import dask
 from distributed import Client, WorkerPlugin
 from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker
@@ -28,6 +30,7 @@ _WAITING_PER_THREAD = 2  # tiles queued for each thread of a cluster; chosen
 PATIENCE_S = 10.0
 _ADDRESS = re.compile(r"(?:[a-z+]+://)?(?:\[[^\]\s]+\]|[^:/\s\[\]]+):(?P<port>\d{1,9})")
 _LAST_PORT = 65535
+_TRIM = "MALLOC_TRIM_THRESHOLD_"
 _CHECK_S = 2.0  # seconds between checks for workers while no tile arrives; chosen
 
 
@@ -82,6 +85,11 @@ class RunPlugin(WorkerPlugin):
 
     def setup(self, worker: object) -> None:
         """Register the run on a newly joined worker."""
+        environment = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+        if os.environ.get(_TRIM) == str(environment.get(_TRIM)):
+            # dask's own value fetches the memory of each layer anew from the system
+            del os.environ[_TRIM]
+            core.configure_allocator()
         register_run(self.token, self.run)
 
     def teardown(self, worker: object) -> None:

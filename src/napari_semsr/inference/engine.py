@@ -326,7 +326,7 @@ def _run_tiles(
     take = create_tile_source(places)
     if sink.live is not None:
         take = sink.live.take_tiles
-    elif scheduler is None and predictor.device.type == "cpu":
+    elif scheduler is not None or predictor.device.type == "cpu":
         take = create_block_source(places, choose_block(plan, predictor, grown_before))
     work = _run_independent_tiles(run, predictor, take, scheduler)
     yield from _collect_tiles(work, sink, plan.outputs, tally, len(places))

@@ -154,19 +154,25 @@ class Source:
     ) -> FileInfo:
         """Describe the file, or its first dataset if it has several."""
         with files.convert_decoding_errors(self.path, self.format.name):
-            options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
-            first = {"first": True} if self.format.name == _OF_DATASETS else {}
-            try:
-                raw = self._decode(options, **first)
-            except core.ReadError as error:  # reading the first plane reports it
-                try:
-                    raw = self._decode(options.model_copy(update={"plane": 1}))
-                except core.SemsrError:
-                    raise error from error.__cause__
-            # for several images, reading raises an error or chooses one
-            if not first and raw.planes * raw.channels == 1:
-                self._raw = (series, dataset), raw
+            raw = self._decode_first(dataset, series)
             return read_image.create_file_info(self.path, raw)
+
+    def _decode_first(self, dataset: str | None, series: int | None) -> RawImage:
+        """Decode the first plane, of the first dataset if there are several."""
+        _check_dataset(self.path, self.format, dataset)
+        options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
+        first = {"first": True} if self.format.name == _OF_DATASETS else {}
+        try:
+            raw = self._decode(options, **first)
+        except core.ReadError as error:  # reading the first plane reports it
+            try:
+                raw = self._decode(options.model_copy(update={"plane": 1}))
+            except core.SemsrError:
+                raise error from error.__cause__
+        # for several images, reading raises an error or chooses one
+        if not first and raw.planes * raw.channels == 1:
+            self._raw = (series, dataset), raw
+        return raw
 
     def read_axes(self, options: ReadOptions) -> dict[str, int]:
         """Return the sizes of the plane axes without reading pixels.
@@ -175,7 +181,9 @@ class Source:
         """
         if self.format.one_plane:
             return {}
-        axes, names = dict(self.read_info(options.dataset, options.series).axes), ["c"]
+        with files.convert_decoding_errors(self.path, self.format.name):
+            axes = self._decode_first(options.dataset, options.series).axes
+        names = ["c"]
         for axis, name in read_image.AXIS_OPTIONS.items():
             if getattr(options, name) is not None:
                 names.append(axis)

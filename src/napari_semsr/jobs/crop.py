@@ -474,7 +474,7 @@ def _find_shift(
     moving = core.GridImage.from_image(image, fixed_area.grid, source)
     both = (image, reference)
     names = [
-        one.name for one in both if one.provenance and one.provenance.network_digests()
+        one.name for one in both if one.provenance and one.provenance.network_names()
     ]
     if names:
         core.warn(

@@ -151,8 +151,6 @@ def _draw_line(
 
 def _add_period_axis(axes: "Axes", unit: str) -> None:
     """Add a top axis of periods with well-spaced round numbers."""
-    from matplotlib.ticker import FuncFormatter
-
     scale = _NM_IN_UM if unit == "nm" else 1.0
 
     def invert(values: "ArrayLike") -> FloatArray:
@@ -165,7 +163,7 @@ def _add_period_axis(axes: "Axes", unit: str) -> None:
     _, high = axes.get_xlim()
     least, most = scale / high, _COARSEST * scale / high
     top.set_xticks([one for one in _PERIODS if least <= one <= most])
-    top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    top.xaxis.set_major_formatter("{x:g}")
     top.minorticks_off()
     top.set_xlabel(f"period ({unit})")
 

@@ -328,13 +328,11 @@ def _draw_overlay(
 
     y, x = pixel
     top, left, bottom, right = overlay.corners
-    whole = axes.get_xlim(), axes.get_ylim()
+    axes.autoscale(enable=False)
     artist = axes.imshow(
         np.ma.masked_invalid(overlay.values), vmin=overlay.limits[0],
         vmax=overlay.limits[1], extent=(left * x, right * x, bottom * y, top * y),
         aspect="auto", interpolation="nearest",
         cmap=colormaps.get_cmap(overlay.colours).with_extremes(bad=(0, 0, 0, 0)),
     )  # fmt: skip
-    axes.set_xlim(whole[0])
-    axes.set_ylim(whole[1])
     return artist

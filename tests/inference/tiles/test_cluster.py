@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import socket
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -14,6 +16,7 @@ from napari_semsr.core import Cancelled, OptionError, SemsrError, WaitingProgres
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.inference import EnhanceOptions, cluster, enhance_in_memory
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import TileWorker
 from tests.enhancing import fill, store_for
 from tests.refusals import refused
 
@@ -139,6 +142,29 @@ def test_killed_workers_lose_nothing(make_loaded, rng, tmp_path):
     expected = run(enhance_in_memory(image, loaded, OPTIONS)).data
     error = np.abs(store.level0[:] - expected).max()
     assert error <= 1e-5 * np.ptp(expected)
+
+
+def test_a_block_is_one_window_without_a_card_and_several_with_one(
+    make_loaded, rng, tmp_path, address, monkeypatch
+):
+    blocks, kept = [], TileWorker.enhance
+    monkeypatch.setattr(
+        TileWorker, "enhance", lambda *one: blocks.append(one) or kept(*one)
+    )
+    image, options = Micrograph(rng.random((600, 600))), OPTIONS.replace(tile=None)
+    loaded = make_loaded("plain")
+    store = store_for(tmp_path / "b.zarr", image, loaded, options)
+    run(fill(image, loaded, store, options, scheduler=address))
+    expected = run(enhance_in_memory(image, loaded, options)).data
+    np.testing.assert_array_equal(store.level0[:], expected)
+    (worker, places), *_ = blocks
+    assert len(places) == 4
+    looks, result = worker.predictor, np.empty_like(expected)
+    card = SimpleNamespace(device=SimpleNamespace(type="cuda"), batch=2)
+    card.predict, card.add_layer_check = looks.predict, lambda _check: None
+    other = TileWorker(replace(worker.run, target=result), card)
+    kept(other, places)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.broad

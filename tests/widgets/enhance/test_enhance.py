@@ -98,7 +98,7 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     assert found.shape == (96, 96)
     assert np.isfinite(found.array()).all()
     assert get_network_name(layer) == panel.model.value
-    assert layer.metadata[NETWORK_KEY]["digest"] in found.provenance.network_digests()
+    assert layer.metadata[NETWORK_KEY]["digest"] in found.provenance.network_names()
     text = panel.results.remarks.text()
     assert text.startswith("<p>Made by a network: <b>sem-restore</b>.")
     for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):

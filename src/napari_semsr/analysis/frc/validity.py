@@ -421,7 +421,7 @@ def is_noise_dependent(
     """
     histories = [None if image is None else image.provenance for image in (a, b)]
     by_network = [
-        record is not None and bool(record.network_digests()) for record in histories
+        record is not None and bool(record.network_names()) for record in histories
     ]
     if b is None or a is b:
         return by_network[0]
