@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_semsr.analysis import CalibrateOptions, measure_grating
 from napari_semsr.core import RegistrationError, distort_positions
@@ -111,6 +112,12 @@ def test_gratings_that_cannot_be_read_are_refused():
     image = np.cos(2 * np.pi * x / PITCH) + np.cos(2 * np.pi * y / (1.5 * PITCH))
     with refused(RegistrationError, "lattice-mismatch"):
         measured(image)
+
+
+def test_an_alias_of_sharp_lines_is_not_their_period():
+    lines = np.sin(2 * np.pi * np.indices((256, 256))[1] / 11.7) > 0
+    found = measured(ndimage.gaussian_filter(1.0 * lines, 1), pitch=11.7)
+    assert found.pixel_size_nm[0] == pytest.approx(NM, rel=1e-3)
 
 
 def test_a_centre_off_the_middle_is_found():

@@ -71,11 +71,6 @@ def _read_finite_pixels(m: core.Micrograph) -> NDArray[np.generic]:
     return values
 
 
-def _is_short_integer(values: NDArray[np.generic]) -> bool:
-    """Check whether values are integers of 8 or 16 bits."""
-    return values.dtype.kind in "ui" and values.dtype.itemsize <= _SHORT
-
-
 def earth_movers_distance(
     first: NDArray[np.generic], second: NDArray[np.generic]
 ) -> float:
@@ -84,7 +79,8 @@ def earth_movers_distance(
     `first`, `second` (N,). Special cases are handled, in which SciPy's function takes
     two to four times as long.
     """
-    if _is_short_integer(first) and _is_short_integer(second):
+    types = first.dtype, second.dtype
+    if all(one.kind in "ui" and one.itemsize <= _SHORT for one in types):
         low = int(min(first.min(), second.min()))
         size = int(max(first.max(), second.max())) - low + 1
         shares = [

@@ -380,15 +380,9 @@ def _create_map(
     sized_image = plan.size_source
     nm = sized_image.mean_pixel_size_nm
     measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
-    map_values = measured_values.copy()
-    missing = ~np.isfinite(measured_values)
-    if fill and missing.any() and not missing.all():
-        from scipy.ndimage import distance_transform_edt  # slow to import
-
-        nearest = distance_transform_edt(
-            missing, return_distances=False, return_indices=True
-        )
-        map_values = measured_values[tuple(nearest)]
+    map_values, finite = measured_values.copy(), np.isfinite(measured_values)
+    if fill and finite.any():
+        map_values = core.fill_gaps(measured_values, finite)
     method = plan.describe_method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch, unit = sized_image.scale, "px" if nm is None else "nm"
