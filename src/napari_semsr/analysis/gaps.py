@@ -968,7 +968,7 @@ def _flatten_background(values: core.FloatArray) -> core.FloatArray:
         best = np.linalg.lstsq(terms * root[:, None], low * root, rcond=None)[0]
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
     rows, columns = np.ogrid[: values.shape[0], : values.shape[1]]
-    parts = (np.broadcast_arrays(row[None], columns) for row in rows)
+    parts = (np.stack(np.broadcast_arrays(row[None], columns)) for row in rows)
     ground = np.concatenate(
         [_evaluate_polynomial_terms(part, values.shape) @ best for part in parts]
     )
@@ -1355,8 +1355,6 @@ def _label_parts(
     parts, count = _label_basins(
         distance, morphology.local_maxima(distance) & mask, mask
     )
-    if not count:
-        return parts, 0
     peak = _find_label_maxima(distance, parts, count)
     joined_parts, count = _merge_basins(
         distance, parts, peak, peak, _WAIST, _ROUGH * scale

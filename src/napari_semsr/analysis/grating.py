@@ -367,7 +367,10 @@ def _refine_fit(
     away = grid - _get_field_centre(grid, shape)
     y, x = fit.centre
     # undistorted pixel positions (2, …) relative to the field's centre
-    even = np.stack(core.distort_positions(*grid, shape, fit.distortion, centre=(y, x)))
+    down, along = grid
+    even = np.stack(
+        core.distort_positions(down, along, shape, fit.distortion, centre=(y, x))
+    )
     even -= _get_field_centre(grid, shape)
     if fit.lean.any():
         terms = _compute_second_order_terms(away, shape)

@@ -1,7 +1,7 @@
 """Crossing of a correlation curve with a threshold, by interpolation or fit.
 
 `FrcCriterion.find_crossings` interpolates between rings (plain), or calls
-`_fit_crossing` (exact), which
+`fit_crossing` (exact), which
 
 1. estimates a pilot crossing, and from it the rings to use and their weights;
 2. computes how the window mixes the spectrum into these rings;
@@ -68,7 +68,7 @@ class FrcCriterion:
         threshold of 1/7, below which rings contribute little.
         """
         if self.estimator != "plain":
-            return _fit_crossing(self, curve, geometry, threshold, floor)
+            return fit_crossing(self, curve, geometry, threshold, floor)
         start, rings = 2 if self.criterion == "3-sigma" else 1, geometry.rings.complete
         frequency = geometry.rings.frequency[:rings]
         effective = geometry.effective[:rings]
@@ -208,7 +208,7 @@ _LEAST = 1e-2  # smallest u in ln u; chosen: rings are used from 0.08 of the pil
 _CLOSE = 1e-9  # chosen: distance from a correlation of 1, where ln(1 - r²) is infinite
 
 
-def _fit_crossing(
+def fit_crossing(
     question: FrcCriterion,
     curve: core.FloatArray,
     geometry: Geometry,
