@@ -280,8 +280,7 @@ def measure_decorrelation(
         values = core.read_box(image.data, box).astype(np.float64)
         is_finite = bool(np.isfinite(values).all())
         curves.append(_analyse_block(values, pitch, published) if is_finite else None)
-    usable = [curve for curve in curves if curve is not None]
-    if not usable:
+    if not any(curves):
         msg = (
             f"All {len(curves)} blocks of {side} px in {image.name} contain gaps; use "
             "smaller blocks (`block`) or crop to a gap-free area."

@@ -367,9 +367,9 @@ def _refine_fit(
     away = grid - _get_field_centre(grid, shape)
     y, x = fit.centre
     # undistorted pixel positions (2, …) relative to the field's centre
-    down, along = grid
+    ys, xs = grid
     even = np.stack(
-        core.distort_positions(down, along, shape, fit.distortion, centre=(y, x))
+        core.distort_positions(ys, xs, shape, fit.distortion, centre=(y, x))
     )
     even -= _get_field_centre(grid, shape)
     if fit.lean.any():
