@@ -59,14 +59,6 @@ def test_wilson_knows_the_share_of_none_and_of_all():
 
 
 @pytest.mark.broad
-@pytest.mark.parametrize("share", [0.02, 0.4])
-def test_intervals_of_shares_hold_the_truth(share):
-    missed = np.random.default_rng(5).binomial(80, share, 2000)
-    ends = [compute_fraction_interval(k, 80) for k in missed]
-    assert 0.92 < np.mean([low <= share <= high for low, high in ends]) < 0.99
-
-
-@pytest.mark.broad
 @pytest.mark.parametrize(
     ("draw", "truth"),
     [

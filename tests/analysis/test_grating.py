@@ -113,6 +113,12 @@ def test_gratings_that_cannot_be_read_are_refused():
         measured(image)
 
 
+def test_an_alias_of_sharp_lines_is_not_their_period():
+    lines = np.sin(2 * np.pi * np.indices((256, 256))[1] / 11.7) > 0
+    found = measured(1.0 * lines + np.roll(lines, 1, axis=1), pitch=11.7)
+    assert found.pixel_size_nm[0] == pytest.approx(NM, rel=1e-3)
+
+
 def test_a_centre_off_the_middle_is_found():
     centre = (-18.0, 11.0)  # a sixth of the half side
     found = measured(picture("square", bent=-0.08, centre=centre))

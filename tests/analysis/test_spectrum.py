@@ -2,7 +2,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.analysis import SpectrumOptions, measure_spectrum
+from napari_semsr.analysis import SpectrumOptions, measure_gaps, measure_spectrum
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.analysis.metrics import measure_metrics
 from napari_semsr.core import (
@@ -11,6 +11,7 @@ from napari_semsr.core import (
     ReadError,
     ShapeError,
     parse_pixel_size,
+    run,
 )
 from tests.refusals import refused
 
@@ -43,12 +44,11 @@ def test_missing_pixels_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "images"),
-    [(measure_spectrum, 1), (measure_frc, 2), (measure_metrics, 2)],
+    "measure", [measure_spectrum, measure_frc, measure_metrics, measure_gaps]
 )
-def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
+def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure):
     side = 1 << 24  # of which no machine holds a square
     pixels = da.zeros((side, side), dtype=np.uint8, chunks=side >> 3)
     image = Micrograph(pixels, parse_pixel_size(5), "huge")
     with refused(DeviceMemoryError, "memory", match=r"16777216 x 16777216 px"):
-        measure(*[image] * images)
+        run(measure(image))

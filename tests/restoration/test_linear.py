@@ -32,6 +32,8 @@ def test_what_is_explained_holds_for_another_place():
     error = (found.apply(other) - truth)[4:-4, 4:-4]
     share = 1 - error.var() / truth[4:-4, 4:-4].var()
     assert found.explained_share == pytest.approx(share, abs=0.05)
+    dot = np.pad([[1.0]], 48)  # none of it is in other parts
+    assert fit_linear_filter([(dot, dot)], 5).explained_share < 0.01
 
 
 @pytest.mark.parametrize("pitch", range(2, 41))

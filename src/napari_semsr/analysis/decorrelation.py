@@ -211,13 +211,6 @@ class _Curve:
         """Cut-off period in pixels; NaN if there is none."""
         return 1 / self.peak.frequency if self.peak else math.nan
 
-    @property
-    def height(self) -> float | None:
-        """Filtered curve at the cut-off, if there is one."""
-        if self.peak is None:
-            return None
-        return float(np.interp(self.peak.frequency, self.frequency, self.of_filtered))
-
 
 @dataclass(frozen=True, slots=True)
 class _Spectrum:
@@ -287,8 +280,7 @@ def measure_decorrelation(
         values = core.read_box(image.data, box).astype(np.float64)
         is_finite = bool(np.isfinite(values).all())
         curves.append(_analyse_block(values, pitch, published) if is_finite else None)
-    usable = [curve for curve in curves if curve is not None]
-    if not usable:
+    if not any(curves):
         msg = (
             f"All {len(curves)} blocks of {side} px in {image.name} contain gaps; use "
             "smaller blocks (`block`) or crop to a gap-free area."
@@ -311,10 +303,12 @@ def _summarise_curves(
     median_curve = peaks[len(peaks) // 2] if peaks else usable[0]
     peak = median_curve.peak
     nm = image.mean_pixel_size_nm
-    middle = p10 = p90 = step = interval = interval_nm = None
+    middle = p10 = p90 = step = interval = interval_nm = height = None
     if peak is not None:
         middle, p10, p90 = np.nanpercentile(values, (50, 10, 90)).tolist()
         step = 1 / peak.frequency - 1 / (peak.frequency + peak.step)
+        at, curve = median_curve.frequency, median_curve.of_filtered
+        height = float(np.interp(peak.frequency, at, curve))
         # of a median: sqrt(pi / 2) times that of a mean
         sd = float(np.median([curve.sd for curve in peaks]))
         reach = peak.compute_reach(sd * min(1, math.sqrt(math.pi / 2 / len(peaks))))
@@ -344,7 +338,7 @@ def _summarise_curves(
         gaps=len(curves) - len(usable),
         block=side,
         values_px=values.reshape(grid),
-        peak=median_curve.height,
+        peak=height,
         frequency_per_px=median_curve.frequency,
         correlation=median_curve.plain,
         filtered=median_curve.of_filtered,

@@ -203,11 +203,8 @@ def _find_enhanced_grid(
             "`register()`)."
         )
         raise core.ShapeError(msg, code="sizes-differ")
-    return (
-        own_grid
-        if has_origin
-        else core.Grid(own_grid.shape, own_grid.pitch, grid.corner)
-    )
+    corner = own_grid.corner if has_origin else grid.corner
+    return core.Grid(own_grid.shape, own_grid.pitch, corner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,11 +315,15 @@ def fit_blur_and_gain(pair: AlignedPair) -> core.Job[BlurAndGainFit]:
     levels: core.FloatPair | None = None
     for number, box in enumerate(boxes):
         yield core.Progress(number, len(boxes), "fitting blur and grey levels")
-        both = _crop_gap_free(*pair.read(box), pair.factor)
-        if both is not None:
+        coarse, fine = pair.read(box)
+        usable = compute_block_means(np.isfinite(fine), pair.factor) == 1
+        usable &= np.isfinite(coarse)
+        part = core.find_gap_free_box(usable, least=_LEAST)
+        if part is not None:
+            both = coarse[part.slices], fine[part.scale(pair.factor).slices]
             levels = levels or (float(both[0].mean()), float(both[1].mean()))
-            parts = (part - level for part, level in zip(both, levels, strict=True))
-            blocks.append(_BlockSpectrum.from_images(*parts))
+            above = (one - level for one, level in zip(both, levels, strict=True))
+            blocks.append(_BlockSpectrum.from_images(*above))
     if levels is None:
         msg = (
             f"An error map needs an area of at least {_LEAST}x{_LEAST} px that is "
@@ -386,20 +387,6 @@ def _check_contrast(
                 "the images overlap; choose another image."
             )
             raise core.ShapeError(msg, code="image-blank")
-
-
-def _crop_gap_free(
-    reference: core.FloatArray, enhanced: core.FloatArray, factor: int
-) -> tuple[core.FloatArray, core.FloatArray] | None:
-    """Crop a block to its largest gap-free area in both images; None if too small."""
-    enhanced_usable = compute_block_means(np.isfinite(enhanced), factor) == 1
-    usable = np.isfinite(reference) & enhanced_usable
-    box: core.Box | None = core.Box.from_shape(usable.shape)
-    if not usable.all():
-        box = core.find_gap_free_box(usable, least=_LEAST)
-    if box is None or min(box.shape) < _LEAST:
-        return None
-    return reference[box.slices], enhanced[box.scale(factor).slices]
 
 
 @dataclass

@@ -738,6 +738,8 @@ def measure_gaps(
     .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
     """
     settings = options or GapOptions()
+    # measured: growth of peak memory, 2048 x 2048 px
+    core.require_memory(image.name, image.shape, 44.0 if settings.labels else 130.0)
     pitch = np.array(core.compute_relative_pitch(image.scale))
     guide_background = own = None
     if reference is not None:
@@ -807,6 +809,8 @@ def _read_labels(
     `_label_particles` does, and the number in the image of each particle.
     """
     values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
+    if options.dark and len(np.unique(values)) == 2:  # a mask of dark particles
+        values = values == values.min()
     with_zero = np.append(np.zeros(1, values.dtype), values)
     own, labels = np.unique(with_zero, return_inverse=True)
     labels = labels[1:].reshape(values.shape)
@@ -894,8 +898,18 @@ def _measure_particles(
     pitch = core.compute_relative_pitch(image.scale)
     shapes = measure.regionprops_table(labels, properties=_SHAPES, spacing=pitch)
     ellipses = np.pi / 4 * shapes["axis_major_length"] * shapes["axis_minor_length"]
-    # the level between two edges within their blur is no minimum that counts as a gap
-    shared = _compute_shared_outline(labels, count, _count_cell_pixels(blur, pitch))
+    # the level between two edges within their blur is no minimum that counts as a gap:
+    # share of each outline that is near another particle
+    outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
+    window = [2 * near + 1 for near in _count_cell_pixels(blur, pitch)]
+    others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
+    contact = ndimage.maximum_filter(labels, window) != labels
+    contact |= ndimage.minimum_filter(others, window) != labels
+    length, touching = (
+        np.bincount(labels[mask], minlength=count + 1)[1:]
+        for mask in (outline, outline & contact)
+    )
+    shared = touching / np.maximum(length, 1)
     clear = (shared < _MAX_SHARED) & (area > _MIN_FILL * ellipses)
     columns = centres, diameter, whole, area, numbers[1:], shapes["eccentricity"]
     particles = tuple(
@@ -906,25 +920,6 @@ def _measure_particles(
     )
     inside = float(diameter[whole].sum())
     return particles, float(diameter[whole & clear].sum()) / inside if inside else None
-
-
-def _compute_shared_outline(
-    labels: NDArray[np.int32], count: int, near: core.IntPair
-) -> core.FloatArray:
-    """Return the share of each particle's outline that is near another particle.
-
-    `near`: up to as many pixels along both axes.
-    """
-    outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
-    window = 2 * near[0] + 1, 2 * near[1] + 1
-    others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
-    contact = ndimage.maximum_filter(labels, window) != labels
-    contact |= ndimage.minimum_filter(others, window) != labels
-    length, touching = (
-        np.bincount(labels[mask], minlength=count + 1)[1:]
-        for mask in (outline, outline & contact)
-    )
-    return touching / np.maximum(length, 1)
 
 
 def _compute_centres(
@@ -972,8 +967,11 @@ def _flatten_background(values: core.FloatArray) -> core.FloatArray:
         root = np.sqrt(weight)
         best = np.linalg.lstsq(terms * root[:, None], low * root, rcond=None)[0]
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
-    grid = np.indices(values.shape, dtype=float)
-    ground = _evaluate_polynomial_terms(grid, values.shape) @ best
+    rows, columns = np.ogrid[: values.shape[0], : values.shape[1]]
+    parts = (np.stack(np.broadcast_arrays(row[None], columns)) for row in rows)
+    ground = np.concatenate(
+        [_evaluate_polynomial_terms(part, values.shape) @ best for part in parts]
+    )
     span = float(np.ptp(ground))
     follow = np.mean(np.abs(low - terms @ best) < _FOLLOWS * span)
     if not span or follow < _FOLLOW:
@@ -1086,8 +1084,18 @@ def _outline_regions(
     basins, own = _find_basins(height, least)
     own[own < lowest] = np.inf  # also that of the background
     share = height / own[basins]
-    mask = _remove_faint_regions(share > _OUTLINE, basins, share, blur)
-    return _fill_holes(share, mask), basins, share
+    # those that hardly exceed the threshold belong to fainter particles, which are
+    # outlined at their own height
+    mask = ndimage.binary_opening(share > _OUTLINE, iterations=round(blur))
+    regions, count = measure.label(np.where(mask, basins, 0), return_num=True)
+    middle = _compute_label_quantiles(share, regions, count, 0.5)
+    # of the height: least median of a region as bright as its particle
+    mask = np.concatenate([[False], middle > 0.75])[regions]
+    # holes due to texture do not reach the background level
+    holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+    level = -_find_label_maxima(-share, holes, count)
+    mask |= np.concatenate([[False], level > _EDGE * _OUTLINE])[holes]
+    return mask, basins, share
 
 
 def _measure_blur(
@@ -1147,24 +1155,6 @@ def _number_by_size(
     return number[labels].astype(np.int32), int(large.sum()), int((area > 0).sum())
 
 
-def _remove_faint_regions(
-    mask: core.BoolArray, basins: NDArray[np.int32], share: core.FloatArray, blur: float
-) -> core.BoolArray:
-    """Remove regions of a mask that hardly exceed its threshold.
-
-    They belong to fainter particles, which are outlined at their own height. `share` is
-    the height over that of the basin's particle.
-    """
-    mask = ndimage.binary_opening(mask, iterations=round(blur))
-    regions, count = measure.label(np.where(mask, basins, 0), return_num=True)
-    if not count:
-        return mask
-    middle = _compute_label_quantiles(share, regions, count, 0.5)
-    # of the height: least median of a region as bright as its particle
-    is_kept = np.concatenate([[False], middle > 0.75])
-    return np.asarray(is_kept[regions])
-
-
 def _keep_bright_parts(
     smooth: core.FloatArray,
     parts: NDArray[np.int32],
@@ -1183,31 +1173,26 @@ def _keep_bright_parts(
     surroundings[parts > 0] = 0
     around = _compute_label_quantiles(smooth, surroundings, count, _MAX_AROUND)
     inner = _compute_label_quantiles(smooth, parts, count, 0.5)
-    above = smooth - _estimate_skirts(smooth, labels, pitch)
-    above = _compute_label_quantiles(above, parts, count, 0.5)
-    is_kept = np.concatenate([[False], np.minimum(inner - around, above) > least])
-    return np.where(is_kept, np.cumsum(is_kept), 0)[parts], int(is_kept.sum())
-
-
-def _estimate_skirts(
-    smooth: core.FloatArray, labels: NDArray[np.int32], pitch: core.FloatArray
-) -> core.FloatArray:
-    """Estimate the level of each pixel if it belonged to the nearest particle's skirt.
-
-    A skirt never rises outwards and is alike on most sides: it has the median of the
-    pixels at the same distance, or the lowest one of those closer.
-    """
+    # A skirt never rises outwards and is alike on most sides: a pixel of the nearest
+    # particle's skirt has the median of those at the same distance, or the lowest one
+    # of those closer.
     distance, nearest = ndimage.distance_transform_edt(
         labels == 0, sampling=pitch / pitch.min(), return_indices=True
     )
-    steps = np.rint(distance).astype(np.int64)
-    rings = labels[tuple(nearest)] * (steps.max() + 1) + steps
+    most = int(np.rint(distance.max())) + 1
+    rings = np.rint(distance).astype(np.int64)
+    rings += np.int64(most) * labels[tuple(nearest)]
+    del distance, nearest
     numbers, places = np.unique(rings, return_inverse=True)
     ring = (places + 1).reshape(labels.shape).astype(np.int32)
+    del rings, places, surroundings
     levels = _compute_label_quantiles(smooth, ring, numbers.size, 0.5)
-    owners = np.flatnonzero(np.diff(numbers // (steps.max() + 1))) + 1
+    owners = np.flatnonzero(np.diff(numbers // most)) + 1
     lowest = map(np.minimum.accumulate, np.split(levels, owners))
-    return np.concatenate([[0.0], *lowest])[ring]
+    above = smooth - np.concatenate([[0.0], *lowest])[ring]
+    above = _compute_label_quantiles(above, parts, count, 0.5)
+    is_kept = np.concatenate([[False], np.minimum(inner - around, above) > least])
+    return np.where(is_kept, np.cumsum(is_kept), 0)[parts], int(is_kept.sum())
 
 
 def _sort_pixels_by_label(
@@ -1276,8 +1261,6 @@ def _find_basins(
     """
     tops = morphology.local_maxima(height) & (height >= least)
     basins, count = _label_basins(height, tops, height > 0)
-    if not count:
-        return basins, np.zeros(1)
     while True:
         numbers, levels = _sort_pixels_by_label(height, basins)
         ends = np.cumsum(np.bincount(numbers, minlength=count + 1))[1:]
@@ -1367,30 +1350,16 @@ def _label_parts(
     crossed = (low < _OUTLINE) & (high > _OUTLINE)
     beyond = (_OUTLINE - low[crossed]) / (high - low)[crossed]
     distance[inner] -= np.bincount(np.flatnonzero(crossed), beyond, crossed.size)
+    del nearest, outer, step, low, high, crossed  # before the most memory is needed
     distance = ndimage.gaussian_filter(distance, _SMOOTH * scale)
     parts, count = _label_basins(
         distance, morphology.local_maxima(distance) & mask, mask
     )
-    if not count:
-        return parts, 0
     peak = _find_label_maxima(distance, parts, count)
     joined_parts, count = _merge_basins(
         distance, parts, peak, peak, _WAIST, _ROUGH * scale
     )
     return joined_parts[parts], count
-
-
-def _fill_holes(height: core.FloatArray, mask: core.BoolArray) -> core.BoolArray:
-    """Fill holes caused by texture, which do not reach the background level.
-
-    Heights are relative to those of the particles.
-    """
-    holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
-    if not count:
-        return mask
-    level = -_find_label_maxima(-height, holes, count)
-    shallow = level > _EDGE * _OUTLINE
-    return np.asarray(mask | np.concatenate([[False], shallow])[holes])
 
 
 def _fill_enclosed_regions(labels: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -1415,55 +1384,37 @@ def _connect_neighbours(
         return []
     centres, area = _compute_centres(labels, count)
     diameter = 2 * np.sqrt(area / np.pi)
+    # Pairs whose outlines may be within both search distances, in mean pixels. Each is
+    # searched from its wider particle, so that one wide particle is not paired with all
+    # others.
+    inside = (labels > 0) & (labels <= count)
+    owners, even = labels[inside] - 1, centres * pitch
+    off = np.hypot(*(np.argwhere(inside) * pitch - even[owners]).T)
+    rims = _find_label_maxima(off, owners + 1, count)
+    wide = rims + options.reach * diameter / 2 + 1.0  # half a pixel at either outline
+    neighbours = spatial.cKDTree(even).query_ball_point(even, 2 * wide)
+    first = np.repeat(np.arange(count), [len(others) for others in neighbours])
+    pairs = np.column_stack([first, np.concatenate(neighbours)]).astype(np.int64)
+    one, other = pairs.T
+    apart = np.hypot(*(even[one] - even[other]).T)
+    furthest = (1 + options.reach) * diameter.max()
+    near = (one != other) & (apart <= np.minimum(wide[one] + wide[other], furthest))
     lines = []
-    furthest = float((1 + options.reach) * diameter.max())
-    reach = options.reach * diameter / 2
-    for a, b in _find_near_pairs(labels, centres, reach, furthest, pitch):
+    for a, b in np.unique(np.sort(pairs[near], axis=1), axis=0):
         ends = int(a) + 1, int(b) + 1
         places = _compute_line_points(centres[a], centres[b])
         labels_passed = ndimage.map_coordinates(labels, places, order=0, mode="nearest")
         others = set(np.unique(labels_passed)) - {0, *ends}
-        inside = labels_passed == ends[0], labels_passed == ends[1]
-        if min(others, default=count + 1) <= count or not all(map(np.any, inside)):
+        within = labels_passed == ends[0], labels_passed == ends[1]
+        if min(others, default=count + 1) <= count or not all(map(np.any, within)):
             continue  # another particle is between them
         # labels above `count` are bright regions that are too small for a particle
-        line = _PairLine(centres[a], centres[b], inside, bool(others))
+        line = _PairLine(centres[a], centres[b], within, bool(others))
         step = _STEP_PX * np.hypot(*((line.stop - line.start) * pitch)) / line.length
         between = step * np.count_nonzero(~(line.inside[0] | line.inside[1]))
         if between <= options.reach * (diameter[a] + diameter[b]) / 2:
             lines.append(line)
     return lines
-
-
-def _find_near_pairs(
-    labels: NDArray[np.int32],
-    centres: core.FloatArray,
-    reach: core.FloatArray,
-    furthest: float,
-    pitch: core.FloatArray,
-) -> NDArray[np.int64]:
-    """List pairs whose outlines may be within both search distances, in mean pixels.
-
-    `furthest`: largest distance of their centres.
-
-    Each pair is searched from its wider particle, so that one wide particle is not
-    paired with all others.
-    """
-    inside = (labels > 0) & (labels <= len(centres))
-    places, centres = np.argwhere(inside) * pitch, centres * pitch
-    owners = labels[inside] - 1
-    off = np.hypot(*(places - centres[owners]).T)
-    rims = _find_label_maxima(off, owners + 1, len(centres))
-    wide = rims + reach + 1.0  # half a pixel at either outline
-    neighbours = spatial.cKDTree(centres).query_ball_point(centres, 2 * wide)
-    counts = [len(others) for others in neighbours]
-    first = np.repeat(np.arange(len(centres)), counts)
-    pairs = np.column_stack([first, np.concatenate(neighbours)]).astype(np.int64)
-    one, other = pairs.T
-    apart = np.hypot(*(centres[one] - centres[other]).T)
-    most = np.minimum(wide[one] + wide[other], furthest)
-    near = pairs[(one != other) & (apart <= most)]
-    return np.unique(np.sort(near, axis=1), axis=0)
 
 
 def _compute_line_points(

@@ -19,7 +19,6 @@ from typing import Literal, Self
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
-from numpy.typing import NDArray
 from pydantic import model_validator
 
 from napari_semsr import core
@@ -52,10 +51,6 @@ _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hex
 # to another pair of the lattice's orders
 _MAX_SKEW = 15.0
 _MAX_OBLONG = 1.3
-
-
-# Parameters fitted in addition to waves and distortion
-_Freedom = Literal["none", "lean", "centre"]
 
 
 class CalibrateOptions(core.Options):
@@ -124,19 +119,18 @@ def measure_grating(
         )
         raise core.RegistrationError(msg, code="too-few-periods")
     fit = _GratingFit(waves, np.zeros(len(waves)), 0.0)
-    free: _Freedom
     for widening in _WIDENING:
         # least radius over that of the rim; chosen: less hardly constrains
-        free = "lean" if widening >= 0.75 else "none"
-        fit = _refine_fit(plane, in_light, fit, widening, free)
-    fit, free = _choose_distortion_model(fit, plane.shape)
+        fit = replace(fit, free="lean" if widening >= 0.75 else "none")
+        fit = _refine_fit(plane, in_light, fit, widening)
+    fit = _choose_distortion_model(fit, plane.shape)
     # fits with the final parameters; chosen: the second changes little
     for _ in range(2):
-        fit = _refine_fit(plane, in_light, fit, _WIDENING[-1], free)
+        fit = _refine_fit(plane, in_light, fit, _WIDENING[-1])
     # mean length of the phases' unit vectors; 0.9 if they scatter by 26 deg
     if not fit.agreement > 0.75:
         raise core.RegistrationError(_NONE, code="no-structure")
-    return _create_calibration(fit, free, plane.shape, options, periods)
+    return _create_calibration(fit, plane.shape, options, periods)
 
 
 _NONE = (
@@ -159,6 +153,8 @@ class _GratingFit:
     covariance: core.FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     residual: float = float("nan")  # RMS of the phase residuals, in radians
     agreement: float = 0.0  # Mean length of the sum of all phases' unit vectors
+    # Parameters fitted in addition to waves and distortion
+    free: Literal["none", "lean", "centre"] = "none"
 
     @property
     def directions(self) -> core.FloatArray:
@@ -169,7 +165,7 @@ class _GratingFit:
 
 
 def _compute_local_mean(
-    plane: core.FloatArray, finite: NDArray[np.bool_]
+    plane: core.FloatArray, finite: core.BoolArray
 ) -> core.FloatArray:
     """Compute the local mean of the pixels in a mask."""
     wide = max(3, min(plane.shape) // 6)
@@ -267,7 +263,8 @@ def _find_fundamental_wave(
         if not top > least or top < amplitude[away < 4].max(initial=0.0):
             continue
         off = _refine_peak(plane, whole) - _refine_peak(plane, wave) / order
-        few = np.hypot(*whole) * min(shape) < _MIN_PERIODS  # raises an error later
+        # raises an error later; an alias is weaker
+        few = top > own.max() and np.hypot(*whole) * min(shape) < _MIN_PERIODS
         if few or np.hypot(*off * shape) < _MEET:
             return np.asarray(whole)
     return wave
@@ -299,15 +296,13 @@ def _refine_peak(
     return np.array([wave[0] + steps[row], wave[1] + steps[column]])
 
 
-def _choose_distortion_model(
-    fit: _GratingFit, shape: core.IntPair
-) -> tuple[_GratingFit, _Freedom]:
+def _choose_distortion_model(fit: _GratingFit, shape: core.IntPair) -> _GratingFit:
     """Choose between no second-order terms, a shifted centre, and free terms."""
-    lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
+    lean, none = fit.lean.ravel(), replace(fit, lean=0 * fit.lean, free="none")
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
     chance = 2 * scipy.special.ndtr(-_BEYOND_DOUBT)
     if lean @ certain @ lean < scipy.special.chdtri(len(lean), chance):
-        return none, "none"
+        return none
     # (terms, 2) Effect of moving the centre along y and x
     moves = [(fit.directions @ part).ravel() for part in _OFF_CENTRE]
     by_centre = np.stack(moves, axis=1)
@@ -319,7 +314,7 @@ def _choose_distortion_model(
     rim = min(shape) / 2
     near = np.hypot(*shift) < abs(fit.distortion) * _FARTHEST * rim
     if not is_explained or not near or abs(fit.distortion) < _BEYOND_DOUBT * error:
-        return fit, "lean"
+        return fit
     centre = shift / fit.distortion
     # from here on waves are those at the centre, where the scale differs
     scale = np.eye(2) * (1 + fit.distortion * centre @ centre / rim**2)
@@ -327,7 +322,7 @@ def _choose_distortion_model(
     waves = fit.waves @ np.linalg.inv(scale)
     start = fit.distortion * (centre @ centre) / rim**2 * centre
     phases = fit.phases + 2 * np.pi * waves @ start
-    return replace(none, waves=waves, phases=phases, centre=centre), "centre"
+    return replace(none, waves=waves, phases=phases, centre=centre, free="centre")
 
 
 def _get_field_centre(places: core.FloatArray, shape: core.IntPair) -> core.FloatArray:
@@ -345,17 +340,17 @@ def _compute_second_order_terms(
 
 
 def _position_derivatives(
-    places: core.FloatArray, fit: _GratingFit, free: _Freedom, shape: core.IntPair
+    places: core.FloatArray, fit: _GratingFit, shape: core.IntPair
 ) -> core.FloatArray:
     """Compute derivatives (…, 2, N) of positions (2, N) by each shared parameter."""
     (y, x), (rows, columns) = fit.centre, places
     moves = core.compute_radial_displacement(rows, columns, shape, centre=(y, x))
     rim = np.stack(moves) * (min(shape) / 2)
-    if free == "none":
+    if fit.free == "none":
         return rim[None]
     off = _get_field_centre(places, shape) + fit.centre[:, None]
     terms = _compute_second_order_terms(places - off, shape)
-    if free == "centre":
+    if fit.free == "centre":
         more = fit.distortion * np.einsum("jat,tn->jan", _OFF_CENTRE, terms)
     else:
         more = np.einsum("wa,tn->wtan", fit.directions, terms)
@@ -364,11 +359,7 @@ def _position_derivatives(
 
 
 def _refine_fit(
-    plane: core.FloatArray,
-    in_light: NDArray[np.bool_],
-    fit: _GratingFit,
-    widening: float,
-    free: _Freedom,
+    plane: core.FloatArray, in_light: core.BoolArray, fit: _GratingFit, widening: float
 ) -> _GratingFit:
     """Fit waves and distortion to the phases within a given radius."""
     shape = plane.shape
@@ -376,11 +367,9 @@ def _refine_fit(
     away = grid - _get_field_centre(grid, shape)
     y, x = fit.centre
     # undistorted pixel positions (2, …) relative to the field's centre
-    rows_at, columns_at = grid
+    ys, xs = grid
     even = np.stack(
-        core.distort_positions(
-            rows_at, columns_at, shape, fit.distortion, centre=(y, x)
-        )
+        core.distort_positions(ys, xs, shape, fit.distortion, centre=(y, x))
     )
     even -= _get_field_centre(grid, shape)
     if fit.lean.any():
@@ -401,7 +390,7 @@ def _refine_fit(
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
     # share of the smoothing kernel in the field; chosen: less is biased
     in_fit = (cover > 0.9) & in_light[down, along] & (radius < widening)
-    moves = _position_derivatives(grid[:, down, along][:, in_fit], fit, free, shape)
+    moves = _position_derivatives(grid[:, down, along][:, in_fit], fit, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []
     for which, (wave, phase) in enumerate(zip(fit.waves, fit.phases, strict=True)):
@@ -418,12 +407,11 @@ def _refine_fit(
         power = np.abs(residuals) ** 2
         weight.append(power / max(np.median(np.abs(residuals)) ** 2, 1e-30))
     residuals = np.concatenate(left), np.concatenate(weight)
-    return _update_fit(fit, free, np.hstack(rows), *residuals, (width, step))
+    return _update_fit(fit, np.hstack(rows), *residuals, (width, step))
 
 
 def _update_fit(
     fit: _GratingFit,
-    free: _Freedom,
     design: core.FloatArray,
     left: core.FloatArray,
     weight: core.FloatArray,
@@ -459,8 +447,8 @@ def _update_fit(
         phases=fit.phases + parts[:, 0],
         waves=fit.waves + parts[:, 1:],
         distortion=float(distortion),
-        centre=fit.centre + more[1:] if free == "centre" else fit.centre,
-        lean=fit.lean + more[1:].reshape(-1, 3) if free == "lean" else fit.lean,
+        centre=fit.centre + more[1:] if fit.free == "centre" else fit.centre,
+        lean=fit.lean + more[1:].reshape(-1, 3) if fit.free == "lean" else fit.lean,
         covariance=scatter * variance * variance_ratio,
         residual=float(np.sqrt(variance)),
         agreement=float(np.abs(np.exp(1j * rest).mean())),
@@ -468,11 +456,7 @@ def _update_fit(
 
 
 def _create_calibration(
-    fit: _GratingFit,
-    free: _Freedom,
-    shape: tuple[int, ...],
-    options: CalibrateOptions,
-    periods: float,
+    fit: _GratingFit, shape: core.IntPair, options: CalibrateOptions, periods: float
 ) -> core.Calibration:
     """Convert fitted wave vectors into a calibration."""
     lattice = _identify_lattice(fit.waves, options.lattice)
@@ -495,8 +479,8 @@ def _create_calibration(
     centre, error = fit.centre, np.sqrt(np.diag(fit.covariance)[-2:])
     around = np.linspace(0, np.pi, 90)
     rim = np.stack([np.sin(around), np.cos(around)]) * (min(shape) / 2)
-    uneven = fit.lean @ _compute_second_order_terms(rim, (shape[0], shape[1]))
-    first, lines, has_centre = fit.waves[0], lattice == "lines", free == "centre"
+    uneven = fit.lean @ _compute_second_order_terms(rim, shape)
+    first, lines, has_centre = fit.waves[0], lattice == "lines", fit.free == "centre"
     return core.Calibration(
         pixel_size_nm=(float(values[0]), float(values[1])),
         pixel_size_sd_nm=(float(spread[0]), float(spread[1])),
@@ -509,7 +493,7 @@ def _create_calibration(
         pitch_nm=options.period_nm,
         periods=periods,
         residual_nm=fit.residual / (2 * np.pi) * options.period_nm,
-        shape=(int(shape[0]), int(shape[1])),
+        shape=shape,
         centre_px=(float(centre[0]), float(centre[1])) if has_centre else None,
         centre_sd_px=(float(error[0]), float(error[1])) if has_centre else None,
         uneven_px=float(np.hypot.reduce(uneven).max()) or None,

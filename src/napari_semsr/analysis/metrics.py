@@ -4,7 +4,6 @@ Every figure states the data range it is based on. Grey levels are compared unch
 unless an affine match is requested.
 """
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -71,11 +70,6 @@ def _read_finite_pixels(m: core.Micrograph) -> NDArray[np.generic]:
     return values
 
 
-def _is_short_integer(values: NDArray[np.generic]) -> bool:
-    """Check whether values are integers of 8 or 16 bits."""
-    return values.dtype.kind in "ui" and values.dtype.itemsize <= _SHORT
-
-
 def earth_movers_distance(
     first: NDArray[np.generic], second: NDArray[np.generic]
 ) -> float:
@@ -84,7 +78,8 @@ def earth_movers_distance(
     `first`, `second` (N,). Special cases are handled, in which SciPy's function takes
     two to four times as long.
     """
-    if _is_short_integer(first) and _is_short_integer(second):
+    types = first.dtype, second.dtype
+    if all(one.kind in "ui" and one.itemsize <= _SHORT for one in types):
         low = int(min(first.min(), second.min()))
         size = int(max(first.max(), second.max())) - low + 1
         shares = [
@@ -467,26 +462,10 @@ def _choose_data_range(
     into it. Raises an `OptionError` if the scales differ.
     """
     images = (image,) if reference is None else (reference, image)
-    arrays = [m.array() for m in images]
-    # the largest value of integers, or the span if some are negative
-    peaks = [
-        float(array.max()) - min(0.0, float(array.min()))
-        if array.dtype.kind in "ui"
-        else 0.0
-        for array in arrays
-    ]
-    stated_peaks = [  # of the file's bit depth, unless a pixel exceeds it
-        None if bits is None or peak > (top := float((1 << bits) - 1)) else top
-        for bits, peak in zip((m.significant_bits for m in images), peaks, strict=True)
-    ]
-    peaks_in_use = [
-        255.0 if one is None and array.dtype == np.uint8 else one
-        for one, array in zip(stated_peaks, arrays, strict=True)
-    ]
-    dtype = arrays[0].dtype
-    if alike and all(array.dtype.kind in "ui" for array in arrays):
-        scales = zip(images, peaks_in_use, images[::-1], peaks[::-1], strict=True)
-        for m, scale, other, peak in scales:
+    scales, dtype = [_find_full_scale(m) for m in images], images[0].dtype
+    if alike and all(m.dtype.kind in "ui" for m in images):
+        pairs = zip(images, scales, images[::-1], scales[::-1], strict=True)
+        for m, (_, scale, _), other, (peak, *_) in pairs:
             # chosen: bit depths differ at least fourfold, overshoots of filters less
             if scale is not None and peak > 2.0 * scale:
                 msg = (
@@ -498,14 +477,29 @@ def _choose_data_range(
     if dtype.kind == "b":
         return 1.0, "type"
     if dtype.kind in "ui":
-        sources = zip(peaks_in_use, stated_peaks, strict=True)
-        for scale, by_file in itertools.islice(sources, 1 + alike):
-            if scale is not None and peaks[0] <= scale:
-                return scale, "type" if by_file is None else "file"
+        for _, scale, source in scales[: 1 + alike]:
+            if scale is not None and scales[0][0] <= scale:
+                return scale, source
         if dtype.itemsize <= _SHORT:
             return float((1 << (8 * dtype.itemsize)) - 1), "type"
-    valid = arrays[0][np.isfinite(arrays[0])]
+    values = images[0].array()
+    valid = values[np.isfinite(values)]
     return float(valid.max()) - float(valid.min()) if valid.size else 0.0, "values"
+
+
+def _find_full_scale(m: core.Micrograph) -> tuple[float, float | None, RangeSource]:
+    """Return the largest grey value of integers, the full scale and its source.
+
+    The first is the span if values are negative, and 0 for other types. The full scale
+    is that of the file's bit depth, unless a pixel exceeds it, or of 8 bits.
+    """
+    array, bits, peak = m.array(), m.significant_bits, 0.0
+    if array.dtype.kind in "ui":
+        peak = float(array.max()) - min(0.0, float(array.min()))
+    top = None if bits is None else float((1 << bits) - 1)
+    if top is not None and peak <= top:
+        return peak, top, "file"
+    return peak, 255.0 if array.dtype == np.uint8 else None, "type"
 
 
 def _read_plane(m: core.Micrograph) -> core.FloatArray:

@@ -261,9 +261,8 @@ def read_resampled(
         last = min(own_grid.shape[axis], int(np.ceil(places[-1])))
         spans.append((first, last))
         edges.append(np.clip(places - first, 0, last - first))
-    values = core.read_box(image.data, core.Box(*spans[0], *spans[1])).astype(
-        np.float64
-    )
+    area = core.Box(*spans[0], *spans[1])
+    values = core.read_box(image.data, area).astype(np.float64)
     finite = np.isfinite(values)
     if finite.all():
         return _compute_area_means(values, edges)

@@ -50,22 +50,6 @@ class Spectrum:
     image: core.Micrograph
 
 
-def _compute_power(m: core.Micrograph, options: SpectrumOptions) -> core.FloatArray:
-    """Compute the half-plane power density of an image."""
-    # measured: growth of peak memory, 4000 x 4000 px
-    core.require_memory(m.name, m.shape, 36.0)
-    data = read_finite_array(m)
-    if np.ptp(data) == 0:
-        msg = f"A spectrum needs contrast, but {m.name} is constant."
-        raise core.ShapeError(msg, code="image-blank")
-    data -= data.mean()
-    window = core.tukey_window_2d(m.shape, options.tukey)
-    data *= window
-    half = fft.rfft2(data, workers=core.count_available_cores())
-    power = np.square(half.real) + np.square(half.imag)
-    return np.asarray(power / float((window**2).sum()))
-
-
 def measure_spectrum(
     m: core.Micrograph, options: SpectrumOptions | None = None
 ) -> Spectrum:
@@ -73,7 +57,19 @@ def measure_spectrum(
 
     The mean is subtracted and a window applied, without padding.
     """
-    power = _compute_power(m, options or SpectrumOptions())
+    # measured: growth of peak memory, 4000 x 4000 px
+    core.require_memory(m.name, m.shape, 36.0)
+    data = read_finite_array(m)
+    if np.ptp(data) == 0:
+        msg = f"A spectrum needs contrast, but {m.name} is constant."
+        raise core.ShapeError(msg, code="image-blank")
+    data -= data.mean()
+    window = core.tukey_window_2d(m.shape, (options or SpectrumOptions()).tukey)
+    data *= window
+    plane = fft.rfft2(data, workers=core.count_available_cores())
+    power = np.square(plane.real) + np.square(plane.imag)
+    power /= float((window**2).sum())
+    del data, window, plane
     rings = core.create_rings(m.shape, core.compute_relative_pitch(m.scale))
     complete = slice(1, rings.complete)
     mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)

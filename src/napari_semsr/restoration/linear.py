@@ -131,8 +131,8 @@ def _solve(sums: FloatArray, ridges: Sequence[float]) -> Iterator[FloatArray]:
     normal, right = _get_normal_equations(sums)
     values, vectors = np.linalg.eigh(normal)
     for ridge in ridges:
-        scaled = vectors.T @ right / (values + ridge * np.trace(normal) / len(right))
-        kernel = vectors @ scaled
+        power = values + ridge * np.trace(normal) / len(right)
+        kernel = vectors @ (vectors.T @ right / np.maximum(power, 1e-300))
         offset = (sums[-1, -2] - kernel @ sums[-2, :-2]) / sums[-2, -2]
         yield np.array([*kernel, offset, -1.0])
 

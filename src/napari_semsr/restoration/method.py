@@ -418,10 +418,6 @@ class FilterKernel:
         """Radius in pixels."""
         return int(self.weights.shape[0]) // 2
 
-    def apply(self, window: core.FloatArray) -> core.FloatArray:
-        """Filter a window (Y, X); return (Y - 2 R, X - 2 R) for the radius R."""
-        return np.asarray(scipy.signal.oaconvolve(window, self.weights, mode="valid"))
-
 
 def _get_plane_side(kernel: core.FloatArray) -> int:
     """Return the side length, in pixels, of the plane used to compute a filter."""
@@ -429,13 +425,20 @@ def _get_plane_side(kernel: core.FloatArray) -> int:
     return max(256, 4 * int(max(kernel.shape)))
 
 
-def _crop_response(response: core.FloatArray) -> FilterKernel:
-    """Crop an impulse response to its significant part.
+def _create_wiener_filter(
+    kernel: core.FloatArray, balance: float, regulariser: core.FloatArray | None = None
+) -> FilterKernel:
+    """Crop scikit-image's Wiener impulse response to its significant part.
 
-    The cropped share of the sum is distributed equally over all taps, since their sum
-    is small compared to their weight.
+    By default it is regularised with a Laplacian. The cropped share of the sum is
+    distributed equally over all taps, since their sum is small compared to their
+    weight.
     """
-    half = response.shape[0] // 2
+    side = _get_plane_side(kernel)
+    half, point = side // 2, np.zeros((side, side))
+    point[half, half] = 1
+    reg = None if regulariser is None else regulariser.astype(complex)
+    response = restoration.wiener(point, kernel, balance, reg=reg, clip=False)
     y, x = np.indices(response.shape) - half
     reach = np.maximum(np.abs(y), np.abs(x)).ravel()
     inside = np.cumsum(np.bincount(reach, np.abs(response).ravel()))
@@ -445,17 +448,6 @@ def _crop_response(response: core.FloatArray) -> FilterKernel:
     kept_part = response[part, part] / response.sum()
     kept_part = kept_part + (1 - kept_part.sum()) / kept_part.size
     return FilterKernel(kept_part, float(beyond[radius]))
-
-
-def _compute_wiener_response(
-    kernel: core.FloatArray, balance: float, regulariser: core.FloatArray | None = None
-) -> core.FloatArray:
-    """Return scikit-image's Wiener impulse response, by default with a Laplacian."""
-    side = _get_plane_side(kernel)
-    point = np.zeros((side, side))
-    point[side // 2, side // 2] = 1
-    reg = None if regulariser is None else regulariser.astype(complex)
-    return np.asarray(restoration.wiener(point, kernel, balance, reg=reg, clip=False))
 
 
 def _choose_regularisation_weight(
@@ -536,7 +528,7 @@ class Restorer:
         values = (values - self.low) / span
         if self.taps is not None:
             spare = _get_inner_slices(values.shape, halo - self.taps.radius)
-            output = self.taps.apply(values[spare])
+            output = scipy.signal.oaconvolve(values[spare], self.taps.weights, "valid")
             yield (output * span + self.low).astype(np.float32)
             return
         steps = _richardson_lucy(
@@ -684,7 +676,8 @@ def prepare_restoration(
         psf = PointSpreadFunction.from_image(kernel_found, "the estimate", kind="blind")
     if options.method in ("blind", "richardson-lucy"):
         # px: range of two successive differences
-        reach = options.iterations * (2 * psf.radius + (2 if options.tv else 0))
+        step = 2 * (max(psf.kernel.shape) // 2) + (2 if options.tv else 0)
+        reach = options.iterations * step
         halo = min(reach, LARGEST_HALO)
         return Restorer(low, high, psf, options, None, halo, reach, {})
     grain = SpectrumModel(1.0, 2.0, 1.0) if flat else rings.fit_model(psf.kernel)
@@ -704,7 +697,14 @@ def _create_known_psf(
     """Create the requested kernel; None if it must be estimated."""
     choice = parse_psf(options.psf)
     if choice.kind == "gaussian":
-        sigmas = choice.compute_sigma_px(micrograph.pixel_size_nm)
+        size = micrograph.pixel_size_nm if choice.unit == "nm" else (1.0, 1.0)
+        if size is None:
+            msg = (
+                f"A blur of {choice.sigma:g} nm needs an image with a pixel size, but "
+                "this image has none: set `pixel_size_nm`, or give the blur in px."
+            )
+            raise core.OptionError(msg, code="pixel-size-missing")
+        sigmas = choice.sigma / size[0], choice.sigma / size[1]
         return PointSpreadFunction.from_sigma(sigmas)
     if choice.kind == "flat":
         ones = np.ones((choice.side, choice.side))
@@ -748,8 +748,8 @@ def _compute_filter(
         # lines and gratings exceed any power law at some frequencies
         noisy = replace(grain, noise=grain.noise + border)
         ratio = rings.compute_noise_to_signal(noisy, psf.kernel, side)
-        response = _compute_wiener_response(psf.kernel, 1.0, np.sqrt(ratio + wrong))
-        return _crop_response(response), {"balance": None, "exponent": grain.exponent}
+        taps = _create_wiener_filter(psf.kernel, 1.0, np.sqrt(ratio + wrong))
+        return taps, {"balance": None, "exponent": grain.exponent}
     if balance is None and options.method == "cls":
         # the result fits the middle between both: half of the change is left
         allowed_error = grain.noise + border / 4
@@ -771,5 +771,4 @@ def _compute_filter(
         # burn-in of the chain; scikit-image's, chosen
         prior, quiet = (np.mean(chains[k][15:]) for k in ("prior", "noise"))
         balance = float(prior * (1 / quiet + border / scale**2))
-    response = _compute_wiener_response(psf.kernel, balance)
-    return _crop_response(response), {"balance": balance}
+    return _create_wiener_filter(psf.kernel, balance), {"balance": balance}

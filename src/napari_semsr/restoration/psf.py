@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.core import FloatArray, FloatPair, OptionError, PixelSize, RealArray
+from napari_semsr.core import FloatArray, FloatPair, OptionError, RealArray
 
 _LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with it
 
@@ -36,18 +36,6 @@ class PsfChoice:
     unit: str = "px"  # Unit of `sigma`
     path: str = ""  # The file; empty for the others
     side: int = 0  # Side of a flat kernel in pixels; 0 for the others
-
-    def compute_sigma_px(self, pixel_size: PixelSize | None) -> FloatPair:
-        """Convert the width of a Gaussian to pixels, ``(y, x)``."""
-        if self.unit == "px":
-            return self.sigma, self.sigma
-        if pixel_size is None:
-            msg = (
-                f"A blur of {self.sigma:g} nm needs an image with a pixel size, but "
-                "this image has none: set `pixel_size_nm`, or give the blur in px."
-            )
-            raise OptionError(msg, code="pixel-size-missing")
-        return self.sigma / pixel_size[0], self.sigma / pixel_size[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +127,6 @@ class PointSpreadFunction:
         kernel /= kernel.sum()
         return replace(self, kernel=kernel, sigma_px=_compute_rms_widths(kernel))
 
-    @property
-    def radius(self) -> int:
-        """Radius of the kernel in pixels."""
-        return int(max(self.kernel.shape)) // 2
-
     def to_json(self) -> dict[str, object]:
         """Return a description of the kernel, for JSON."""
         record: dict[str, object] = {
@@ -228,11 +211,9 @@ def _find_origin(kernel: FloatArray) -> FloatPair:
 
 def _compute_rms_widths(kernel: FloatArray) -> FloatPair:
     """Compute the root mean square widths of a kernel."""
-    widths: list[float] = []
-    for axis in (1, 0):
-        line = kernel.sum(axis)
-        widths.append(math.sqrt(float((_compute_positions(line) ** 2 * line).sum())))
-    return widths[0], widths[1]
+    lines = (kernel.sum(axis) for axis in (1, 0))
+    y, x = (float((_compute_positions(line) ** 2 * line).sum()) for line in lines)
+    return math.sqrt(y), math.sqrt(x)
 
 
 def _compute_positions(line: FloatArray) -> FloatArray:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 from scipy.special import ndtri, stdtrit
 
-from napari_semsr.core import FloatArray, Job, Progress
+from napari_semsr.core import FloatArray, Job, Progress, reshape_into_blocks
 
 # longest correlation assumed for noise: share of a block's side, and px of a Gaussian
 _ALIKE, _ALIKE_PX = 0.02, 4.0
@@ -56,9 +56,7 @@ def has_structure(blocks: list[FloatArray]) -> Job[bool]:
     for block in blocks:
         yield MEASURING
         # without the best-fitting second-order surface
-        line = np.linspace(-1, 1, block.shape[0])
-        y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
-        terms = np.stack([np.ones_like(x), y, x, x * x, x * y, y * y], axis=1)
+        terms = _evaluate_surface_terms(block.shape[0])
         fit = np.linalg.lstsq(terms, block.ravel(), rcond=None)[0]
         even = np.asarray(block - (terms @ fit).reshape(block.shape))
         # a few pixels far from the median are dust; if more, they belong to the image
@@ -198,13 +196,13 @@ def _compute_moments(
         rest, even = [], []
         for spectrum, terms in zip(spectra, slopes, strict=True):
             values = fft.irfft2(spectrum * band, (side, side))
-            cut = values[: cell * _CELLS, : cell * _CELLS]
-            energy = _compute_cell_means(cut**2)
+            cells = reshape_into_blocks(values, cell)
+            energy = (cells**2).mean((1, 3)).ravel()
             logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
             smooth = terms @ (terms.T @ logs)
             rest.append(logs - smooth)
             usual = np.exp(-smooth / 2).reshape(_CELLS, 1, _CELLS, 1)
-            even.append(cut.reshape(_CELLS, cell, _CELLS, cell) * usual)
+            even.append(cells * usual)
         order = np.sort(np.concatenate(rest))
         quarter = len(order) // 4
         z = np.array(even).ravel()
@@ -268,18 +266,16 @@ def _compute_periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
     return np.asarray(np.fft.rfft2(block) - np.fft.rfft2(jumps) / curve)
 
 
-def _compute_cell_means(values: FloatArray) -> FloatArray:
-    """Average a block over its 8 x 8 cells; returns (64,)."""
-    cell = values.shape[0] // _CELLS
-    cut = values[: cell * _CELLS, : cell * _CELLS]
-    return np.asarray(cut.reshape(_CELLS, cell, _CELLS, cell).mean((1, 3)).ravel())
-
-
 def _create_regressors(block: FloatArray) -> FloatArray:
     """Return regressors of the noise contrast, (64, 7): a surface and the mean."""
-    line = np.linspace(-1, 1, _CELLS)
-    y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
-    mean = _compute_cell_means(block)
+    mean = reshape_into_blocks(block, len(block) // _CELLS).mean((1, 3)).ravel()
     level = np.log(np.maximum(mean - block.min(), 1e-3 * np.ptp(block) + 1e-300))
-    terms = np.stack([np.ones_like(x), y, x, y * y, x * y, x * x, level], axis=1)
+    terms = np.column_stack([_evaluate_surface_terms(_CELLS), level])
     return np.asarray(np.linalg.qr(terms)[0])
+
+
+def _evaluate_surface_terms(side: int) -> FloatArray:
+    """Evaluate the terms of a second-order surface (side², 6) on a square."""
+    line = np.linspace(-1, 1, side)
+    y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
+    return np.stack([np.ones_like(x), y, x, x * x, x * y, y * y], axis=1)

@@ -56,11 +56,6 @@ class Measurement:
     incomplete: core.BoolArray  # (B,) Whether a block has a non-finite pixel
     under_lens: core.BoolArray  # (B,) Whether fitted with the known optical cut-off
 
-    @property
-    def reasons(self) -> tuple[validity.Reason | None, ...]:
-        """Reason why each pair has no valid crossing, or None."""
-        return tuple(validity.REASONS[code - 1] if code else None for code in self.code)
-
 
 def correlate_blocks(
     first: NDArray[np.floating],

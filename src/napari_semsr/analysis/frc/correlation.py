@@ -25,6 +25,7 @@ from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
 from napari_semsr.analysis.frc.crossing import Criterion, Estimator
 from napari_semsr.analysis.frc.validity import (
     REASON_TEXTS,
+    REASONS,
     Reason,
     has_unexplained_correlation,
     is_noise_dependent,
@@ -241,7 +242,8 @@ def measure_frc(
     )
     first = cast("core.FloatArray", first)
     outcome = plan.correlate(first, second, third)
-    reason = outcome.reasons[0]
+    code = int(outcome.code[0])
+    reason = REASONS[code - 1] if code else None
     plan = plan.check_shared_noise(
         reason, outcome.correlation[0], first[0], None if second is None else second[0]
     )

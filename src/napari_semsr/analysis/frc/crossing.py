@@ -68,15 +68,7 @@ class FrcCriterion:
         threshold of 1/7, below which rings contribute little.
         """
         if self.estimator != "plain":
-            return fit_crossing(
-                curve,
-                geometry,
-                threshold,
-                floor,
-                reference=self.reference,
-                copies=2.0 if self.single else 1.0,
-                end=self.end and self.end * (2.0 if self.single else 1.0),
-            )
+            return fit_crossing(self, curve, geometry, threshold, floor)
         start, rings = 2 if self.criterion == "3-sigma" else 1, geometry.rings.complete
         frequency = geometry.rings.frequency[:rings]
         effective = geometry.effective[:rings]
@@ -217,25 +209,22 @@ _CLOSE = 1e-9  # chosen: distance from a correlation of 1, where ln(1 - r²) is 
 
 
 def fit_crossing(
+    question: FrcCriterion,
     curve: core.FloatArray,
     geometry: Geometry,
     threshold: core.FloatArray,
     floor: core.FloatArray,
-    *,
-    reference: bool,
-    copies: float = 1.0,
-    end: float | None = None,
 ) -> Crossings:
     """Fit each curve near its crossing and return the model's crossing.
 
     `curve` (B, K); `threshold`, `floor` (K,) or (B, K): the model is centred on the
-    higher of both; `reference`: the second image is nearly free of noise, so a ring's
-    correlation is the root of that of two noisy images; `end`: optical cut-off in
-    cycles per mean pixel, ignored for curves that contradict it.
+    higher of both. With a reference a ring's correlation is the root of that of two
+    noisy images. The optical cut-off is ignored for curves that contradict it.
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
-    power = 0.5 if reference else 1.0
+    power, copies = 0.5 if question.reference else 1.0, 2.0 if question.single else 1.0
+    end = question.end and question.end * copies
     pilot = _estimate_pilot_crossing(curve, np.maximum(threshold, floor), geometry)
     weight = copies * geometry.effective[:rings]
     weight = weight * _compute_ring_weights(pilot, geometry)

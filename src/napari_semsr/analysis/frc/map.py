@@ -92,6 +92,11 @@ class BlockSummary:
     p90: float | None
 
 
+def _create_percentile_property(share: float) -> property:
+    """Create the property of a percentile of the resolution in nm."""
+    return property(lambda m: m.percentile(share) if m.unit == "nm" else None)
+
+
 @dataclass(frozen=True, slots=True)
 class FrcMap:
     """Map of local resolution with one value per block, as arrays (Y, X)."""
@@ -175,23 +180,8 @@ class FrcMap:
             spread = tuple(map(float, np.percentile(finite, (10, 50, 90))))
         return BlockSummary(values.size, values.size - finite.size, *spread)
 
-    def _get_percentile_nm(self, share: float) -> float | None:
-        return self.percentile(share) if self.unit == "nm" else None
-
-    @property
-    def median_nm(self) -> float | None:
-        """Median resolution in nm; None if uncalibrated or if all blocks failed."""
-        return self._get_percentile_nm(50)
-
-    @property
-    def p10_nm(self) -> float | None:
-        """10th percentile of the resolution in nm: the finest blocks."""
-        return self._get_percentile_nm(10)
-
-    @property
-    def p90_nm(self) -> float | None:
-        """90th percentile of the resolution in nm: the coarsest blocks."""
-        return self._get_percentile_nm(90)
+    # in nm, 10 % of the blocks being finer; None if uncalibrated or if all failed
+    median_nm, p10_nm, p90_nm = (_create_percentile_property(k) for k in (50, 10, 90))
 
 
 def measure_frc_map(
@@ -380,15 +370,9 @@ def _create_map(
     sized_image = plan.size_source
     nm = sized_image.mean_pixel_size_nm
     measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
-    map_values = measured_values.copy()
-    missing = ~np.isfinite(measured_values)
-    if fill and missing.any() and not missing.all():
-        from scipy.ndimage import distance_transform_edt  # slow to import
-
-        nearest = distance_transform_edt(
-            missing, return_distances=False, return_indices=True
-        )
-        map_values = measured_values[tuple(nearest)]
+    map_values, finite = measured_values.copy(), np.isfinite(measured_values)
+    if fill and finite.any():
+        map_values = core.fill_gaps(measured_values, finite)
     method = plan.describe_method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch, unit = sized_image.scale, "px" if nm is None else "nm"

@@ -16,9 +16,9 @@ delta method.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
@@ -111,12 +111,6 @@ class ModelFit:
         return create_estimate(value, sd, self.degrees_of_freedom, positive=positive)
 
 
-def compute_akaike_weight(better: ModelFit, other: ModelFit) -> float:
-    """Compute the Akaike weight of the second of two models for the same pixels."""
-    lead = (other.akaike_criterion - better.akaike_criterion) / 2
-    return 1 / (1 + math.exp(min(lead, 50.0)))
-
-
 def create_estimate(
     value: float, sd: float, freedom: float = math.inf, *, positive: bool = False
 ) -> Estimate:
@@ -137,12 +131,21 @@ def convert_log_width(log: float) -> float:
 
 
 def average_estimates(
-    one: Estimate, other: Estimate, weight: float, freedom: float
+    models: Sequence[ModelFit], estimates: Sequence[Estimate]
 ) -> Estimate:
-    """Average the estimates of two models, adding their difference to the error."""
+    """Average the estimates of one or two models, the better first, by Akaike weights.
+
+    The difference between them is added to the error.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    (better, model), (one, other) = models, estimates
+    lead = (model.akaike_criterion - better.akaike_criterion) / 2
+    weight = 1 / (1 + math.exp(min(lead, 50.0)))
     value = (1 - weight) * one.value + weight * other.value
     spread = (1 - weight) * (one.sd**2 + (one.value - value) ** 2)
     spread += weight * (other.sd**2 + (other.value - value) ** 2)
+    freedom = better.degrees_of_freedom
     return create_estimate(value, math.sqrt(spread), freedom, positive=True)
 
 
@@ -206,19 +209,14 @@ def _fit_model(
     area = max(area, 0.01)
     unit = float(np.ptp(values)) or 1.0
 
-    last: dict[str, Any] = {}
-
-    def evaluate_cached(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
-        if "at" not in last or not np.array_equal(last["at"], parameters):
-            last["at"] = parameters.copy()
-            last["model"] = _evaluate_model(shape, parameters, places, area)
-        model: tuple[FloatArray, FloatArray] = last["model"]
-        return model
+    @lru_cache(1)
+    def evaluate(raw: bytes) -> tuple[FloatArray, FloatArray]:
+        return _evaluate_model(shape, np.frombuffer(raw), places, area)
 
     solution, _, details, _, status = scipy.optimize.leastsq(
-        lambda p: (evaluate_cached(p)[0] - values) / unit,
+        lambda p: (evaluate(p.tobytes())[0] - values) / unit,
         start,
-        Dfun=lambda p: evaluate_cached(p)[1] / unit,
+        Dfun=lambda p: evaluate(p.tobytes())[1] / unit,
         # maximum evaluations per parameter; chosen: ten are usual
         maxfev=60 * len(start),
         full_output=True,
@@ -226,7 +224,7 @@ def _fit_model(
     # MINPACK's codes of convergence
     if not np.isfinite(solution).all() or status not in (1, 2, 3, 4):
         return None
-    slopes = evaluate_cached(solution)[1] / unit
+    slopes = evaluate(solution.tobytes())[1] / unit
     squares = float((details["fvec"] ** 2).sum()) * unit**2
     variance = squares / (len(values) - len(start))
     scale = np.maximum(np.linalg.norm(slopes, axis=0), 1e-300)

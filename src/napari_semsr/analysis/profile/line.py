@@ -14,7 +14,7 @@ Only the band is read, one chunk at a time.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -135,7 +135,15 @@ class LineReader:
         largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
         # chosen: twice the chunks along a diagonal of 16 384 px
         most = max(1, (256 << 20) // (largest * np.dtype(data.dtype).itemsize))
-        self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
+        rows, columns = self._edges
+
+        @lru_cache(most)
+        def read_chunk(row: int, column: int) -> core.RealArray:
+            top, bottom = rows[row : row + 2].tolist()
+            left, right = columns[column : column + 2].tolist()
+            return core.read_box(data, core.Box(top, bottom, left, right))
+
+        self._read_chunk = read_chunk
 
     def read_pixels(
         self, rows: core.RealArray, columns: core.RealArray
@@ -160,18 +168,10 @@ class LineReader:
             for number in np.unique(chunk):
                 here = chunk == number
                 row, column = divmod(int(number), len(right))
-                block = self._chunk(row, column)
+                block = self._read_chunk(row, column)
                 chunk_values[here] = block[y[here] - down[row], x[here] - right[column]]
             values[part][inside[part]] = chunk_values
         return values
-
-
-def _read_chunk(
-    data: core.ReadableArray, edges: list[NDArray[np.int64]], row: int, column: int
-) -> core.RealArray:
-    top, bottom = edges[0][row : row + 2].tolist()
-    left, right = edges[1][column : column + 2].tolist()
-    return core.read_box(data, core.Box(top, bottom, left, right))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +208,13 @@ class _PixelLine:
 
 
 def _map_to_pixels(
-    start: core.FloatArray,
-    end: core.FloatArray,
-    to_plane: core.Affine,
-    width: float | None,
-    px: float,
+    plane_ends: core.FloatArray, to_plane: core.Affine, width: float | None, px: float
 ) -> _PixelLine:
-    """Map a line between two points of the plane to image pixels."""
-    way = end - start
+    """Map a line between two points of the plane (2, 2) to image pixels."""
+    way = plane_ends[1] - plane_ends[0]
     length = math.hypot(*way)
     back = to_plane.inverse()
-    ends = back(np.stack([start, end]))
+    ends = back(plane_ends)
     if math.dist(*ends) <= _ROUND:
         msg = (
             "A line must have two distinct end points, but both are at "
@@ -266,7 +262,7 @@ def read_profile(
         scale = np.diag(image.scale if image.pixel_size_nm is not None else (1.0, 1.0))
         to_plane = core.Affine.from_matrix(scale, np.zeros(2))
         ends = to_plane(ends)
-    course = _map_to_pixels(ends[0], ends[1], to_plane, width, width_px)
+    course = _map_to_pixels(ends, to_plane, width, width_px)
     # samples of a band; chosen: they take about 2 GB
     most = max(1, int((1 << 24) / (course.length_px + 1)))
     if course.lines > most:  # it would need too much memory

@@ -17,7 +17,7 @@ white, or although there is noise elsewhere, or at which a gentle flank ends.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -144,7 +144,7 @@ class _CurveFeatures:
     peaks: tuple[int, ...]
     base: float
     step_px: float
-    turned_over: bool
+    sign: float  # -1 if inverted
     is_hidden: bool  # Whether all peaks are at missing pixels
 
 
@@ -188,17 +188,17 @@ def measure_profile(
         noise = float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
     features, step = _choose_features(profile, noise, polarity, prominence)
     _check_profile_clipping(profile, features, step)
-    area = profile.spread_px if pixel == "area" else 0.0
+    if pixel == "point":
+        profile = replace(profile, spread_px=0.0)
     if step is not None:
-        return _measure_edge(profile, features, step, noise, area)
-    sign = -1.0 if features.turned_over else 1.0
+        return _measure_edge(profile, features, step, noise)
     lines: tuple[LineReading, ...] = ()
     pairs: tuple[PairReading, ...] = ()
     curves: tuple[tuple[core.FloatArray, core.FloatArray], ...] = ()
     top, reason = float(features.smooth.max()), None
     if features.peaks:
-        owners = _fit_groups(profile, features, area, sign)
-        lines = _measure_lines(owners, features, sign)
+        owners = _fit_groups(profile, features)
+        lines = _measure_lines(owners, features)
         pairs = _measure_pairs(owners, lines, features)
         groups = dict.fromkeys(group for group, _ in owners if group is not None)
         curves = tuple(group.sample_model() for group in groups)
@@ -209,8 +209,8 @@ def measure_profile(
         reason = "no whole line and no edge between two levels; draw a longer line"
     else:
         reason = "no line or edge is distinguishable from noise"
-    levels = noise, sign * features.base, sign * top
-    dark = features.turned_over
+    levels = noise, features.sign * features.base, features.sign * top
+    dark = features.sign < 0
     return ProfileReadings(lines, pairs, None, dark, *levels, reason, curves)
 
 
@@ -272,7 +272,7 @@ def _check_profile_clipping(
     profile: Profile, features: _CurveFeatures, step: core.FloatPair | None
 ) -> None:
     """Raise an error if a line, an edge or the background is clipped."""
-    at, bright = profile.place_px, not features.turned_over
+    at, bright = profile.place_px, features.sign > 0
     level = np.interp(at, features.place, features.without_gaps)
     if step is not None:
         middle = sum(step) / 2 if bright else -sum(step) / 2
@@ -379,8 +379,8 @@ def _find_features(
     profile: Profile, noise: float, *, dark: bool, prominence: float
 ) -> _CurveFeatures:
     """Find peaks, doubling the smoothing until one exceeds the noise."""
-    place = profile.distance_px
-    level = -profile.intensity if dark else profile.intensity.copy()
+    place, sign = profile.distance_px, -1.0 if dark else 1.0
+    level = sign * profile.intensity
     gaps = ~np.isfinite(level)
     without_gaps = np.interp(place, place[~gaps], level[~gaps])
     step = profile.length_px / max(1, len(place) - 1)
@@ -403,7 +403,7 @@ def _find_features(
     known = tuple(int(peak) for peak in peaks if not gaps[peak])
     is_hidden = len(peaks) > 0 and not known
     return _CurveFeatures(
-        place, level, without_gaps, smooth, width, known, base, step, dark, is_hidden
+        place, level, without_gaps, smooth, width, known, base, step, sign, is_hidden
     )
 
 
@@ -411,15 +411,13 @@ def _find_crossing(
     place: core.FloatArray, level: core.FloatArray, start: int, half: float, way: int
 ) -> float | None:
     """Find where a curve first falls to a level on one side of a given sample."""
-    end = len(level) if way > 0 else -1
-    for i in range(start + way, end, way):
-        if not math.isfinite(level[i]):
-            return None
-        if level[i] <= half:
-            before = i - way
-            share = (level[before] - half) / (level[before] - level[i])
-            return float(place[before] + share * (place[i] - place[before]))
-    return None
+    at, values = place[start::way], level[start::way]
+    ends = 1 + np.flatnonzero(~(values[1:] > half))
+    if not ends.size or not math.isfinite(values[ends[0]]):
+        return None
+    before, after = ends[0] - 1, ends[0]
+    share = (values[before] - half) / (values[before] - values[after])
+    return float(at[before] + share * (at[after] - at[before]))
 
 
 def _find_half_maximum(
@@ -512,14 +510,9 @@ class _LineGroup:
 
     def estimate_fwhm(self, number: int) -> fits.Estimate | None:
         """Return a line's full width at half maximum; None if unknown."""
-        width = _estimate_fwhm(self.fit, number)
-        if self.other is not None:
-            other = _estimate_fwhm(self.other, number)
-            weight = fits.compute_akaike_weight(self.fit, self.other)
-            width = fits.average_estimates(
-                width, other, weight, self.fit.degrees_of_freedom
-            )
-        return _keep_determined(width)
+        models = [self.fit] if self.other is None else [self.fit, self.other]
+        widths = [_estimate_fwhm(fit, number) for fit in models]
+        return _keep_determined(fits.average_estimates(models, widths))
 
     def sample_model(self) -> tuple[core.FloatArray, core.FloatArray]:
         """Sample the model at ten positions per pixel, at most 2000."""
@@ -549,9 +542,7 @@ def _compute_line_fwhm(line: core.FloatArray) -> float:
 _Owner = tuple[_LineGroup | None, int]  # the fit of a line, and its index in it
 
 
-def _fit_groups(
-    profile: Profile, features: _CurveFeatures, area: float, sign: float
-) -> list[_Owner]:
+def _fit_groups(profile: Profile, features: _CurveFeatures) -> list[_Owner]:
     """Fit lines with overlapping surroundings together."""
     rough = (_estimate_position_and_width(features, peak) for peak in features.peaks)
     places, widths = zip(*rough, strict=True)
@@ -566,8 +557,7 @@ def _fit_groups(
             groups.append([number])
     owners: list[_Owner] = []
     for group in groups:
-        begin = [(places[number], widths[number]) for number in group]
-        fit = _fit_group(profile, features, begin, group, area, sign)
+        fit = _fit_group(profile, features, group, np.array([places, widths])[:, group])
         owners += [(fit, number) for number in range(len(group))]
     return owners
 
@@ -575,15 +565,13 @@ def _fit_groups(
 def _fit_group(
     profile: Profile,
     features: _CurveFeatures,
-    begin: Sequence[core.FloatPair],
     numbers: Sequence[int],
-    area: float,
-    sign: float,
+    begin: core.FloatArray,
 ) -> _LineGroup | None:
     """Fit a group of lines, and refit it if its surroundings change."""
     peaks = [features.peaks[number] for number in numbers]
-    places, widths = (list(part) for part in zip(*begin, strict=True))
-    heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
+    places, widths = begin.tolist()
+    heights = features.sign * (features.smooth[peaks] - features.base)
     best = None
     for _ in range(_TURNS):
         # up to the adjacent saddles
@@ -600,7 +588,7 @@ def _fit_group(
         at, values = profile.place_px[inside] - low, profile.value[inside]
         sigmas = np.divide(widths, fits.GAUSSIAN_FWHM)
         start = np.column_stack([heights, np.subtract(places, low), sigmas])
-        models = _fit_models(at, values, start, area, high - low)
+        models = _fit_models(at, values, start, profile.spread_px, high - low)
         if not models:
             break
         best = _LineGroup(low, high, *models)
@@ -680,7 +668,7 @@ _BLUR_PX = 2.0
 
 
 def _measure_lines(
-    owners: Sequence[_Owner], features: _CurveFeatures, sign: float
+    owners: Sequence[_Owner], features: _CurveFeatures
 ) -> tuple[LineReading, ...]:
     """Measure every line by its fit and its half-maximum crossings."""
     read = []
@@ -688,7 +676,7 @@ def _measure_lines(
     fwhm: fits.Estimate | None
     for (group, number), peak in zip(owners, features.peaks, strict=True):
         at = float(features.place[peak])
-        height = sign * float(features.smooth[peak] - features.base)
+        height = features.sign * float(features.smooth[peak] - features.base)
         model, place, fwhm = "none", None, None
         if group is not None:
             model, place = group.fit.shape, group.estimate_position(number)
@@ -790,7 +778,7 @@ def _find_step(
     profile: Profile, features: _CurveFeatures, noise: float
 ) -> core.FloatPair | None:
     """Return the levels before and after an edge; None if there is no edge."""
-    level = -features.without_gaps if features.turned_over else features.without_gaps
+    level = features.sign * features.without_gaps
     # of the line: parts whose means are the levels of an edge; chosen
     count = max(2, round(0.1 * len(level)))
     before, after = float(level[:count].mean()), float(level[-count:].mean())
@@ -816,12 +804,10 @@ def _measure_edge(
     features: _CurveFeatures,
     levels: core.FloatPair,
     noise: float,
-    area: float,
 ) -> ProfileReadings:
     before, after = levels
     step = after - before
-    sign = -1.0 if features.turned_over else 1.0
-    level, smooth = sign * features.level, sign * features.smooth
+    level, smooth = features.sign * features.level, features.sign * features.smooth
     middle = _find_level_crossing(features.place, (smooth - before) / step, 0.5, None)
     place = features.place[-1] / 2 if middle is None else middle
 
@@ -834,7 +820,7 @@ def _measure_edge(
 
     rough, plain = compute_width(smooth), compute_width(level)
     sigma = (2.0 if rough is None else rough) / fits.EDGE_10_90
-    candidates = _fit_edge(profile, (before, step, place, max(sigma, 0.5)), area)
+    candidates = _fit_edge(profile, (before, step, place, max(sigma, 0.5)))
     low, high = sorted(levels)
     widths = [
         one.estimate(
@@ -845,10 +831,7 @@ def _measure_edge(
     if not widths or widths[0].value > features.place[-1]:
         edge = EdgeReading(None, None, plain, step)
         return ProfileReadings((), (), edge, False, noise, low, high, None, ())
-    fit, width = candidates[0], widths[0]
-    if len(candidates) > 1:
-        weight = fits.compute_akaike_weight(fit, candidates[1])
-        width = fits.average_estimates(width, widths[1], weight, fit.degrees_of_freedom)
+    fit, width = candidates[0], fits.average_estimates(candidates[:2], widths)
     at = _keep_determined(fit.estimate(lambda p: float(p[2])), width.value)
     count = min(_CURVE_SAMPLES, 10 * len(features.place))
     places = np.linspace(0, features.place[-1], count)
@@ -858,13 +841,13 @@ def _measure_edge(
 
 
 def _fit_edge(
-    profile: Profile, begin: tuple[float, float, float, float], area: float
+    profile: Profile, begin: tuple[float, float, float, float]
 ) -> list[fits.ModelFit]:
     """Fit an edge in its neighbourhood, so that distant structures do not widen it.
 
     Returns the models with level and with sloping sides, the better one first.
     """
-    places, values = profile.place_px, profile.value
+    places, values, area = profile.place_px, profile.value, profile.spread_px
     before, step, place, sigma = begin
     starts = np.geomspace(1, max(sigma, 1), 1 + math.ceil(math.log2(max(sigma, 1))))
     starts_tried: list[tuple[float, ...]]
