@@ -60,12 +60,14 @@ def test_a_figure_is_saved_from_any_step(
     window.show()
     assert window.figure_button.isHidden()  # nothing is open
     model.add_image(np.random.default_rng(0).random((32, 32)), name="field")
+    model.add_points(np.ones((1, 2)), name="marks")
+    model.add_points(np.ones((1, 2)), name="hidden", visible=False)
     choose(tmp_path / "field.png", ".png")
     qtbot.mouseClick(window.figure_button, Qt.MouseButton.LeftButton)
     finish(window.page.panel)
     assert (tmp_path / "field.png").is_file()
     assert window.page.panel.sharing.figure_button.isHidden()  # one is enough
-    assert "The figure is saved as" in window.page.panel.status.text()
+    assert "field.png. It leaves out marks:" in window.page.panel.status.text()
 
 
 def test_a_folder_of_frames_is_chosen_while_nothing_is_open(

@@ -72,7 +72,6 @@ _SAMPLES = {
 
 _CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN = 6  # like that of the panels
-_LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
 
 
 class ButtonRow(base.WrappingRow):
@@ -103,17 +102,7 @@ class StepRow(ButtonRow):
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
         """Fit the font size to the new width."""
         super().resizeEvent(event)
-        self.fit()
-
-    def fit(self) -> None:
-        """Use the largest font size that keeps all buttons on one line."""
-        points = self.font().pointSizeF()
-        for share in _LETTERS:
-            style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
-            if (style := "" if share == 1 else style) != self.styleSheet():
-                self.setStyleSheet(style)
-            if self.sizeHint().width() <= self.width():
-                return
+        self.fit_on_one_line()
 
 
 def _can_register(images: Sequence[Image], one: Image, other: Image) -> bool:
@@ -381,7 +370,7 @@ class StepsWindow(base.DockContent):
             asks = any(panel.asks_question for panel in page.panels.values())
             mark = _CHECK_MARK if is_done and not asks else ""
             button.setText(f"{mark}{step.title}")
-        self.steps.fit()
+        self.steps.fit_on_one_line()
 
 
 # Commands of the palette open the panel that has what they name.

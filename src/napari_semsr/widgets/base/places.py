@@ -11,7 +11,7 @@ import psutil
 from napari import current_viewer
 from napari.utils.history import get_save_history, update_save_history
 
-from napari_semsr.core import SemsrError, WriteError
+from napari_semsr.core import Job, Progress, SemsrError, WriteError
 from napari_semsr.io import FOLDER_KEY, StoreLock, get_machine_name, read
 from napari_semsr.widgets.layers import get_file_path
 
@@ -74,13 +74,14 @@ def remove_temporary_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def find_abandoned_results(parent: Path | None) -> dict[Path, list[Path]]:
+def find_abandoned_results(parent: Path | None) -> Job[dict[Path, list[Path]]]:
     """Find complete results in the folders of sessions that have crashed.
 
     Folders without any are removed.
     """
     found = {}
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        yield Progress(0, 0, f"looking into {folder.name}")
         if folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
             paths = sorted(path for kind in _RESULTS for path in folder.glob(kind))
             if results := list(filter(_is_complete, paths)):
