@@ -268,10 +268,8 @@ class StitchedFile(images.Result):
                 f"median, {self.residual_worst_px:.2g} px maximum"
             )
         pairs = self.solution.pairs
-        rough = [p for p in pairs if p.used and not np.isfinite(p.sigma_px)]
-        others = {"not refined": rough if self.residual_px is not None else []}
-        others["not used"] = [pair for pair in pairs if not pair.used]
-        for what, rest in others.items():
+        for what, on in (("not refined", True), ("not used", False)):
+            rest = [p for p in pairs if p.used is on and not (on and p.sigma_px > 0)]
             # other overlaps show nothing to compare
             known = [p.residual_px for p in rest if p.score > self.score_threshold]
             if worst := max(filter(np.isfinite, known), default=None):

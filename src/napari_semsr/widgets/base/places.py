@@ -18,7 +18,8 @@ from napari_semsr.widgets.layers import get_file_path
 _PREFIX = "napari-semsr-"
 _MARK = "session.json"
 _OLD_S = 30 * 24 * 3600  # s; chosen: every session elsewhere writes within a month
-_RESULTS = "*.ome.zarr", "*/*.ome.zarr", "*.ome.tif"  # also those of a run's folder
+# also those of a run's folder; a name begins with a dot until its writing ends
+_RESULTS = "[!.]*.ome.zarr", "*/[!.]*.ome.zarr", "[!.]*.ome.tif"
 _own_folders: dict[Path, StoreLock] = {}  # locked until this process ends
 _output_folders: dict[Path, Path] = {}  # last output folder of data in a folder
 
@@ -93,8 +94,6 @@ def find_abandoned_results(parent: Path | None) -> Job[dict[Path, list[Path]]]:
 
 def _is_complete(path: Path) -> bool:
     """Return whether a result was written to its end."""
-    if path.name.startswith("."):  # before its writing ends
-        return False
     try:
         read(path, plane=None if path.is_dir() else 0)
     except SemsrError:

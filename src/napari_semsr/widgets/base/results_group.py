@@ -176,18 +176,19 @@ class SelectableTable(QtWidgets.QTableWidget):
 
     def _fit_columns(self) -> None:
         """Fit columns and letters to the width, and the height to the rows."""
-        heads, bar = self.horizontalHeader(), self.horizontalScrollBar()
-        if heads is None or bar is None:
-            return
+        heads = cast("QtWidgets.QHeaderView", self.horizontalHeader())
+        bar = cast("QtWidgets.QScrollBar", self.horizontalScrollBar())
 
         def compute_width() -> int:
             self.resizeColumnsToContents()
             return heads.length() + 2 * self.frameWidth()
 
+        heads.setStretchLastSection(False)
         folding.shrink_letters("QTableWidget, QHeaderView", self, compute_width)
         if compute_width() > self.width():  # too wide for any size: it is scrolled
             self.setStyleSheet("")
             self.resizeColumnsToContents()
+        heads.setStretchLastSection(True)
         rows = self.rowHeight(0) * min(self.rowCount(), _MOST_ROWS)
         parts = heads.sizeHint().height() + bar.sizeHint().height()
         self.setFixedHeight(parts + rows + 4)
