@@ -32,13 +32,14 @@ def button_of(row, title):
     return found
 
 
-def test_samples_are_offered_while_nothing_is_open(window, model):
+def test_samples_are_offered_while_nothing_is_open(window, model, finish):
     assert not window.beginning.isHidden()
     window.next_button.click()
     assert window.beginning.isHidden()  # another step
     window.show_step(0)
     assert not window.beginning.isHidden()
     button_of(window.beginning, "Two exposures").click()
+    finish(window.page.panel)
     assert len(model.layers) == 2
     assert window.beginning.isHidden()
     window.show_step(1)
