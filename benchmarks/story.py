@@ -234,10 +234,10 @@ class Hand:
 
     def begin_with(self, sample: str) -> None:
         """Open a sample that is offered while nothing is open."""
-        (button,) = (
-            item for item in self.steps.beginning.buttons if item.text() == sample
-        )
+        buttons = self.steps.beginning.buttons
+        (button,) = (item for item in buttons if item.text() == sample)
         self.click(button)
+        self.wait()
 
     def save_figure(self, folder: Path, button: Any = None) -> None:
         """Save a figure of what is seen, by the window if no button is given."""
@@ -284,7 +284,7 @@ def scan_folder(
 def own_place(hand: Hand, folder: Path) -> None:
     """Go from a mosaic and an SEM image to the enhanced mosaic."""
     hand.told.most, hand.told.longest = TO_ENHANCED, SECONDS + TRAINING_S
-    hand.choose("File", "Open Sample", PLUGIN, "Optical scan and SEM image")
+    hand.choose("File", "Open Sample", PLUGIN, "Optical and SEM")
     wait_for(lambda: len(hand.viewer.layers) > 1, "the opening of both images")
     hand.open_panel("Train")
     hand.run()
@@ -340,7 +340,7 @@ def _to_map(hand: Hand, model: str) -> None:
 
 def _map_exposures(hand: Hand) -> None:
     """Open two exposures of one field, and map what both show."""
-    hand.choose("File", "Open Sample", PLUGIN, "Two noisy exposures")
+    hand.choose("File", "Open Sample", PLUGIN, "Two exposures")
     chosen = hand.panel.first.value, hand.panel.second.value
     if [str(item) for item in chosen] != ["second exposure", "first exposure"]:
         hand.told.faults.append(f"of two exposures {chosen} were proposed")

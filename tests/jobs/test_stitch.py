@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,13 @@ def test_positions_are_those_of_the_truth(made, scan):
     error -= error.mean(axis=0)
     assert np.sqrt((error**2).sum(axis=1).mean()) < 0.15
     assert found.min() == 0
+    one = next(pair for pair in made.solution.pairs if pair.used)
+    rough = replace(one, residual_px=3.1, sigma_px=np.nan)
+    lost = replace(one, residual_px=15.4, used=False)
+    solution = replace(made.solution, pairs=(one, rough, lost))
+    verdict = replace(made, solution=solution).verdict
+    assert "1 of 3 overlaps not refined, up to 3.1 px off" in verdict
+    assert verdict.endswith("1 of 3 overlaps not used, up to 15 px off")
 
 
 @pytest.mark.quick(1)

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
 from napari.layers import Image, Shapes
 
 from napari_semsr.core import Micrograph, OptionError, parse_pixel_size
@@ -39,12 +38,6 @@ def test_apply_pixel_size_moves_the_origin_along(affine, origin):
     found = micrograph_from_layer(layer)
     assert found.pixel_size_nm == pytest.approx((10.0, 20.0), rel=1e-12)
     assert found.origin == pytest.approx(origin)
-
-
-@given(y=st.floats(0.1, 1e4), x=st.floats(0.1, 1e4), rows=st.floats(1, 30))
-def test_line_length_counts_rows_and_columns_by_their_pitch(y, x, rows):
-    line = Shapes([np.array([[0, 0], [rows, 2.0]])], shape_type="line")
-    assert measure_line_length(line, (y, x)) == pytest.approx(np.hypot(rows * y, 2 * x))
 
 
 @pytest.mark.broad

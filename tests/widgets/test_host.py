@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from napari_semsr.widgets import host
-from napari_semsr.widgets.layers import fill_view, get_visible_box
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS = f"requires napari {host.LOWEST_NAPARI} or newer"
@@ -61,18 +60,3 @@ def test_two_layers_stand_side_by_side_in_either_order(model, left, right):
         host.get_grid(model).position(index, layers)[1] for index in (left, right)
     ]
     assert columns == [0, 1]
-
-
-@pytest.mark.parametrize("unit", ["nm", "um"])
-def test_the_view_is_filled_whatever_unit_a_layer_has(model, unit):
-    nm = {"nm": 1.0, "um": 1000.0}[unit]
-    model.add_image(np.zeros((512, 512)), scale=(10, 10), units=("nm", "nm"))
-    pixels = np.zeros((64, 48))
-    small = model.add_image(
-        pixels, scale=[5 / nm] * 2, translate=[400 / nm, 900 / nm], units=[unit] * 2
-    )
-    fill_view(model, small)
-    box = get_visible_box(model, small)
-    assert box.shape == pixels.shape
-    height, _ = host.get_viewbox_size(model)
-    assert 64 * 5 * host.get_camera(model).zoom == pytest.approx(0.95 * height)

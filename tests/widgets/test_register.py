@@ -250,11 +250,9 @@ def test_what_is_shown_turned_is_taken_as_it_is_shown(
     panel, opened, qtbot, run_panel, finish
 ):
     light = opened.layers["light"]
-    assert panel.shown_button.isHidden()
     turn = np.eye(3)
     turn[:2, :2], turn[:2, 2] = TRUE.matrix, TRUE.shift
     light.affine = turn
-    assert not panel.shown_button.isHidden()
     assert "press Use the transform shown" in run_panel(panel)
     panel.shown_button.click()
     finish(panel)
@@ -262,8 +260,6 @@ def test_what_is_shown_turned_is_taken_as_it_is_shown(
     expected = WarpedImage(moving_image(), Grid.from_image(FIXED), TRUE).read()
     np.testing.assert_allclose(np.asarray(made), expected, atol=1e-5)
     assert missed_nm(panel.last_registration[0].stored_transform.transform) < 1e-6
-    light.affine = np.eye(3)
-    assert panel.shown_button.isHidden()
 
 
 @pytest.mark.broad

@@ -32,13 +32,14 @@ def button_of(row, title):
     return found
 
 
-def test_samples_are_offered_while_nothing_is_open(window, model):
+def test_samples_are_offered_while_nothing_is_open(window, model, finish):
     assert not window.beginning.isHidden()
     window.next_button.click()
     assert window.beginning.isHidden()  # another step
     window.show_step(0)
     assert not window.beginning.isHidden()
     button_of(window.beginning, "Two exposures").click()
+    finish(window.page.panel)
     assert len(model.layers) == 2
     assert window.beginning.isHidden()
     window.show_step(1)
@@ -60,12 +61,14 @@ def test_a_figure_is_saved_from_any_step(
     window.show()
     assert window.figure_button.isHidden()  # nothing is open
     model.add_image(np.random.default_rng(0).random((32, 32)), name="field")
+    model.add_points(np.ones((1, 2)), name="marks")
+    model.add_points(np.ones((1, 2)), name="hidden", visible=False)
     choose(tmp_path / "field.png", ".png")
     qtbot.mouseClick(window.figure_button, Qt.MouseButton.LeftButton)
     finish(window.page.panel)
     assert (tmp_path / "field.png").is_file()
     assert window.page.panel.sharing.figure_button.isHidden()  # one is enough
-    assert "The figure is saved as" in window.page.panel.status.text()
+    assert "field.png. It leaves out marks:" in window.page.panel.status.text()
 
 
 def test_a_folder_of_frames_is_chosen_while_nothing_is_open(

@@ -267,11 +267,14 @@ class StitchedFile(images.Result):
                 f"residuals of the overlaps used: {self.residual_median_px:.2g} px "
                 f"median, {self.residual_worst_px:.2g} px maximum"
             )
-        worst = self.solution.rejected_worst_px
-        if worst is not None:  # other overlaps show nothing to compare
-            count = self.pairs_used + self.pairs_rejected
-            text += f"; {self.pairs_rejected} of {count} overlaps not used"
-            text += f", up to {worst:.2g} px off"
+        pairs = self.solution.pairs
+        for what, on in (("not refined", True), ("not used", False)):
+            rest = [p for p in pairs if p.used is on and not (on and p.sigma_px > 0)]
+            # other overlaps show nothing to compare
+            known = [p.residual_px for p in rest if p.score > self.score_threshold]
+            if worst := max(filter(np.isfinite, known), default=None):
+                text += f"; {len(rest)} of {len(pairs)} overlaps {what}"
+                text += f", up to {worst:.2g} px off"
         return text
 
     @property

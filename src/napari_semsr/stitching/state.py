@@ -458,13 +458,3 @@ class StitchSolution:
     def pairs_rejected(self) -> int:
         """Number of pairwise shifts that were measured but not accepted."""
         return sum(not pair.used for pair in self.pairs)
-
-    @property
-    def rejected_worst_px(self) -> float | None:
-        """Largest residual of the overlaps above chance that are not used."""
-        residuals = (
-            pair.residual_px
-            for pair in self.pairs
-            if not pair.used and pair.score > self.threshold
-        )
-        return max(filter(np.isfinite, residuals), default=None)

@@ -308,17 +308,12 @@ def get_display_transform(layer: Layer) -> tuple[core.FloatArray, core.FloatArra
     return np.stack(ends, axis=1)[-2:] - shift[-2:, None], shift[-2:]
 
 
-def is_rotated_or_sheared(layer: Layer) -> bool:
-    """Return whether a layer is displayed rotated, sheared or flipped."""
-    linear, _ = get_display_transform(layer)
-    scale = np.diag(linear)
-    off = np.abs(linear - np.diag(scale)).max()
-    return bool(off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0))
-
-
 def _get_scale_and_translation(layer: Layer) -> tuple[core.FloatArray, core.FloatArray]:
     """Return scale and translation; raise an error for any other transform."""
-    if is_rotated_or_sheared(layer):
+    linear, shift = get_pixel_transform(layer)
+    scale = np.diag(linear)
+    off = np.abs(linear - np.diag(scale)).max()
+    if off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0):
         msg = (
             f"Layer {layer.name!r} cannot be measured or saved while it is rotated, "
             "sheared or flipped, because its pixels are not at their displayed "
@@ -326,8 +321,6 @@ def _get_scale_and_translation(layer: Layer) -> tuple[core.FloatArray, core.Floa
             "transform shown, or reset its transform."
         )
         raise core.ShapeError(msg, code="layer-turned")
-    linear, shift = get_pixel_transform(layer)
-    scale = np.diag(linear)
     if np.allclose(scale, layer.scale[-2:], rtol=1e-9, atol=0):
         scale = np.asarray(layer.scale[-2:], dtype=float)  # which has all digits
     if get_display_fit(layer)[0] != 1 and np.allclose(shift, layer.translate[-2:]):

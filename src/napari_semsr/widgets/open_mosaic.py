@@ -146,19 +146,14 @@ class OpenMosaicPanel(base.VerbPanel):
 
     # -- inspecting the file ----------------------------------------------
 
-    def get_entered_path(self) -> Path:
-        """Return the path entered in the form."""
-        value = self.path.value
-        return value if isinstance(value, Path) else Path()
-
-    def inspect_file(self, path: Path | None = None) -> None:
+    def inspect_file(self, _: object = None) -> None:
         """Inspect the file, and show its description."""
-        path = path or self.get_entered_path()
+        path = base.get_entered_path(self.path)
         self.facts, self._path_described, self.shown_layer = {}, None, None
         self._show_datasets({})
         self._clear_description()
-        if path == Path() or not path.exists():
-            text = _NOTHING if path == Path() else f"{path} does not exist."
+        if path is None or not path.exists():
+            text = _NOTHING if path is None else f"{path} does not exist."
             self.about.setText(text)
         elif io.is_scan(path):
             work, show = partial(_describe_scan, path), partial(self._show_scan, path)
@@ -321,13 +316,10 @@ class OpenMosaicPanel(base.VerbPanel):
     def create_request(self) -> base.JobRequest:
         """Return the request of the job that opens the file, and calls no command."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
-        path = self.get_entered_path()
-        if path == Path():
+        path = base.get_entered_path(self.path)
+        if path is None:
             msg = "Choose a file first."
             raise core.OptionError(msg, code="missing-value")
-        if not path.exists():
-            msg = f"{path} does not exist; choose an existing file."
-            raise core.OptionError(msg, code="file-missing")
         if path != self._path_described:
             self.facts = {}
         if io.is_scan(path):

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from napari import current_viewer
-from napari.layers import Image
+from napari.layers import Image, Layer
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy import QtWidgets
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QResizeEvent
 
+from napari_semsr.core import Job, Progress
 from napari_semsr.io import FOLDER_KEY
-from napari_semsr.widgets import base
+from napari_semsr.widgets import base, hooks
 from napari_semsr.widgets.layers import have_same_grid, is_made_from, list_grey_layers
 
 
@@ -54,25 +55,16 @@ STEPS = (
     ),
 )
 _SAMPLES = {
-    "degraded": (
-        "SEM image",
-        "Simulated SEM image with blur, haze and noise, and its ground truth.",
-    ),
-    "exposures": (
-        "Two exposures",
-        "Two exposures of one field with independent noise; for Resolution.",
-    ),
-    "scan": ("Superlens scan", "16 simulated frames to stitch; takes a few seconds."),
-    "place": (
-        "Optical and SEM",
-        "Mosaic and SEM image of the same area; takes a few seconds.",
-    ),
+    "SEM image": hooks.degraded_and_truth,
+    "Two exposures": hooks.two_exposures,
+    "Superlens scan": hooks.superlens_scan,
+    "Optical and SEM": hooks.optical_and_sem,
 }
-"""Titles and tooltips of the samples on the first page, by their keys."""
+"""Samples on the first page, by their names in the manifest."""
+
 
 _CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN = 6  # like that of the panels
-_LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
 
 
 class ButtonRow(base.WrappingRow):
@@ -103,17 +95,7 @@ class StepRow(ButtonRow):
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
         """Fit the font size to the new width."""
         super().resizeEvent(event)
-        self.fit()
-
-    def fit(self) -> None:
-        """Use the largest font size that keeps all buttons on one line."""
-        points = self.font().pointSizeF()
-        for share in _LETTERS:
-            style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
-            if (style := "" if share == 1 else style) != self.styleSheet():
-                self.setStyleSheet(style)
-            if self.sizeHint().width() <= self.width():
-                return
+        self.fit_on_one_line()
 
 
 def _can_register(images: Sequence[Image], one: Image, other: Image) -> bool:
@@ -144,9 +126,8 @@ class StartPage(QtWidgets.QWidget):
     frames_chosen = QtSignal(object)
     """Emits the selected folder of frames."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, open_sample: Callable[[str], object]) -> None:
         super().__init__()
-        self._viewer = viewer
         text = "Nothing is open. Choose a file below, or a folder of frames."
         tip, ask = "Choose a folder of frames to stitch.", self._ask_frame_folder
         self.frames_button = base.create_button("Folder of frames…", ask, tip)
@@ -154,9 +135,10 @@ class StartPage(QtWidgets.QWidget):
         self.help_button = base.create_button(
             "First steps", lambda: show("first-steps.md"), tip
         )
+        tip = "Simulate it; takes a few seconds."
         self.buttons = [
-            base.create_button(title, partial(self._open_sample, key), tooltip)
-            for key, (title, tooltip) in _SAMPLES.items()
+            base.create_button(name, partial(open_sample, name), tip)
+            for name in _SAMPLES
         ]
         first = base.WrappingRow(self.frames_button, self.help_button)
         texts = base.RichTextLabel(text), base.RichTextLabel("Or open a sample:")
@@ -167,8 +149,11 @@ class StartPage(QtWidgets.QWidget):
         if folder := base.ask_existing_folder(self, "Folder of frames"):
             self.frames_chosen.emit(folder)
 
-    def _open_sample(self, key: str, _: bool = False) -> None:
-        self._viewer.open_sample("napari-semsr", key)
+
+def _simulate_sample(name: str) -> Job[list[hooks.LayerData]]:
+    """Simulate a sample, and return the data of its layers."""
+    yield Progress(0, 0, f"simulating the sample {name}")
+    return _SAMPLES[name]()
 
 
 class StepPage(QtWidgets.QWidget):
@@ -238,7 +223,7 @@ class StepsWindow(base.DockContent):
         self.steps = StepRow(texts)
         self.steps.button_chosen.connect(self.show_step)
         self.hint = base.RichTextLabel()
-        self.beginning = StartPage(viewer)
+        self.beginning = StartPage(self._open_sample)
         self.beginning.frames_chosen.connect(self._show_frames)
         tip = "Continue with the result of this step."
         self.next_button = base.create_button("Next", self.show_next, tip)
@@ -295,6 +280,18 @@ class StepsWindow(base.DockContent):
     def _save_figure(self) -> None:
         if self.page.panel is not None:
             self.page.panel.sharing.save_figure()
+
+    def _open_sample(self, name: str, _: bool = False) -> None:
+        """Simulate a sample beside the window, and add its layers."""
+        if (panel := self.page.panel) is not None:
+
+            def add_layers(layer_data: list[hooks.LayerData]) -> None:
+                for one in layer_data:
+                    self.viewer.add_layer(Layer.create(*one))
+                panel.messages.show_status(f"Opened {name}.")
+
+            make = partial(_simulate_sample, name)
+            panel.controls.start(make, add_layers, "Open sample")
 
     def _show_frames(self, folder: Path) -> None:
         """Show a folder of frames in the stitching step."""
@@ -381,7 +378,7 @@ class StepsWindow(base.DockContent):
             asks = any(panel.asks_question for panel in page.panels.values())
             mark = _CHECK_MARK if is_done and not asks else ""
             button.setText(f"{mark}{step.title}")
-        self.steps.fit()
+        self.steps.fit_on_one_line()
 
 
 # Commands of the palette open the panel that has what they name.

@@ -9,7 +9,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core import Figure, Provenance
-from napari_semsr.widgets.base.results_group import Findings
+from napari_semsr.widgets.base.results_group import Findings, SelectableTable
 from napari_semsr.widgets.measure.quality import QualityPanel
 
 
@@ -109,3 +109,14 @@ def test_what_has_no_number_is_a_dash_and_a_large_one_has_its_digits():
         assert text == "a\t\tnm\t"
     assert str(Figure(2891.4, "nm", ".3g")) == "2890 nm"
     assert str(Figure(20000.0, "nm", ".3g")) == "20000 nm"
+
+
+def test_a_table_fits_a_narrow_dock(qtbot):
+    names = ("at (nm)", "FWHM (nm)", "95 % from (nm)", "Rayleigh 26.4 %", "plain (nm)")
+    sheet = SelectableTable("tip", "Lines")
+    qtbot.addWidget(sheet)
+    sheet.resize(250, 200)
+    sheet.fill({name: ["resolved", 641.5] for name in names})
+    sheet.show()
+    assert sheet.horizontalHeader().length() <= sheet.viewport().width()
+    assert sheet.to_text().startswith("at (nm)\tFWHM (nm)")

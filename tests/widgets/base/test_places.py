@@ -5,13 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QMainWindow, QPushButton
 
-from napari_semsr.core import Micrograph
+from napari_semsr.core import Micrograph, run
 from napari_semsr.io import write
 from napari_semsr.widgets.base import session
 from napari_semsr.widgets.base.places import (
@@ -20,6 +22,7 @@ from napari_semsr.widgets.base.places import (
     remove_temporary_folder,
 )
 from napari_semsr.widgets.base.results import get_cache_folder, is_unsaved
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import LIMIT_MS, LIMIT_S
 
 SESSION = """
@@ -65,7 +68,9 @@ def test_only_a_killed_session_is_swept_or_offered(sessions):
     mark["process"] = os.getpid()  # a number that another process has now
     (left / "session.json").write_text(json.dumps(mark))
     made = create_temporary_folder(left.parent)
-    assert find_abandoned_results(left.parent) == {left: [left / "mosaic.ome.zarr"]}
+    assert run(find_abandoned_results(left.parent)) == {
+        left: [left / "mosaic.ome.zarr"]
+    }
     assert not swept.exists()
     assert (used / "mosaic.ome.zarr").is_dir()
     assert made.is_dir()
@@ -74,32 +79,40 @@ def test_only_a_killed_session_is_swept_or_offered(sessions):
 
 
 @pytest.fixture
-def offered(sessions, tmp_path, model, monkeypatch):
+def offered(sessions, tmp_path, model, monkeypatch, qtbot):
     """Offer the result of a killed session: its folder, this session, the answer."""
     left = shutil.copytree(sessions[0], tmp_path / sessions[0].name)
-    monkeypatch.setattr(
-        "napari_semsr.widgets.base.places.find_abandoned_results",
-        lambda _: find_abandoned_results(tmp_path),
-    )
-    now, asked = session.get_session(model), []
+    threads, find = [], find_abandoned_results
+
+    def find_here(_):
+        threads.append(threading.current_thread())
+        return (yield from find(tmp_path))
+
+    path = "napari_semsr.widgets.base.places.find_abandoned_results"
+    monkeypatch.setattr(path, find_here)
+    now, asked, window = session.get_session(model), [], QMainWindow()
+    qtbot.addWidget(window)
     now.ask_about_abandoned = lambda *question: asked.append(question)
-    now._offer_abandoned_results(None)  # noqa: SLF001 - by the first panel in a window
+    now.ask = lambda *_: "discard"  # as the window is closed
+    window.setCentralWidget(OpenMosaicPanel(model))
+    window.show()
+    qtbot.waitUntil(lambda: bool(asked))
+    assert threading.main_thread() not in threads
     ((_, names, answer),) = asked
     assert names == ["mosaic"]
     assert session.describe_unsaved_content([*"abcdefgh"]).endswith("e and 3 more.")
     return left, now, answer
 
 
-@pytest.mark.usefixtures("qapp")
 @pytest.mark.parametrize("word", ["Open", "Discard"])
 def test_results_of_a_killed_session_are_opened_unsaved_or_discarded(
     offered, model, qtbot, word
 ):
     left, now, answer = offered
-    answer("Later")
+    answer(QPushButton("Later"))
     assert left.exists()
     assert not model.layers
-    answer(word)
+    answer(QPushButton(word))
     if word == "Discard":
         assert not left.exists()
         return
@@ -124,6 +137,6 @@ def test_folders_of_other_machines_are_swept_when_they_are_old(tmp_path, mark, d
     theirs[1].symlink_to(theirs[0])
     age(folder, days)
     age(theirs[0], 400)
-    assert not find_abandoned_results(tmp_path)
+    assert not run(find_abandoned_results(tmp_path))
     assert folder.exists() == (days == 1)
     assert all(path.exists() for path in theirs)

@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis import REASON_TEXTS, REASONS
 from napari_semsr.core import Provenance, run
@@ -93,6 +94,17 @@ def test_one_image_is_measured_by_decorrelation(panel, model, run_panel):
     assert said.startswith(f"{numbers['Cut-off'].value_text} nm (")
     assert len(model.layers) == 2
     assert len(panel.plot.axes[0].get_lines()) >= 2
+
+
+def test_an_image_finer_than_its_pixels_can_tell_says_their_limit(
+    panel, model, run_panel, rng
+):
+    sharp = gaussian_filter(rng.normal(size=(192, 192)), 1)
+    model.layers["second"].data = sharp.astype(np.float32)
+    panel.second.value = None
+    said = run_panel(panel)
+    # of a split image: pixels of 10 nm, halves of every second pixel, 70 % of Nyquist
+    assert said.startswith(f"Finer than {2 * 2 * 10 / 0.7:.3g} nm")
 
 
 def test_images_that_were_treated_alike_are_proposed(panel, model, exposures, add):

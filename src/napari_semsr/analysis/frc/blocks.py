@@ -191,7 +191,7 @@ _GAIN = 4.0
 # Crossings above this share of the halves' Nyquist frequency are refused: beyond it,
 # diagonal splitting of simulated images gave results 22 to 33 % too fine (3.04 and 2.14
 # px instead of 3.88 and 3.18 from two exposures).
-_NYQUIST_SHARE = 0.7
+NYQUIST_SHARE = 0.7
 
 # Noise counts as white up to this difference of its power; chosen. Three standard
 # errors are allowed too, as the power of white noise also varies by chance.
@@ -344,7 +344,7 @@ def _mark_invalid_splits(
         ratio = np.log(np.maximum(low, 1e-30) / np.maximum(beyond, 1e-30))
         is_coloured = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
         code[(code == 0) & is_coloured] = _SHARED
-    high = crossing > _NYQUIST_SHARE * full.rings.nyquist
+    high = crossing > NYQUIST_SHARE * full.rings.nyquist
     code[(code == 0) & high] = _CODES["beyond-nyquist"]
 
 

@@ -21,7 +21,11 @@ from pydantic import Field, model_validator
 
 from napari_semsr import core
 from napari_semsr.analysis import light
-from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
+from napari_semsr.analysis.frc.blocks import (
+    NYQUIST_SHARE,
+    Measurement,
+    correlate_blocks,
+)
 from napari_semsr.analysis.frc.crossing import Criterion, Estimator
 from napari_semsr.analysis.frc.validity import (
     REASON_TEXTS,
@@ -377,6 +381,12 @@ class FrcPlan:
     def pitch(self) -> core.FloatPair:
         """Relative pixel pitch ``(y, x)``."""
         return core.compute_relative_pitch(self.size_source.scale)
+
+    @property
+    def finest_px(self) -> float:
+        """Finest resolution that can be told, in mean pixels: Nyquist, or a split."""
+        period = 2 * max(self.pitch)
+        return 2 * period / NYQUIST_SHARE if self.single else period
 
     @property
     def cut_off_frequency(self) -> float | None:

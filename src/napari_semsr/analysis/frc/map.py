@@ -127,6 +127,7 @@ class FrcMap:
     # common to all blocks
     model_error: float = 0.0
     cut_off_nm: float | None = None  # Optical cut-off
+    finest: float = 0.0  # Finest resolution that can be told, in `unit`
 
     @property
     def blocks(self) -> int:
@@ -407,4 +408,5 @@ def _create_map(
         size_error=core.compute_length_error(sized_image),
         model_error=float(np.median(misfit)) if misfit.size else 0.0,
         cut_off_nm=plan.cut_off_nm,
+        finest=(nm or 1.0) * plan.finest_px,
     )

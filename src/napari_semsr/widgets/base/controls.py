@@ -115,7 +115,7 @@ class RunControls(QObject):
         runner.warned.connect(self._messages.show_warning)
         runner.busy_changed.connect(self.update_buttons)
         for ended in (runner.failed, runner.cancelled):
-            ended.connect(self._empty_bar)  # a job may be queued
+            ended.connect(self._empty_bar)
 
     @property
     def is_busy(self) -> bool:
@@ -195,13 +195,13 @@ class RunControls(QObject):
             self._messages.show_status(self.stop_message)
 
     def _finish_job(self, show: Show, value: object, *, is_run: bool) -> Iterator[None]:
-        self._empty_bar()
         self.update_buttons()
         with self._messages.show_errors():
             yield from self._panel.result_layers.add_in_parts(partial(show, value))
             self._messages.show_if_hidden(self._messages.status.text())
             if is_run:
                 self.ran.emit()
+        self._empty_bar()  # a job may be queued
 
     def show_step(self, step: Progress) -> None:
         """Show a progress step now, or together with the steps that follow soon."""

@@ -11,14 +11,15 @@ import psutil
 from napari import current_viewer
 from napari.utils.history import get_save_history, update_save_history
 
-from napari_semsr.core import SemsrError, WriteError
+from napari_semsr.core import Job, Progress, SemsrError, WriteError
 from napari_semsr.io import FOLDER_KEY, StoreLock, get_machine_name, read
 from napari_semsr.widgets.layers import get_file_path
 
 _PREFIX = "napari-semsr-"
 _MARK = "session.json"
 _OLD_S = 30 * 24 * 3600  # s; chosen: every session elsewhere writes within a month
-_RESULTS = "*.ome.zarr", "*/*.ome.zarr", "*.ome.tif"  # also those of a run's folder
+# also those of a run's folder; a name begins with a dot until its writing ends
+_RESULTS = "[!.]*.ome.zarr", "*/[!.]*.ome.zarr", "[!.]*.ome.tif"
 _own_folders: dict[Path, StoreLock] = {}  # locked until this process ends
 _output_folders: dict[Path, Path] = {}  # last output folder of data in a folder
 
@@ -74,13 +75,14 @@ def remove_temporary_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def find_abandoned_results(parent: Path | None) -> dict[Path, list[Path]]:
+def find_abandoned_results(parent: Path | None) -> Job[dict[Path, list[Path]]]:
     """Find complete results in the folders of sessions that have crashed.
 
     Folders without any are removed.
     """
     found = {}
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        yield Progress(0, 0, f"looking into {folder.name}")
         if folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
             paths = sorted(path for kind in _RESULTS for path in folder.glob(kind))
             if results := list(filter(_is_complete, paths)):
@@ -92,8 +94,6 @@ def find_abandoned_results(parent: Path | None) -> dict[Path, list[Path]]:
 
 def _is_complete(path: Path) -> bool:
     """Return whether a result was written to its end."""
-    if path.name.startswith("."):  # before its writing ends
-        return False
     try:
         read(path, plane=None if path.is_dir() else 0)
     except SemsrError:

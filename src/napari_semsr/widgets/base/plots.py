@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from napari.utils.events import Event
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
@@ -49,8 +48,6 @@ class _Canvas(FigureCanvasQTAgg):
     def __init__(self, figure: Figure) -> None:
         super().__init__(figure)  # type: ignore[no-untyped-call]
         self._stale = True
-        self._moving: Sequence[Line2D] = ()
-        self._behind: object = None  # background: everything except the moving lines
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
         """Pass wheel events on to scroll the panel; matplotlib would consume them."""
@@ -61,23 +58,11 @@ class _Canvas(FigureCanvasQTAgg):
         self._stale = True
         self.update()
 
-    def redraw_lines(self, lines: Sequence[Line2D]) -> None:
-        """Redraw animated lines over the background."""
-        self._moving = lines
-        self.update()
-
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw changes, and paint the widget."""
         if self._stale:
-            self._stale, self._behind = False, None
+            self._stale = False
             self.draw()  # type: ignore[no-untyped-call]
-        if self._moving:
-            if self._behind is None:
-                self._behind = self.copy_from_bbox(self.figure.bbox)  # type: ignore[no-untyped-call]
-            self.restore_region(self._behind)  # type: ignore[no-untyped-call]
-            for line in self._moving:
-                if line.axes is not None:
-                    line.axes.draw_artist(line)
         super().paintEvent(event)  # type: ignore[no-untyped-call]
 
 
@@ -104,13 +89,8 @@ class PlotCanvas(QWidget):
         if is_alive(self):
             self.refresh()
 
-    def redraw_lines(self, lines: Sequence[Line2D]) -> None:
-        """Redraw only the animated lines, keeping everything else."""
-        self.canvas.redraw_lines(lines)
-
     def clear(self) -> None:
         """Clear the axes."""
-        self.canvas.redraw_lines(())
         for axes in self.axes:
             axes.clear()
             for child in list(axes.child_axes):

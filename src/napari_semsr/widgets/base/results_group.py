@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,12 @@ import numpy as np
 from napari.layers import Image
 from qtpy import QtWidgets
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QAction, QKeyEvent, QKeySequence  # type: ignore[attr-defined]
+from qtpy.QtGui import (  # type: ignore[attr-defined]
+    QAction,
+    QKeyEvent,
+    QKeySequence,
+    QResizeEvent,
+)
 
 from napari_semsr import __version__, io
 from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
@@ -141,7 +147,6 @@ class SelectableTable(QtWidgets.QTableWidget):
         if rows is not None and heads is not None:
             rows.setVisible(False)
             heads.setMaximumSectionSize(_WIDEST_PX)
-            heads.setStretchLastSection(True)
 
     def fill(self, columns: Columns, *, sorts: bool = False) -> None:
         """Fill the table with columns keyed by header, sortable if `sorts` is set."""
@@ -149,7 +154,9 @@ class SelectableTable(QtWidgets.QTableWidget):
         self.setSortingEnabled(False)
         self.clear()
         self.setColumnCount(len(self.columns))
-        self.setHorizontalHeaderLabels(list(self.columns))
+        # a word a line, so that a table fits a dock
+        heads_wrapped = [re.sub(r" (?!%)", "\n", head) for head in self.columns]
+        self.setHorizontalHeaderLabels(heads_wrapped)
         count = max(map(len, self.columns.values()), default=0)
         self.setRowCount(count)
         for place, column in enumerate(self.columns.values()):
@@ -159,12 +166,32 @@ class SelectableTable(QtWidgets.QTableWidget):
                 item.setData(Qt.ItemDataRole.UserRole, row)
                 item.setToolTip(value if isinstance(value, str) else "")
                 self.setItem(row, place, item)
-        self.resizeColumnsToContents()
         self.setSortingEnabled(sorts)
-        heads, bar = self.horizontalHeader(), self.horizontalScrollBar()
-        if heads is not None and bar is not None:
-            parts = heads.sizeHint().height() + bar.sizeHint().height()
-            self.setFixedHeight(parts + self.rowHeight(0) * min(count, _MOST_ROWS) + 4)
+        self._fit_columns()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Fit the columns to the new width."""
+        super().resizeEvent(event)
+        self._fit_columns()
+
+    def _fit_columns(self) -> None:
+        """Fit columns and letters to the width, and the height to the rows."""
+        heads = cast("QtWidgets.QHeaderView", self.horizontalHeader())
+        bar = cast("QtWidgets.QScrollBar", self.horizontalScrollBar())
+
+        def compute_width() -> int:
+            self.resizeColumnsToContents()
+            return heads.length() + 2 * self.frameWidth()
+
+        heads.setStretchLastSection(False)
+        folding.shrink_letters("QTableWidget, QHeaderView", self, compute_width)
+        if compute_width() > self.width():  # too wide for any size: it is scrolled
+            self.setStyleSheet("")
+            self.resizeColumnsToContents()
+        heads.setStretchLastSection(True)
+        rows = self.rowHeight(0) * min(self.rowCount(), _MOST_ROWS)
+        parts = heads.sizeHint().height() + bar.sizeHint().height()
+        self.setFixedHeight(parts + rows + 4)
 
     def get_selected_row(self) -> int | None:
         """Return the index of the selected row, in the order passed to `fill`."""
@@ -333,7 +360,15 @@ class SharingBar(folding.WrappingRow):
                 parts = [self._read_displayed_layer(layer) for layer in images]
                 options = create_options() if create_options else FigureOptions()
                 make = partial(FIGURE.rerun, parts, path, options=options)
-                notify, text = self._messages.notify, f"The figure is saved as {path}."
+                shown = [item for item in self._viewer.layers if item.visible]
+                rest = [
+                    one.name for one in shown if one not in images and len(one.data)
+                ]
+                text = f"The figure is saved as {path}."
+                if rest:
+                    text += f" It leaves out {', '.join(rest)}: Figure of the canvas"
+                    text += " as shown has marks."
+                notify = self._messages.notify
                 self._panel.controls.start(make, lambda _: notify(text), "Save figure")
 
     def _read_displayed_layer(self, layer: Image) -> Micrograph:

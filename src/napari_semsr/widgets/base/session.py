@@ -162,29 +162,20 @@ _OPEN, _DISCARD, _LATER = "Open", "Discard", "Later"
 _RECOVERED = "recovered"  # in place of the panel that made a result
 
 
-class _ResultsQuestion(QMessageBox):
-    """Question whose answer, the text of a button, goes to a function."""
-
-    def __init__(self, parent: QWidget, sentence: str, answer: Callable[[str], object]):
-        icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
-        super().__init__(icon, "Results were found", sentence, none, parent)
-        self._answer = answer
-        self.buttonClicked.connect(self.pass_answer)
-
-    def pass_answer(self, button: QAbstractButton) -> None:
-        """Pass the text of the pressed button on."""
-        self._answer(button.text())
-
-
 def ask_about_abandoned_results(
-    parent: QWidget, names: list[str], answer: Callable[[str], object]
+    parent: QWidget, names: list[str], answer: Callable[[QAbstractButton], object]
 ) -> QMessageBox | None:
-    """Ask, without waiting, whether to open or discard results of crashed sessions."""
+    """Ask, without waiting, whether to open or discard results of crashed sessions.
+
+    `answer`: a method that receives the pressed button.
+    """
     if QGuiApplication.platformName() in _NO_ONE:
         return None
     left = f"{len(names)} unsaved result{'s'[: len(names) != 1]}"
     sentence = f"A session that crashed left {left}: {_list_names(names)}"
-    box = _ResultsQuestion(parent, sentence, answer)
+    icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
+    box = QMessageBox(icon, "Results were found", sentence, none, parent)
+    box.buttonClicked.connect(answer)
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)
     box.addButton(_DISCARD, roles.DestructiveRole)
@@ -216,6 +207,9 @@ class Session(QObject):
         self.runner.returned.connect(self._finish_job)
         self.runner.failed.connect(self._report_failure)
         self.runner.cancelled.connect(self._report_saving_cancelled)
+        self._search = JobRunner(self)  # for results of crashed sessions
+        self._search.failed.connect(show_error)
+        self._found: dict[Path, list[Path]] = {}  # by it, in folders of these sessions
         # layers changed since their pixels were saved
         self._changed_layers: WeakSet[Layer] = WeakSet()
         # layers changed by hand since they were written
@@ -329,7 +323,10 @@ class Session(QObject):
         if window is not None and known is not window:
             window.installEventFilter(self)
             self._window = ref(window)
-            self._offer_abandoned_results(window)
+            # beside the window: each of a thousand results is opened
+            find = partial(places.find_abandoned_results, results.get_cache_parent())
+            request = JobRequest(find, self._offer_abandoned_results)
+            self._search.start("Search for results", request)
 
     def watch_steps(self, window: "StepsWindow") -> None:
         """Save the state of a workflow window, using its `state` and `show_state`."""
@@ -809,25 +806,24 @@ class Session(QObject):
 
     # -- crashed sessions ------------------------------------------------------------
 
-    def _offer_abandoned_results(self, window: QMainWindow) -> None:
+    def _offer_abandoned_results(self, found: dict[Path, list[Path]]) -> None:
         """Offer complete results of sessions that have crashed."""
-        found = places.find_abandoned_results(results.get_cache_parent())
+        window = None if self._window is None else self._window()
         paths = chain(*found.values())
         names = [i.name.removesuffix(i.suffix).removesuffix(".ome") for i in paths]
-        if names:
-            answer = partial(self._handle_abandoned_results, found)
-            self.ask_about_abandoned(window, names, answer)
+        if names and is_alive(window):
+            self._found = found
+            self.ask_about_abandoned(window, names, self._handle_abandoned_results)
 
-    def _handle_abandoned_results(
-        self, found: dict[Path, list[Path]], answer: str
-    ) -> None:
+    def _handle_abandoned_results(self, button: QAbstractButton) -> None:
         """Open or discard results of crashed sessions."""
+        answer = button.text()
         if answer == _DISCARD:
-            for folder in found:
+            for folder in self._found:
                 places.remove_temporary_folder(folder)
         elif answer == _OPEN and is_alive(self) and self._viewer() is not None:
             self._opening = True  # a failure is none of saving
-            make = partial(_read_abandoned_results, found, self)
+            make = partial(_read_abandoned_results, self._found, self)
             request = JobRequest(make, queue="open results")
             self.runner.start("Open results", request)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -16,9 +16,6 @@ from napari.utils.events import Event
 from napari_semsr import analysis, core
 from napari_semsr.jobs import PROFILE, MeasuredCurve
 from napari_semsr.widgets import base, layers
-
-if TYPE_CHECKING:
-    from matplotlib.lines import Line2D
 
 _LIST_HEIGHT = 90  # height of the list of layers; chosen
 _LINE_LAYER = "profile line"
@@ -152,8 +149,6 @@ class ProfilePanel(base.VerbPanel):
         # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
         self._profiles_drawn: tuple[object, ...] = ()  # profiles shown in the plot
-        self._lines: list[Line2D] = []  # its curves
-        self._names_drawn: list[str] = []  # their profiles, while they move
         self._waiting = False  # whether the line has moved since the last reading
         self._is_held = False  # whether the mouse is dragging on the layer of lines
         tooltip = "Layers whose profiles are plotted together"
@@ -408,30 +403,26 @@ class ProfilePanel(base.VerbPanel):
             self._draw_profiles(self.profiles)
 
     def _draw_profiles(self, profiles: ProfileSet, *, moving: bool = False) -> None:
-        """Draw the curves, keeping the axes while the line moves."""
+        """Draw the curves, with room around them while the line moves."""
         self.profiles = profiles
         curves, scales = list[Curve](), []
         for one in profiles.layers:
             x, y = _downsample_profile(one.profile)
-            low, high, _ = _get_bounds([(x, y)])
+            low, high = _get_ends(y)
             low, high = (low, high) if self.alike.value and high > low else (0.0, 1.0)
             scales.append((low, high))
             curves.append((x * one.profile.per_px, (y - low) / (high - low)))
         names = [base.shorten_label(one.name) for one in profiles.layers]
-        if moving and self._update_curves(curves, [*names, profiles.unit]):
-            return
         canvas = self.results.clear_plot(height=260)
         # its layout takes longer than drawing
         canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]
-        self._lines = []
         drawn = zip(profiles.layers, curves, names, scales, strict=True)
         for (one, curve, name, (low, high)), colour in zip(
             drawn, cycle(base.COLOURS), strict=False
         ):
-            look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
-            self._lines += axes.plot(*curve, **look)
-            look = {"color": colour, "lw": 1.0, "ls": "--", "alpha": 0.8}
+            axes.plot(*curve, color=colour, lw=1.2, label=name)
+            look: Any = {"color": colour, "lw": 1.0, "ls": "--", "alpha": 0.8}
             for at, values in one.curve.readings.curves if one.curve else ():
                 scaled = (values - low) / (high - low)
                 axes.plot(at * one.profile.per_px, scaled, **look)
@@ -439,38 +430,17 @@ class ProfilePanel(base.VerbPanel):
         grey = f"{grey}, scaled" if self.alike.value else grey
         axes.set_xlabel(base.format_label(along))
         axes.set_ylabel(base.format_label(grey))
-        axes.margins(x=0)
+        axes.margins(x=0, y=_ROOM if moving else None)
         if len(profiles.layers) > 1:
             base.add_legend(axes)
         axes.grid(visible=True, alpha=0.15)
-        self._names_drawn = [*names, profiles.unit] if moving else []
-        if moving:
-            axes.margins(y=_ROOM)
-            axes.set_xlim(0, (1 + _ROOM) * _get_bounds(curves)[2])
-            axes.set_ylim(*axes.get_ylim())
-            canvas.redraw_lines(self._lines)
         canvas.refresh()
 
-    def _update_curves(self, curves: Sequence[Curve], names: list[str]) -> bool:
-        """Update the curves if they match the current plot and fit its axes."""
-        if self.plot is None or self._names_drawn != names:
-            return False
-        axes = self.plot.axes[0]
-        (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-        low, high, longest = _get_bounds(curves)
-        if not (bottom <= low and high <= top and right / 2 <= longest <= right):
-            return False
-        for line, curve in zip(self._lines, curves, strict=True):
-            line.set_data(*curve)
-        self.plot.redraw_lines(self._lines)
-        return True
 
-
-def _get_bounds(curves: Sequence[Curve]) -> tuple[float, float, float]:
-    """Return the minimum and maximum of the curves, and the longest curve's length."""
-    values = np.concatenate([y[np.isfinite(y)] for _, y in curves])
-    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
-    return float(low), float(high), max(float(x[-1]) for x, _ in curves)
+def _get_ends(values: core.FloatArray) -> tuple[float, float]:
+    """Return the smallest and the largest finite value."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def _downsample_profile(profile: analysis.Profile) -> Curve:

@@ -240,7 +240,14 @@ class ResolutionPanel(panel.MeasurePanel):
         if whole.note and len(outcome.images) == 1:
             note = whole.note.removesuffix(".")
             return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
-        if report.reason is not None:
+        if report.reason == "beyond-nyquist":
+            finest = core.format_number(report.result.finest, ".3g")
+            count = report.reasons[report.reason]
+            sentence = (
+                f"Finer than {finest} {report.unit}, the finest that can be told from "
+                f"these pixels, in {count} of {report.blocks} blocks"
+            )
+        elif report.reason is not None:
             sentence += f" ({report.why})"
         if len(outcome.images) == 1:
             sentence += "; choose another exposure as Second image, or another Method"

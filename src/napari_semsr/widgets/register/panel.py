@@ -505,7 +505,6 @@ _REFUSAL_TEXTS = {
     "no-overlap": "none: no position fits",
     "no-structure": "none: too little to compare",
 }
-_TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _Result = tuple[jobs.Registered, base.JobResult] | RegistrationRefused
 
 
@@ -560,7 +559,6 @@ class RegisterPanel(base.VerbPanel):
         self._layers_wanted: dict[str, Layer | None] = {}
         self._proposes = False
         self._layers_chosen: dict[str, Layer | None] = {}
-        self._layers_followed: list[Layer] = []  # whose transform is watched
         for box, other in ((self.moving, self.fixed), (self.fixed, self.moving)):
             box.changed.connect(partial(self._keep_layers_different, box, other))
             box.changed.connect(self.marks.show_fit)
@@ -569,7 +567,6 @@ class RegisterPanel(base.VerbPanel):
         for tick in (self.look.overlay, self.look.flicker, self.look.side_by_side):
             tick.native.pressed.connect(self.marks.stop)
         self._propose_layers()
-        self._watch_moving_transform()
         self._update_form_rows()
 
     def _build_results(self) -> None:
@@ -633,24 +630,7 @@ class RegisterPanel(base.VerbPanel):
         self._layers_chosen = {one.name: one.value for one in (self.moving, self.fixed)}
         if not self._proposes:
             self._layers_wanted = dict(self._layers_chosen)
-        self._watch_moving_transform()
         self.look.select_layers(self.fixed.value, self.moving.value)
-
-    def _watch_moving_transform(self) -> None:
-        """Show the button for the moving layer's displayed transform, if it has one."""
-        layer = self.moving.value
-        for old in self._layers_followed:
-            old.events.disconnect(self._update_shown_button)
-        self._layers_followed = [] if layer is None else [layer]
-        for event in _TRANSFORM_EVENTS if layer is not None else ():
-            getattr(layer.events, event).connect(self._update_shown_button)
-        self._update_shown_button()
-
-    def _update_shown_button(self, _: object = None) -> None:
-        if base.is_alive(self):
-            layer = self.moving.value
-            is_turned = layer is not None and layers.is_rotated_or_sheared(layer)
-            self.shown_button.setVisible(is_turned)
 
     def _update_form_rows(self, _: object = None) -> None:
         """Offer registration by landmarks alone if there are enough of them."""

@@ -295,10 +295,7 @@ class FolderFollower(QWidget):
             self._start_following()
 
     def _start_following(self) -> None:
-        folder = base.get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
-        if folder is None:
-            msg = "Choose a folder of frames first."
-            raise core.OptionError(msg, code="missing-value")
+        folder = self._panel.typed_folder()  # type: ignore[attr-defined]
         options, target, how = self._read(folder)
         place = base.find_free_store_path(f"{folder.name}-growing")
         mosaic_layer = GrowingLayer(self._panel, place)

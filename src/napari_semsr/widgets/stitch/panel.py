@@ -308,22 +308,19 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def typed_folder(self) -> Path:
         """Return the folder entered in the form."""
-        value = self.folder.value
-        if not isinstance(value, Path) or value == Path():
+        folder = base.get_entered_path(self.folder)
+        if folder is None:
             msg = "Choose a folder of frames first."
             raise core.OptionError(msg, code="missing-value")
-        if not value.exists():
-            msg = f"{value} does not exist; choose an existing folder."
-            raise core.OptionError(msg, code="folder-missing")
-        return value
+        return folder
 
-    def look(self, folder: Path | None = None) -> None:
-        """Describe the contents of a folder."""
-        folder_chosen = folder or self.folder.value
+    def look(self, _: object = None) -> None:
+        """Describe the contents of the folder."""
+        folder_chosen = base.get_entered_path(self.folder)
         self._missing_timer.stop()
         self._show_pixel_size(None, is_known=False)
         self._offer_grids(())
-        if not isinstance(folder_chosen, Path) or folder_chosen == Path():
+        if folder_chosen is None:
             self.about.setText(_NOTHING)
         elif not folder_chosen.exists():
             self.about.setText(f"{folder_chosen} does not exist.")
