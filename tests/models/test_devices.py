@@ -59,6 +59,12 @@ def _broken(monkeypatch, error, only=None):
     return tried
 
 
+@pytest.mark.parametrize("name", ["foo", "cuda:x"])
+def test_a_device_that_does_not_exist_is_refused_with_the_choices(name):
+    with refused(OptionError, "unknown-value", match=f"auto, cpu, .*'{name}'"):
+        find_device(name)
+
+
 @pytest.mark.parametrize("name", ["cuda:7", "xpu", "mps"])
 def test_a_kind_that_is_not_here_is_refused_with_the_reason(name, monkeypatch):
     def unbuilt():

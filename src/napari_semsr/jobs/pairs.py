@@ -175,7 +175,7 @@ def pairs(
     if not choice.sets["train"]:
         raise _create_refusal(choice.candidates, choice.rejections, is_paired=is_paired)
     if is_paired and settings.min_correlation != 0:  # with 0, copies are allowed
-        _check_images_differ(*images)
+        check_images_differ(*images)
     provenance = yield from run.compose_history(
         inputs=list(chain(*records)),
         preparation=NUMBERS if settings.has_preparation else None,
@@ -238,7 +238,7 @@ def _create_refusal(
     return core.OptionError(msg, code="nothing-to-train")
 
 
-def _check_images_differ(
+def check_images_differ(
     lows: Sequence[core.Micrograph], highs: Sequence[core.Micrograph]
 ) -> None:
     """Raise an error if all pairs consist of identical images."""

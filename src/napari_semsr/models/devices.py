@@ -69,6 +69,10 @@ def find_device(name: str = "auto") -> Device:
     if name == "auto":
         return _find_working_device()
     kind, _, number = name.partition(":")
+    if kind not in _CARDS or not (number or "0").isdecimal():
+        choices = ", ".join(("auto", "cpu", *_CARDS))
+        msg = f"A device must be one of {choices}, or cuda:1, got {name!r}."
+        raise core.OptionError(msg, code="unknown-value")
     count, index = device_count(kind), int(number or 0)
     if count == 0:
         why = _explain_missing_device(kind)

@@ -28,7 +28,6 @@ from .microscope import (
     compute_psf as compute_psf,
 )
 from .pairs import (
-    SPREAD_PX as SPREAD_PX,
     ImagingSettings as ImagingSettings,
     SsumPair as SsumPair,
     SsumPairOptions as SsumPairOptions,

@@ -276,8 +276,6 @@ class DegradedScene:
     log_gain: Float32Array  # Log of the gain about `airlight` that removes the haze
     airlight: float  # Grey level of the haze; the mean of the image without haze
     faults: Float32Array  # (9,) In the order of `FAULTS`; NaN where not known
-    # (K, K) Point spread function; None if not known
-    spread: Float32Array | None = None
 
 
 def _create_random_blur_kernel(

@@ -230,8 +230,6 @@ def _simulate_recording(
 # inferred from optical ones, so evaluate results after an affine match of grey levels.
 
 _FINE = 2  # pixels of the sample per pixel of the mosaic, along an axis; chosen
-SPREAD_PX = 49
-"""Side length of `SsumPair.spread`; chosen: two sigma of a blur 700 nm from focus."""
 _Numbers = TypeVar("_Numbers", np.float32, np.complexfloating)
 
 
@@ -256,9 +254,6 @@ class SsumPair:
     # Standard deviation of the Gaussian with the same half-light radius as a point,
     # root mean square over the field
     blur_px: float
-    # (49, 49) Point spread function in incoherent light, mean over the distances from
-    # the focus in the field; its sum is 1
-    spread: Float32Array
     # Mean height of the sample above the focal plane, over the distance at which focus
     # ends; -1 to 1 in focus
     defocus: float
@@ -418,14 +413,6 @@ def _simulate_pair(
     # that radius of a Gaussian over its sigma
     half_light = float(np.sqrt(2 * np.log(2)))
     blur_px = float(np.sqrt(np.mean(radii**2))) / half_light / pixel
-    # five representative distances from the focus (chosen), and their fractions
-    edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, 5 + 1)
-    counts, _ = np.histogram(off, edges)
-    pairs = zip((edges[1:] + edges[:-1]) / 2, counts, strict=True)
-    depths = [(float(at), float(count) / off.size) for at, count in pairs if count]
-    spread = microscopes.compute_psf(
-        look.microscope, depths, pixel, SPREAD_PX, place=look.place
-    )
     depth = microscopes.compute_focus_depth_nm(look.microscope)
     return SsumPair(
         *(low, high, low_range, high_range, field.pixel_nm),
@@ -434,7 +421,6 @@ def _simulate_pair(
         look=look,
         noiseless=_scale_grey_levels(light, low_range),
         blur_px=blur_px,
-        spread=spread,
         defocus=float(off.mean()) / depth,
     )
 

@@ -378,7 +378,8 @@ class TrainingData(lightning.LightningDataModule):
             cache = SceneCache.open(recipe, self.scale, self.report)
             if not has_stores:
                 return CachedBatches(cache, recipe, self.first_step, number, device)
-            some = recipe.replace(batch=max(1, round(data.drawn * recipe.batch)))
+            count = max(1, round(data.drawn * recipe.batch))
+            some = recipe.replace(batch=count, data=data.replace(drawn=0.0))
             scenes = CachedBatches(cache, some, self.first_step, number, device)
             return MixedBatches(scenes, recipe, self.scale, number, of)
         per_step = max(1, recipe.batch // (1 if has_stores else data.patches_per_scene))

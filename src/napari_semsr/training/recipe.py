@@ -401,6 +401,8 @@ class Recipe(core.Options):
     def _check_consistency(self) -> Self:
         """Raise an error if options contradict each other."""
         data, restores = self.data, self.kind == "restorer"
+        channels = self.gan.discriminator_options.get("channels", 1)
+        seen = 2 if self.gan.conditional and not self.is_unpaired else 1
         can_mix = data.pairs is not None and data.bank > 0 and self.batch > 1
         refusals = {
             core.Message(
@@ -414,6 +416,15 @@ class Recipe(core.Options):
                 "kind blind-spot and the measure hidden_db need each other",
                 "measure-unsuitable",
             ): (self.is_blind_spot != (self.measure == "hidden_db")),
+            core.Message(
+                f"kind {self.kind} with gan.conditional: {self.gan.conditional} needs "
+                f"channels: {seen} in gan.discriminator_options, got {channels}",
+                "options-contradict",
+            ): (self.is_adversarial and channels != seen),
+            core.Message(
+                "gan.adversarial: relativistic needs kind paired-gan",
+                "options-contradict",
+            ): (self.is_unpaired and self.gan.adversarial == "relativistic"),
             core.Message("architecture: same needs start_from", "missing-value"): (
                 self.architecture == SAME and self.start_from is None
             ),

@@ -11,7 +11,9 @@ from napari_semsr import training
 from napari_semsr.core import (
     Affine,
     Box,
+    Message,
     Micrograph,
+    OptionError,
     WriteError,
     capture_warnings,
     digest_path,
@@ -174,6 +176,21 @@ def test_sem_of_another_place_is_refused(place, tmp_path):
         adapt(place[0], [other], tmp_path / "run", steps=2)
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
     assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_a_mosaic_is_no_sem_image_of_itself(place, tmp_path):
+    with refused(OptionError, "same-image"):
+        adapt(place[0], place[:1], tmp_path / "run")
+
+
+@pytest.mark.broad
+def test_a_training_out_of_focus_is_warned_of(place, tmp_path, monkeypatch):
+    sentence = Message("Out of focus.", "out-of-focus")
+    monkeypatch.setattr(train, "create_focus_warning", lambda _image: sentence)
+    with warned("out-of-focus"):
+        made = adapt(*place[:1], place[1:], tmp_path / "run")
+    assert sentence in made.warnings
+    assert sentence in Path(made.report).read_text()
 
 
 @pytest.mark.filterwarnings("ignore:The expected error of the transform")

@@ -20,6 +20,7 @@ from napari_semsr.jobs.images import (
     open_image,
     to_json_value,
 )
+from napari_semsr.jobs.pairs import check_images_differ
 from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 from napari_semsr.registration import Landmarks, RegistrationRefused
 
@@ -214,10 +215,10 @@ def register_sem(
 ) -> core.Job[register.Registered]:
     """Register a mosaic to an SEM image, elastically if affine is insufficient."""
     reading, name = run.get_read_options("sem"), get_image_name(sem)
-    register.check_pixel_sizes(
-        mosaic=open_image(mosaic, run.opening).replace(name=get_image_name(mosaic)),
-        sem=open_image(sem, reading).replace(name=name),
-    )
+    light = open_image(mosaic, run.opening).replace(name=get_image_name(mosaic))
+    electrons = open_image(sem, reading).replace(name=name)
+    check_images_differ([light], [electrons])
+    register.check_pixel_sizes(mosaic=light, sem=electrons)
 
     def register_pair(**changes: object) -> core.Job[register.Registered]:
         return register.register.job(

@@ -32,6 +32,7 @@ from napari_semsr.jobs.images import (
     Image,
     Result,
     compose_provenance,
+    create_focus_warning,
     get_image_name,
     open_image,
     record_input,
@@ -130,6 +131,8 @@ def train_on_sem(
         measured_image = strays.mask(mosaic_image.data)
         shown_image = mosaic_image.replace(data=strays.fill(mosaic_image.data))
     levels = core.measure_percentiles(measured_image)
+    if (sentence := create_focus_warning(mosaic_image)) is not None:
+        core.warn(sentence)
     run.records[LIGHT] = yield from record_input(
         mosaic, mosaic_image, run.opening, role=LIGHT
     )
