@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Box, Micrograph, OptionError, read_box
+from napari_semsr.core import Box, Micrograph, OptionError, read_box, run
 from napari_semsr.inference import EnhanceOptions, create_enhanced_array
 from napari_semsr.inference.network_input import prepare_field
 from napari_semsr.inference.options import ResamplingPlan
@@ -70,7 +70,7 @@ def test_windows_of_a_stored_image_are_its_pixels(suffix, rng, tmp_path, monkeyp
     write(Micrograph(values), path)
     data = read(path).data
     assert min(data.numblocks) > 1
-    field = prepare_field(Micrograph(data), ResamplingPlan(None, None)).input
+    field = run(prepare_field(Micrograph(data), ResamplingPlan(None, None))).input
     assert field is not data
     for corner in [*product(range(0, 600, 97), range(0, 530, 89))] * 2:
         box = Box.from_shape((150, 140), corner)

@@ -140,13 +140,15 @@ def plan_run(
     *,
     store: OmeZarrStore | None = None,
     scheduler: str | None = None,
+    see_rows: Callable[[core.RealArray], object] | None = None,
 ) -> core.Job[PlannedRun]:
     """Move the network to its device, measure the image, and plan the run.
 
     `output` is from `plan_output` with the same image and options; `store` from
     `create_output_store`: an interrupted run is resumed with the strategy and the
     precision that it recorded. `scheduler` is the address of a dask cluster with access
-    to the same files; without one the run stays in this process.
+    to the same files; without one the run stays in this process. `see_rows` receives
+    all pixels of the image in bands of rows, since they are read here.
     """
     settings = options or EnhanceOptions()
     history = None if store is None else store.record.provenance
@@ -163,6 +165,7 @@ def plan_run(
             predictor,
             before=None if store is None else store.read_notes().get(STRATEGY_KEY),
             is_scattered=scheduler is not None,
+            see_rows=see_rows,
         )
         plan = yield from run_in_thread(planning, predictor)
         blur_px = plan.options.blur_px

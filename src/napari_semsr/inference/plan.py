@@ -7,7 +7,7 @@ of live normalisations may be measured on a sample.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -168,16 +168,20 @@ def plan_enhancement(
     is_scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
+    see_rows: Callable[[core.RealArray], object] | None = None,
 ) -> core.Job[EnhancePlan]:
     """Measure the whole image and plan its enhancement.
 
     `before` is the recorded strategy of an interrupted run; `is_scattered` whether
     tiles go to other processes; `apart` whether tiles are requested individually at any
-    time; a field that cannot be run in tiles is then one tile.
+    time; a field that cannot be run in tiles is then one tile. `see_rows` receives all
+    pixels of the image in bands of rows.
     """
     yield core.Progress(0, 0, "Measuring the grey values")
     card, probe = model.card, predictor.effective_probe(options.halo_tolerance)
-    field = network_input.prepare_field(micrograph, output.fit, shared=not apart)
+    field = yield from network_input.prepare_field(
+        micrograph, output.fit, shared=not apart, see_rows=see_rows
+    )
     shown_field = field.input
     constant = predictor.device.type != "cpu" and not apart
     tiles, regrid = network_input.plan_field_tiles(
@@ -196,7 +200,7 @@ def plan_enhancement(
         )
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (core.Progress(0, 0, note) for note in notes)
-    scaling = network_input.compute_scaling(field.samples, card)
+    scaling = network_input.compute_scaling(field, card)
     is_fixed = card.input_scaling == "levels"  # no measurement is needed
     if (is_fixed or scaling.low == scaling.high == 0) and core.is_empty(
         micrograph.data
@@ -329,8 +333,8 @@ def prepare_model_input(
     """Return an image resampled to the network grid, and its grey-value scaling."""
     trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
     fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
-    field = network_input.prepare_field(micrograph, fit)
-    return field, network_input.compute_scaling(field.samples, model.card)
+    field = core.run(network_input.prepare_field(micrograph, fit))
+    return field, network_input.compute_scaling(field, model.card)
 
 
 def choose_strategy(
