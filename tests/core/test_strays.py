@@ -83,3 +83,19 @@ def test_a_lazy_field_and_its_windows_are_those_of_the_whole(rng):
         np.testing.assert_array_equal(getattr(found, way)(lazy)[:, :], whole[:, :])
         part = whole[2040:2060, 80:300]
         np.testing.assert_array_equal(part, whole[:, :][2040:2060, 80:300])
+
+
+@pytest.mark.parametrize("held", [96, 0], ids=["whole rows", "columns"])
+def test_pixels_are_read_once_seen_in_order_and_counted(held, rng, monkeypatch):
+    image, read, rows, steps = rng.integers(0, 99, (2100, 2100), "u2"), [], [], []
+    image[2050, 2060] = 65535
+    lazy = da.from_array(image, chunks=(300, 700)).map_blocks(
+        lambda block: (read.append(block.size), block)[1], meta=image[:0, :0]
+    )
+    monkeypatch.setattr("napari_semsr.core.strays._HELD_BYTES", held << 20)
+    survey = run(survey_pixels(lazy, rows.append), steps.append)
+    np.testing.assert_array_equal(np.concatenate(rows), image)
+    assert (sum(read) == image.size) is bool(held)
+    assert survey.strays.places.tolist() == [[2050, 2060]]
+    assert survey.counts.tolist() == [*np.bincount(image.ravel())[:-1], 0]
+    assert len(steps) >= 4  # a stop is noticed after each window

@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -116,6 +117,9 @@ class PatchedField:
         inside = (x >= 0) & (x < x1 - x0)
         block[y[inside], x[inside]] = self.values[first:last][inside]
         return block
+
+
+_Places = TypeVar("_Places", slice, NDArray[np.intp])
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +259,7 @@ def _find_peaks_and_lines(values: RealArray) -> BoolArray:
     Noise stands out from both sides along a third of a segment, a stray line along all.
     """
     wide = np.pad(values, max(_APART), mode="reflect")
-    peaks, lines = _find_peaks(values, wide), _find_lines(wide)
+    peaks, lines = _find_peaks(wide), _find_lines(wide)
     if (rows := _find_lines(wide.T)).any():
         lines |= rows.T
     for candidates, most in ((peaks, _MOST), (lines, _MAX_LINES)):
@@ -271,73 +275,63 @@ def _find_peaks_and_lines(values: RealArray) -> BoolArray:
     return peaks | lines
 
 
-def _find_peaks(values: RealArray, wide: RealArray) -> BoolArray:
+def _find_peaks(wide: RealArray) -> BoolArray:
     """Find pixels that differ from all four at a distance by more than a limit.
 
-    `wide` is the image padded by the largest distance. Most pixels are no peaks, since
-    they are too close to one of those above and below.
+    In an image padded by the largest distance, whose rows are joined here: what this
+    gives in the margins is dropped.
     """
-    peaks, margin = np.zeros(values.shape, bool), max(_APART)
-    starts = _find_segments(len(values))[:-1:2]
-    strips = [*itertools.pairwise((*starts, len(values)))]  # one fits a cache
+    margin, width, flat = max(_APART), wide.shape[1], wide.ravel()
+    peaks, reach = np.zeros(flat.shape, bool), margin * width
+    starts = [reach + n * width for n in _find_segments(len(wide) - 2 * margin)]
+    borders = itertools.pairwise((*starts[:-1:2], starts[-1]))
+    strips = [slice(*border) for border in borders]  # one fits a cache
     limits: dict[int, list[float]] = {}
     for apart in _APART:
         some = strips[:: 1 + len(strips) // 4]
-        views = (partial(_shift_strip, wide, strip) for strip in some)
-        heights = zip(*(_compute_heights(view, apart) for view in views), strict=True)
-        limits[apart] = [_find_height_limit(part) for part in heights]
+        heights = (_compute_heights(flat, strip, apart, width) for strip in some)
+        limits[apart] = [
+            _find_height_limit([h.reshape(-1, width)[:, margin:-margin] for h in side])
+            for side in zip(*heights, strict=True)
+        ]
     lowest = _ROUNDING * min(itertools.chain(*limits.values()))
-    about = np.finfo if values.dtype.kind == "f" else np.iinfo
-    if lowest >= (largest := about(values.dtype).max):
-        return peaks
-    height = values.dtype.type(lowest)
-    for start, stop in strips:
-        part, strip = wide[start : stop + 2 * margin], (0, stop - start)
-        raised = np.minimum(part, values.dtype.type(largest) - height) + height
-        own, own_raised = (_shift_strip(image, strip, 0) for image in (part, raised))
-        found = np.zeros(own.shape, bool)
-        for apart in _APART:
-            sides = [_shift_strip(part, strip, n) for n in (-apart, apart)]
-            found |= (sides[0] >= own_raised) & (sides[1] >= own_raised)
-            sides = [_shift_strip(raised, strip, n) for n in (-apart, apart)]
-            found |= (own >= sides[0]) & (own >= sides[1])
-        y, x = np.divmod(np.flatnonzero(found), found.shape[1])
-        y += start
-        view = partial(_shift_places, wide, (y + margin, x + margin))
-        for apart, both in limits.items():
-            for part, limit in zip(_compute_heights(view, apart), both, strict=True):
-                peaks[y, x] |= part > limit
-    return peaks
+    about = np.finfo if wide.dtype.kind == "f" else np.iinfo
+    if lowest < (largest := about(wide.dtype).max):
+        height = wide.dtype.type(lowest)
+        most = wide.dtype.type(largest) - height
+        for strip in strips:
+            # most pixels are too close to one of those above and below
+            part = flat[strip.start - reach : strip.stop + reach]
+            raised, own = (
+                np.minimum(part, most) + height,
+                _shift(strip, reach - strip.start),
+            )
+            found = np.zeros(strip.stop - strip.start, bool)
+            for step in (apart * width for apart in _APART):
+                above, below = _shift(own, -step), _shift(own, step)
+                found |= (part[above] >= raised[own]) & (part[below] >= raised[own])
+                found |= (part[own] >= raised[above]) & (part[own] >= raised[below])
+            places = strip.start + np.flatnonzero(found)
+            for apart, both in limits.items():
+                heights = _compute_heights(flat, places, apart, width)
+                for each, limit in zip(heights, both, strict=True):
+                    peaks[places] |= each > limit
+    return peaks.reshape(wide.shape)[margin:-margin, margin:-margin]
 
 
-def _shift_strip(
-    wide: RealArray, strip: IntPair, down: int, along: int = 0
-) -> RealArray:
-    """Return the neighbours of a strip's pixels in an image padded by a margin."""
-    margin = max(_APART)
-    rows = slice(*(margin + row + down for row in strip))
-    return wide[rows, margin + along : wide.shape[1] - margin + along]
-
-
-def _shift_places(
-    wide: RealArray,
-    places: tuple[NDArray[np.intp], NDArray[np.intp]],
-    down: int,
-    along: int,
-) -> RealArray:
-    """Return the neighbours of some pixels."""
-    return wide[places[0] + down, places[1] + along]
+def _shift(places: _Places, step: int) -> _Places:
+    """Move places, or a range of them, in an image whose rows are joined."""
+    if isinstance(places, slice):
+        return slice(places.start + step, places.stop + step)
+    return places + step
 
 
 def _compute_heights(
-    view: Callable[[int, int], RealArray], apart: int
+    flat: RealArray, places: slice | NDArray[np.intp], apart: int, width: int
 ) -> tuple[RealArray, RealArray]:
-    """Return how much higher, and lower, pixels are than all four at a distance.
-
-    `view` returns the pixels some rows below and columns to the right; 0 if not higher.
-    """
-    places = (-apart, 0), (apart, 0), (0, -apart), (0, apart)
-    own, around = view(0, 0), [view(*place) for place in places]
+    """Return how much higher, and lower, pixels are than all four at a distance."""
+    steps = (-apart * width, apart * width, -apart, apart)
+    own, around = flat[places], [flat[_shift(places, step)] for step in steps]
     top, bottom = reduce(np.maximum, around), reduce(np.minimum, around)
     with np.errstate(over="ignore"):
         return np.maximum(own, top) - top, bottom - np.minimum(own, bottom)
@@ -375,11 +369,11 @@ def _find_lines(wide: RealArray) -> BoolArray:
         first = np.ascontiguousarray(rows[:_TRIED])  # a view may be transposed
         least = len(first) - len(rows) + math.floor(_STANDING * len(rows)) + 1
         for way in ways:
-            marks = _stand_out(first, slice(0, shape[1]), *way)
+            marks = _stand_out(first, slice(margin, margin + shape[1]), *way)
             count = marks.view(np.uint8).sum(axis=0, dtype=np.uint8)
             columns = across[count >= least]
             if columns.size:
-                marks = _stand_out(rows, columns, *way)
+                marks = _stand_out(rows, columns + margin, *way)
                 marks &= marks.mean(axis=0) > _STANDING
                 lines[start:stop, columns] |= marks
     if max(shape) > _SMALL:
@@ -388,7 +382,7 @@ def _find_lines(wide: RealArray) -> BoolArray:
     part = sliding_window_view(inner[:, margin:-margin], size, 0)
     constant = part.max(axis=-1) == part.min(axis=-1)
     for way in ways if constant.any() else ():
-        marks = _stand_out(inner, slice(0, shape[1]), *way)
+        marks = _stand_out(inner, slice(margin, margin + shape[1]), *way)
         whole = constant & (sliding_window_view(marks, size, 0).mean(-1) > _STANDING)
         for start in range(size):
             stop = start + len(whole)
@@ -398,17 +392,12 @@ def _find_lines(wide: RealArray) -> BoolArray:
 
 def _stand_out(
     rows: RealArray,
-    columns: NDArray[np.intp] | slice,
+    columns: slice | NDArray[np.intp],
     apart: int,
     is_beyond: Callable[[RealArray, RealArray], BoolArray],
 ) -> BoolArray:
     """Return whether pixels of some columns stand out from both at a distance."""
-    own, left, right = (
-        rows[
-            :, slice(n, columns.stop + n) if isinstance(columns, slice) else columns + n
-        ]
-        for n in (max(_APART) + shift for shift in (0, -apart, apart))
-    )
+    own, left, right = (rows[:, _shift(columns, n)] for n in (0, -apart, apart))
     return is_beyond(own, left) & is_beyond(own, right)
 
 

@@ -102,15 +102,13 @@ class MemoryMonitor:
         """Growth of resident memory since this object was created."""
         return max(0, int(self._process.memory_info().rss) - self._first)
 
-    def _update_peak(self) -> None:
-        self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
-
     def _poll_memory(self) -> None:
-        while not self._stop.wait(_PERIOD_S):
-            self._update_peak()
+        has_ended = False
+        while not has_ended:
+            has_ended = self._stop.wait(_PERIOD_S)
+            self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
 
     def __enter__(self) -> Self:
-        self._update_peak()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll_memory, daemon=True)
         self._thread.start()
@@ -119,7 +117,6 @@ class MemoryMonitor:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._update_peak()
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,13 +576,13 @@ def run_in_thread(
 
 def create_block_source(places: Sequence[core.IntPair], block: core.IntPair) -> Take:
     """Create a `Take` of tile blocks (rows, columns) that share a window."""
-    blocks: dict[core.IntPair, list[core.IntPair]] = {}
-    for row, column in places:
-        blocks.setdefault((row // block[0], column // block[1]), []).append(
-            (row, column)
-        )
-    waiting = iter(blocks.values())
-    return lambda _count: next(waiting, None)
+
+    def get_block(place: core.IntPair) -> core.IntPair:
+        return place[0] // block[0], place[1] // block[1]
+
+    groups = itertools.groupby(sorted(places, key=get_block), get_block)
+    blocks = ([*group] for _, group in groups)
+    return lambda _count: next(blocks, None)
 
 
 def create_tile_source(places: Sequence[core.IntPair]) -> Take:

@@ -83,12 +83,11 @@ def measure_scaling(
             "precision; scale them down first."
         )
         raise core.ReadError(msg, code="values-too-large")
-    if np.dtype(data.dtype).kind != "f":
-        mean = 0.0
-    elif counts is None:
-        mean = core.compute_finite_mean(data)
-    else:
+    mean = 0.0
+    if np.dtype(data.dtype).kind == "f" and counts is not None:
         mean = float(counts @ np.arange(len(counts))) / max(1, int(counts.sum()))
+    elif np.dtype(data.dtype).kind == "f":
+        mean = core.compute_finite_mean(data)
     return Scaling(low, high, mean, back)
 
 
@@ -103,8 +102,7 @@ def compute_scaling(field: "PreparedField", card: models.ModelCard) -> Scaling:
         return Scaling(*card.input_levels, mean, back)
     total, count = 0.0, 0  # total squared deviation of finite pixels from their mean
     for block in core.read_chunks(data):
-        away = np.asarray(block, dtype=np.float64) - mean
-        away = away[np.isfinite(away)]
+        away = block[np.isfinite(block)].astype(np.float64) - mean
         total += float(np.square(away).sum())
         count += away.size
     return Scaling(mean, mean + math.sqrt(total / max(count, 1)), mean, back)
@@ -250,9 +248,7 @@ def survey_field(
     reduction would change, are the medians over windows across the field. `certain`
     limits haze to what is certain.
     """
-    if scaling.high <= scaling.low:
-        return FieldSurvey()
-    if not isinstance(module, models.InformedRestorer):
+    if scaling.high <= scaling.low or not isinstance(module, models.InformedRestorer):
         return FieldSurvey()
     shrink = 1
     while max(data.shape) > shrink * models.BLOCK * LARGEST_MAP:

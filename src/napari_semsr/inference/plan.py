@@ -89,8 +89,6 @@ class EnhancePlan:
 
     def tile(self, place: core.IntPair) -> core.Tile:
         """Return the network input tile for an output tile."""
-        if self.regrid is None:
-            return self.tiles.tile(*place)
         return self.create_tile(self.outputs.tile(*place).core, place)
 
     def create_tile(self, inner: core.Box, index: core.IntPair = (0, 0)) -> core.Tile:
@@ -466,22 +464,18 @@ def choose_block(
         inner_borders = -(-outputs.grid[axis] // count) - 1
         return outputs.shape[axis] + 2 * margin * inner_borders
 
+    def compute_work(block: core.IntPair) -> tuple[float, int]:
+        lengths = (computed_length(block[axis], axis) for axis in (0, 1))
+        return math.prod(lengths), math.prod(block)
+
     most = max(1, _LARGEST_SIDE // outputs.core)
     rows, columns = (range(1, min(most, n) + 1) for n in outputs.grid)
-    blocks = itertools.product(rows, columns)
-    fitting = [
-        b
-        for b in blocks
-        if window_side(b[0], 0) * window_side(b[1], 1) * per_pixel <= budget
-    ]
-    return min(
-        fitting,
-        key=lambda b: (
-            computed_length(b[0], 0) * computed_length(b[1], 1),
-            b[0] * b[1],
-        ),
-        default=(1, 1),
+    fitting = (
+        (down, across)
+        for down, across in itertools.product(rows, columns)
+        if window_side(down, 0) * window_side(across, 1) * per_pixel <= budget
     )
+    return min(fitting, key=compute_work, default=(1, 1))
 
 
 # Statistics estimated from a sample of the image, with their error.
@@ -612,13 +606,8 @@ def measure_sample(
     for part in range(_PARTS):
         yield core.Progress(part, _PARTS, "Estimating the error of the statistics")
         some = sampler.measure_moments(sample[part::_PARTS])
-        squares.append(
-            float(
-                np.mean(
-                    (sampler.compute_results(some, held_out) - expected_results) ** 2
-                )
-            )
-        )
+        away = sampler.compute_results(some, held_out) - expected_results
+        squares.append(float(np.mean(away**2)))
     left = 1 - len(sample_indices) / len(tiles)
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
     overall = float(expected_results.std())
