@@ -20,7 +20,7 @@ from _shared import read_options, usage_of
 
 STAGES = {
     "open": "jobs.verb.Run.open_images",
-    "digest": "jobs.images.digest_values",
+    "digest": "jobs.images.ValueDigest.add_rows",
     "strays": "core.strays.compute_stray_pixel_masks",
     "statistics": "inference.network_input.compute_scaling",
     "survey": "inference.network_input.survey_field",

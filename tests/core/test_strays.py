@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import find_stray_pixels
+from napari_semsr.core import run, survey_pixels
 from napari_semsr.core.strays import compute_stray_pixel_masks
 
 
@@ -38,7 +38,7 @@ def test_stray_pixels_are_found_and_nothing_else(place, level, rng):
     # a wide area within the grey scale may be what a sample shows
     is_filled = place != "block" or level == 65535
     np.testing.assert_array_equal(wanted, mask & is_filled)
-    strays = find_stray_pixels(image)
+    strays = run(survey_pixels(image)).strays
     masked, filled = strays.mask(image), strays.fill(image)
     np.testing.assert_array_equal(np.isnan(masked[:, :]), mask)
     np.testing.assert_array_equal(filled[:, :][~mask], proper)
@@ -67,15 +67,15 @@ def test_what_belongs_to_an_image_is_not_stray(rng):
     assert is_clean(bar)
     counts = rng.exponential(4, (192, 224))  # noise of rare high values
     assert compute_stray_pixel_masks(counts)[0].mean() < 1e-4
-    assert find_stray_pixels(np.full((64, 64), 7, np.uint8)) is None
-    assert find_stray_pixels(np.full((64, 64), np.nan)) is None
+    assert run(survey_pixels(np.full((64, 64), 7, np.uint8))).strays is None
+    assert run(survey_pixels(np.full((64, 64), np.nan))).strays is None
 
 
 def test_a_lazy_field_and_its_windows_are_those_of_the_whole(rng):
     image = _scene(rng, shape=(2100, 300)).astype(np.float32)
     image[5, 2], image[2047, 90], image[2050, 299] = 9000, -3000, 8000
     image[500:520, 10:30] = np.nan
-    found = find_stray_pixels(image)
+    found = run(survey_pixels(image)).strays
     assert found.places.tolist() == [[5, 2], [2047, 90], [2050, 299]]
     lazy = da.from_array(image, chunks=(512, 128))
     for way in ("mask", "fill"):
@@ -83,3 +83,19 @@ def test_a_lazy_field_and_its_windows_are_those_of_the_whole(rng):
         np.testing.assert_array_equal(getattr(found, way)(lazy)[:, :], whole[:, :])
         part = whole[2040:2060, 80:300]
         np.testing.assert_array_equal(part, whole[:, :][2040:2060, 80:300])
+
+
+@pytest.mark.parametrize("held", [96, 0], ids=["whole rows", "columns"])
+def test_pixels_are_read_once_seen_in_order_and_counted(held, rng, monkeypatch):
+    image, read, rows, steps = rng.integers(0, 99, (2100, 2100), "u2"), [], [], []
+    image[2050, 2060] = 65535
+    lazy = da.from_array(image, chunks=(300, 700)).map_blocks(
+        lambda block: (read.append(block.size), block)[1], meta=image[:0, :0]
+    )
+    monkeypatch.setattr("napari_semsr.core.strays._HELD_BYTES", held << 20)
+    survey = run(survey_pixels(lazy, rows.append), steps.append)
+    np.testing.assert_array_equal(np.concatenate(rows), image)
+    assert (sum(read) == image.size) is bool(held)
+    assert survey.strays.places.tolist() == [[2050, 2060]]
+    assert survey.counts.tolist() == [*np.bincount(image.ravel())[:-1], 0]
+    assert len(steps) >= 4  # a stop is noticed after each window

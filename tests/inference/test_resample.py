@@ -10,10 +10,10 @@ from napari_semsr.core import (
     Box,
     Micrograph,
     Resampling,
-    find_stray_pixels,
     get_error_code,
     parse_pixel_size,
     run,
+    survey_pixels,
 )
 from napari_semsr.inference import create_enhanced_array, enhance_in_memory
 from napari_semsr.inference.network_input import ResampledField
@@ -127,7 +127,7 @@ def test_thin_fields_work(kind, shape, size, make_loaded, rng):
 def test_lazy_equals_the_engine(kind, source, size, make_loaded, rng):
     field = _field(rng, (95, 78), size, np.float32)
     field.data[3, 4], field.data[40, 30] = np.nan, 3000
-    assert find_stray_pixels(field.data) is not None
+    assert run(survey_pixels(field.data)).strays is not None
     data = field.data if source == "numpy" else da.from_array(field.data, chunks=25)
     loaded, given = make_loaded(kind, **TRAINED), field.replace(data=data)
     array = create_enhanced_array(given, loaded, FP32)

@@ -188,7 +188,7 @@ from .quantities import (
     get_value as get_value,
 )
 from .strays import (
-    find_stray_pixels as find_stray_pixels,
+    survey_pixels as survey_pixels,
 )
 from .transforms import (
     Affine as Affine,

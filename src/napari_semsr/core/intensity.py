@@ -32,14 +32,16 @@ def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
     Each block is read once; small chunks are read several at a time.
     """
     down, across = getattr(data, "chunks", None) or (_BLOCK, _BLOCK)
-    rows = _compute_block_borders(down, int(data.shape[0]))
-    columns = _compute_block_borders(across, int(data.shape[1]))
+    rows = find_block_borders(down, int(data.shape[0]))
+    columns = find_block_borders(across, int(data.shape[1]))
     for y0, y1 in itertools.pairwise(rows):
         for x0, x1 in itertools.pairwise(columns):
             yield read_box(data, Box(y0, y1, x0, x1))
 
 
-def _compute_block_borders(chunk: int | tuple[int, ...], size: int) -> list[int]:
+def find_block_borders(
+    chunk: int | tuple[int, ...], size: int, block: int = _BLOCK
+) -> list[int]:
     """Return block borders along one axis, combining small chunks."""
     if isinstance(chunk, tuple):
         borders = [0, *(int(v) for v in np.cumsum(chunk))]
@@ -47,7 +49,7 @@ def _compute_block_borders(chunk: int | tuple[int, ...], size: int) -> list[int]
         borders = [*range(0, size, chunk), size]
     edges = [0]
     for border, following in zip(borders[1:], [*borders[2:], math.inf], strict=True):
-        if following - edges[-1] > _BLOCK:
+        if following - edges[-1] > block:
             edges.append(border)
     return edges
 
@@ -57,10 +59,23 @@ def _has_direct_bins(dtype: np.dtype[np.generic]) -> bool:
     return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
 
 
+def count_grey_values(block: RealArray) -> NDArray[np.int64]:
+    """Count the pixels of each grey value of 8 or 16 bits, (65536,)."""
+    counts = np.zeros(_BINS, dtype=np.int64)
+    if block.dtype == np.uint8:  # four times as fast as bincount
+        from PIL import Image  # 10 MB, and few modules of this room need it
+
+        counts[:256] = Image.fromarray(np.atleast_2d(block)).histogram()
+        return counts
+    keys = block.ravel()
+    # few at a time: each becomes eight bytes
+    for part in np.array_split(keys, 1 + keys.size // _PART):
+        counts += np.bincount(part, minlength=_BINS)
+    return counts
+
+
 def _compute_sort_keys(block: RealArray) -> NDArray[Any]:
     """Map finite pixels to unsigned integers of the same order."""
-    if _has_direct_bins(block.dtype):
-        return block.ravel()
     values = block.ravel()
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(values[np.isfinite(values)], dtype=np.float32)
@@ -69,39 +84,31 @@ def _compute_sort_keys(block: RealArray) -> NDArray[Any]:
     return np.where(bits & _SIGN, ~bits, bits | _SIGN)
 
 
-def _invert_sort_key(key: int, dtype: np.dtype[np.generic]) -> float:
+def _invert_sort_key(key: int) -> float:
     """Convert one key back to a grey value; inverse of `_compute_sort_keys`."""
-    if _has_direct_bins(dtype):
-        return float(key)
     bits = np.uint32(key)
     bits = bits & ~_SIGN if bits & _SIGN else ~bits
     return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
 
 
 def _compute_order_statistics(
-    data: ReadableArray, ranks_of: Callable[[int], list[int]]
+    data: ReadableArray,
+    ranks_of: Callable[[int], list[int]],
+    counts: NDArray[np.int64] | None,
 ) -> dict[int, float]:
     """Return the values at the ranks that `ranks_of(count)` returns."""
-    dtype = np.dtype(data.dtype)
-    short = _has_direct_bins(dtype)
-    shift = np.uint32(0 if short else 16)
-    counts = np.zeros(_BINS, dtype=np.int64)
-    for block in read_chunks(data):
-        if block.dtype == np.uint8:  # four times as fast as bincount
-            from PIL import Image
-
-            counts[:256] += Image.fromarray(block).histogram()
-        else:
-            keys = _compute_sort_keys(block)
-            # few at a time: each becomes eight bytes
-            for part in np.array_split(keys, 1 + keys.size // _PART):
-                bins = part if short else part >> shift
-                counts += np.bincount(bins, minlength=_BINS)
+    shift = np.uint32(16)
+    short = counts is not None or _has_direct_bins(np.dtype(data.dtype))
+    if counts is None:
+        counts = np.zeros(_BINS, dtype=np.int64)
+        for block in read_chunks(data):
+            keys = block if short else _compute_sort_keys(block) >> shift
+            counts += count_grey_values(keys)
     total = np.cumsum(counts)
     ranks: list[int] = ranks_of(int(total[-1]))
     buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}
-    if short:
-        return {rank: _invert_sort_key(n, dtype) for rank, n in buckets.items()}
+    if short:  # each grey value has its own bucket
+        return {rank: float(value) for rank, value in buckets.items()}
     fine = {bucket: np.zeros(_BINS, dtype=np.int64) for bucket in buckets.values()}
     for block in read_chunks(data) if fine else ():
         keys = _compute_sort_keys(block)
@@ -113,16 +120,20 @@ def _compute_order_statistics(
     for rank, bucket in buckets.items():
         below = int(total[bucket] - counts[bucket])
         low = int(np.searchsorted(np.cumsum(fine[bucket]), rank - below, side="right"))
-        statistics[rank] = _invert_sort_key((bucket << 16) | low, dtype)
+        statistics[rank] = _invert_sort_key((bucket << 16) | low)
     return statistics
 
 
 def measure_percentiles(
-    data: ReadableArray, low: float = 0.1, high: float = 99.9
+    data: ReadableArray,
+    low: float = 0.1,
+    high: float = 99.9,
+    counts: NDArray[np.int64] | None = None,
 ) -> FloatPair:
     """Measure two percentiles of a whole image (Y, X), chunk by chunk.
 
-    NaN and infinite pixels are ignored; ``(0.0, 0.0)`` if no pixel is finite.
+    NaN and infinite pixels are ignored; ``(0.0, 0.0)`` if no pixel is finite. Nothing
+    is read if the pixels of each grey value have been counted: `counts`, (65536,).
     """
     places: list[float] = []
 
@@ -132,7 +143,7 @@ def measure_percentiles(
         places.extend(share / 100 * (count - 1) for share in (low, high))
         return sorted({r for p in places for r in (math.floor(p), math.ceil(p))})
 
-    values = _compute_order_statistics(data, compute_ranks)
+    values = _compute_order_statistics(data, compute_ranks, counts)
     if not values:
         return 0.0, 0.0
     first, second = (

@@ -8,15 +8,18 @@ range of all others, around which a network would create rings, are filled.
 
 import itertools
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from napari_semsr.core.grids import Box, Tile, plan_tiles, read_box
-from napari_semsr.core.progress import map_parallel
+from napari_semsr.core.grids import Box, Tile, TilePlan, plan_tiles, read_box
+from napari_semsr.core.intensity import count_grey_values, find_block_borders
+from napari_semsr.core.progress import Job, Progress, map_parallel
 from napari_semsr.core.types import (
     BoolArray,
     Float32Array,
@@ -46,13 +49,17 @@ _MOST, _MAX_PLATEAUS = 0.01, 0.06  # fraction of pixels; if more, part of the im
 _SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
 # px of a line, and the fraction that must stand out; in noise a third does
 _SEGMENT, _STANDING, _MAX_LINES = 32, 0.9, 0.03
+_TRIED = 16  # px that are tried first; measured
+_ROUNDING = 1 - 1e-6  # share of a height that remains despite rounding
 _SMALL = 256  # px; chosen: a line of 32 px is a small part of a larger field
 _DENSE, _DENSE_REACH = 0.03, 16  # fraction of spots nearby that indicates text
 _MIN_SIDE = 32  # px of an image in which stray pixels can be distinguished
 _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _MIN_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
-_WINDOWS = 8  # at a time, of 0.2 GB each
+_WINDOWS = 8  # at a time
+_BAND, _HELD_BYTES = 512, 96 << 20  # rows read at once, and bytes kept; chosen
+_SURVEYING = "Measuring the grey values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +119,100 @@ class PatchedField:
         return block
 
 
-def find_stray_pixels(data: ReadableArray) -> StrayPixels | None:
-    """Find stray pixels of an image (Y, X) in windows of 2048 px; None if none."""
-    shape = int(data.shape[0]), int(data.shape[1])
-    if np.dtype(data.dtype).kind not in "uif" or min(shape) < _MIN_SIDE:
-        return None
+_Places = TypeVar("_Places", slice, NDArray[np.intp])
 
-    def search_tile(tile: Tile) -> tuple[NDArray[np.intp], Float32Array]:
-        box = tile.core.grow(_MARGIN).intersection(Box.from_shape(shape))
-        window = read_box(data, box)
+
+@dataclass(frozen=True, slots=True)
+class PixelSurvey:
+    """What reading an image once has found."""
+
+    strays: StrayPixels | None = None  # None if there are none
+    # (65536,) pixels of each grey value, without stray ones; None unless 8 or 16 bits
+    counts: NDArray[np.int64] | None = None
+
+
+def survey_pixels(
+    data: ReadableArray, see_rows: Callable[[RealArray], object] | None = None
+) -> Job[PixelSurvey]:
+    """Find stray pixels of an image (Y, X) in windows of 2048 px, and count the others.
+
+    Pixels are read once, in bands of whole rows that `see_rows` receives in order; of a
+    wide image it receives the rows before, and the search reads some columns at a time.
+    """
+    shape, dtype = (int(data.shape[0]), int(data.shape[1])), np.dtype(data.dtype)
+    is_short = dtype.str[1:] in ("u1", "u2")
+    plan = plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False)
+    rows, columns = plan.grid
+    width = max(1, _HELD_BYTES // ((_BLOCK + 2 * _MARGIN) * _BLOCK * dtype.itemsize))
+    is_searched = dtype.kind in "uif" and min(shape) >= _MIN_SIDE
+    if see_rows is not None and (width < columns or not is_searched):
+        for band in _read_bands(data, (0, shape[1])):
+            see_rows(band)
+            yield Progress(0, 0, _SURVEYING)
+        see_rows = None
+    if not is_searched:
+        return PixelSurvey()
+
+    def search_tile(
+        held: tuple[Tile, RealArray],
+    ) -> tuple[NDArray[np.intp], Float32Array, NDArray[np.int64] | int]:
+        tile, window = held
         stray, to_fill = compute_stray_pixel_masks(window)
-        own = tile.core.relative_to(box).slices
+        own = tile.local_core.slices
         places = np.argwhere(stray[own])
         filled = _compute_fill_values(window, stray, to_fill) if len(places) else window
         values = filled[own][tuple(places.T)].astype(np.float32)
-        return places + np.array([tile.core.y0, tile.core.x0]), values
+        known = window[own][~stray[own]] if len(places) else window[own]
+        count = count_grey_values(known) if is_short else 0
+        return places + np.array([tile.core.y0, tile.core.x0]), values, count
 
-    tiles = plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False)
-    places, values = zip(*map_parallel(search_tile, tiles, most=_WINDOWS), strict=True)
-    all_places = np.concatenate(places)
-    if not len(all_places):
-        return None
-    order = np.lexsort((all_places[:, 1], all_places[:, 0]))
-    return StrayPixels(all_places[order], np.concatenate(values)[order])
+    windows = itertools.chain.from_iterable(
+        _read_windows(data, plan, range(columns)[first : first + width], see_rows)
+        for first in range(0, columns, width)
+    )
+    all_places, all_values, counts = [], [], np.zeros(1 << 16, np.int64)
+    for found, values, count in map_parallel(search_tile, windows, most=_WINDOWS):
+        all_places.append(found)
+        all_values.append(values)
+        counts += count
+        yield Progress(len(all_places), rows * columns, _SURVEYING)
+    places, strays = np.concatenate(all_places), None
+    if len(places):
+        order = np.lexsort((places[:, 1], places[:, 0]))
+        strays = StrayPixels(places[order], np.concatenate(all_values)[order])
+    return PixelSurvey(strays, counts if is_short else None)
+
+
+def _read_bands(data: ReadableArray, span: IntPair) -> Iterator[RealArray]:
+    """Read the columns `span` in bands of rows, along its chunks if it is chunked."""
+    down = (getattr(data, "chunks", None) or (_BAND,))[0]
+    borders = find_block_borders(down, int(data.shape[0]), _BAND)
+    for start, stop in itertools.pairwise(borders):
+        yield read_box(data, Box(start, stop, *span))
+
+
+def _read_windows(
+    data: ReadableArray,
+    plan: TilePlan,
+    columns: range,
+    see_rows: Callable[[RealArray], object] | None,
+) -> Iterator[tuple[Tile, RealArray]]:
+    """Yield the tiles of some columns, row by row, and their windows."""
+    left, right = (plan.tile(0, columns[at]).window for at in (0, -1))
+    bands = _read_bands(data, (left.x0, right.x1))
+    held, top = np.empty((0, right.x1 - left.x0), data.dtype), 0
+    for row in range(plan.grid[0]):
+        window = plan.tile(row, 0).window
+        parts, top, missing = [held[window.y0 - top :]], window.y0, window.shape[0]
+        while (missing := missing - len(parts[-1])) > 0:
+            parts.append(next(bands))
+            if see_rows is not None:
+                see_rows(parts[-1])
+        held = np.concatenate(parts)
+        for tile in (plan.tile(row, column) for column in columns):
+            box = tile.window
+            rows = held[: window.shape[0]]
+            yield tile, rows[:, box.x0 - left.x0 : box.x1 - left.x0]
 
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
@@ -151,14 +229,19 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     lowest, middle, highest = np.percentile(sample, _NEARLY_ALL)
     if not finite.all():
         values = np.where(finite, values, middle)
+    ends = values.min(), values.max()
     reach = _FAR * (highest - lowest)
     most, least = middle + reach, middle - reach
     if is_short:
         most, least = math.floor(most), math.ceil(least)
-    far = (values > most) | (values < least)
-    if not reach or np.count_nonzero(far) / far.size > _MAX_PLATEAUS:
-        far = none
-    is_stray = (_find_peaks(values) | _find_plateaus(values) | far) & finite
+    far = none
+    if reach and (ends[0] < least or ends[1] > most):
+        far = (values > most) | (values < least)
+        if np.count_nonzero(far) / far.size > _MAX_PLATEAUS:
+            far = none
+    is_stray = (
+        _find_peaks_and_lines(values) | _find_plateaus(values, ends) | far
+    ) & finite
     if not is_stray.any():
         return none, none
     values = values.astype(np.float32, copy=False)
@@ -170,36 +253,18 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     return stray, stray & (dead | is_far)
 
 
-def _find_peaks(values: RealArray) -> BoolArray:
+def _find_peaks_and_lines(values: RealArray) -> BoolArray:
     """Find pixels and lines that differ strongly from their surroundings.
 
     Noise stands out from both sides along a third of a segment, a stray line along all.
     """
     wide = np.pad(values, max(_APART), mode="reflect")
-    # segments are not shorter than `_SEGMENT` unless the line is
-    counts = [(n, max(1, n // _SEGMENT)) for n in values.shape]
-    starts = [np.linspace(0, *n, endpoint=False).astype(int) for n in counts]
-    strips = [*itertools.pairwise((*starts[0][::2], len(values)))]  # one fits a cache
-    peaks, lines = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
-    for apart in _APART:
-        some = strips[:: 1 + len(strips) // 4]
-        sampled = zip(
-            *(_compute_excess(wide, strip, apart) for strip in some), strict=True
-        )
-        limits = list(itertools.starmap(_find_height_limit, sampled))
-        for strip in strips:
-            rows = slice(*strip)
-            inside = starts[0][(starts[0] >= strip[0]) & (starts[0] < strip[1])]
-            cuts = inside - strip[0], starts[1]
-            both = _compute_excess(wide, strip, apart)
-            for excesses, limit in zip(both, limits, strict=True):
-                peaks[rows] |= np.minimum(*excesses) > limit
-                for axis, excess in enumerate(excesses):
-                    is_excess, along = excess > 0, 1 - axis
-                    lines[rows] |= _find_full_segments(is_excess, cuts[along], along)
-        lines |= _find_short_lines(wide, values, apart)
+    peaks, lines = _find_peaks(wide), _find_lines(wide)
+    if (rows := _find_lines(wide.T)).any():
+        lines |= rows.T
     for candidates, most in ((peaks, _MOST), (lines, _MAX_LINES)):
-        candidates &= np.count_nonzero(candidates) / candidates.size <= most
+        if np.count_nonzero(candidates) / candidates.size > most:
+            candidates[:] = False
     if lines.any():  # extend them beyond whole segments
         for axis in (0, 1):
             line, value = np.moveaxis(lines, axis, 0), np.moveaxis(values, axis, 0)
@@ -210,105 +275,136 @@ def _find_peaks(values: RealArray) -> BoolArray:
     return peaks | lines
 
 
-def _find_height_limit(*excesses: list[RealArray]) -> float:
+def _find_peaks(wide: RealArray) -> BoolArray:
+    """Find pixels that differ from all four at a distance by more than a limit.
+
+    In an image padded by the largest distance, whose rows are joined here: what this
+    gives in the margins is dropped.
+    """
+    margin, width, flat = max(_APART), wide.shape[1], wide.ravel()
+    peaks, reach = np.zeros(flat.shape, bool), margin * width
+    starts = [reach + n * width for n in _find_segments(len(wide) - 2 * margin)]
+    borders = itertools.pairwise((*starts[:-1:2], starts[-1]))
+    strips = [slice(*border) for border in borders]  # one fits a cache
+    limits: dict[int, list[float]] = {}
+    for apart in _APART:
+        some = strips[:: 1 + len(strips) // 4]
+        heights = (_compute_heights(flat, strip, apart, width) for strip in some)
+        limits[apart] = [
+            _find_height_limit([h.reshape(-1, width)[:, margin:-margin] for h in side])
+            for side in zip(*heights, strict=True)
+        ]
+    lowest = _ROUNDING * min(itertools.chain(*limits.values()))
+    about = np.finfo if wide.dtype.kind == "f" else np.iinfo
+    if lowest < (largest := about(wide.dtype).max):
+        height = wide.dtype.type(lowest)
+        most = wide.dtype.type(largest) - height
+        for strip in strips:
+            # most pixels are too close to one of those above and below
+            part = flat[strip.start - reach : strip.stop + reach]
+            raised, own = (
+                np.minimum(part, most) + height,
+                _shift(strip, reach - strip.start),
+            )
+            found = np.zeros(strip.stop - strip.start, bool)
+            for step in (apart * width for apart in _APART):
+                above, below = _shift(own, -step), _shift(own, step)
+                found |= (part[above] >= raised[own]) & (part[below] >= raised[own])
+                found |= (part[own] >= raised[above]) & (part[own] >= raised[below])
+            places = strip.start + np.flatnonzero(found)
+            for apart, both in limits.items():
+                heights = _compute_heights(flat, places, apart, width)
+                for each, limit in zip(heights, both, strict=True):
+                    peaks[places] |= each > limit
+    return peaks.reshape(wide.shape)[margin:-margin, margin:-margin]
+
+
+def _shift(places: _Places, step: int) -> _Places:
+    """Move places, or a range of them, in an image whose rows are joined."""
+    if isinstance(places, slice):
+        return slice(places.start + step, places.stop + step)
+    return places + step
+
+
+def _compute_heights(
+    flat: RealArray, places: slice | NDArray[np.intp], apart: int, width: int
+) -> tuple[RealArray, RealArray]:
+    """Return how much higher, and lower, pixels are than all four at a distance."""
+    steps = (-apart * width, apart * width, -apart, apart)
+    own, around = flat[places], [flat[_shift(places, step)] for step in steps]
+    top, bottom = reduce(np.maximum, around), reduce(np.minimum, around)
+    with np.errstate(over="ignore"):
+        return np.maximum(own, top) - top, bottom - np.minimum(own, bottom)
+
+
+def _find_height_limit(heights: Sequence[RealArray]) -> float:
     """Return the limit above which pixels of some strips are peaks."""
-    heights = np.concatenate([np.minimum(*one) for one in excesses], dtype=np.float32)
-    higher = heights[heights > 0]
+    higher = np.concatenate([part[part > 0] for part in heights], dtype=np.float32)
     if not higher.size:
         return np.inf
     limit = float(_TIMES * np.percentile(higher, _USUAL))
-    return limit if excesses[0][0].dtype.kind == "f" else int(limit)
+    return limit if heights[0].dtype.kind == "f" else int(limit)
 
 
-def _may_have_line(marks: BoolArray) -> bool:
-    """Check fast whether a segment along any row can have nearly all its marks.
+def _find_segments(length: int) -> list[int]:
+    """Return the borders of segments, as long as `_SEGMENT` at least if possible."""
+    count = max(1, length // _SEGMENT)
+    return [*np.linspace(0, length, count, endpoint=False).astype(int), length]
 
-    If at most 3 of 32 to 40 are missing, 4 of 7 successive groups of 4 are complete.
+
+def _find_lines(wide: RealArray) -> BoolArray:
+    """Mark pixels of columns that nearly all stand out from both sides in a segment.
+
+    A segment is only counted where enough of its first pixels stand out. In a small
+    image constant segments may be anywhere; others are as often real detail.
     """
-    columns = marks.shape[1] // 4 * 4
-    if columns < 8 * _SEGMENT:  # segments may be longer
-        return True
-    whole = np.ascontiguousarray(marks[:, :columns])  # a view may be transposed
-    groups = whole.view(np.uint32) == 0x01010101
-    ones, last = groups.view(np.uint8), columns // 4 - 6
-    return bool((sum(ones[:, n : last + n] for n in range(7)) >= 4).any())
+    margin = max(_APART)
+    shape = wide.shape[0] - 2 * margin, wide.shape[1] - 2 * margin
+    lines, across = np.zeros(shape, bool), np.arange(shape[1])
+    inner = wide[margin:-margin]
+
+    ways = [*itertools.product(_APART, (np.greater, np.less))]
+    for start, stop in itertools.pairwise(_find_segments(shape[0])):
+        rows = inner[start:stop]
+        first = np.ascontiguousarray(rows[:_TRIED])  # a view may be transposed
+        least = len(first) - len(rows) + math.floor(_STANDING * len(rows)) + 1
+        for way in ways:
+            marks = _stand_out(first, slice(margin, margin + shape[1]), *way)
+            count = marks.view(np.uint8).sum(axis=0, dtype=np.uint8)
+            columns = across[count >= least]
+            if columns.size:
+                marks = _stand_out(rows, columns + margin, *way)
+                marks &= marks.mean(axis=0) > _STANDING
+                lines[start:stop, columns] |= marks
+    if max(shape) > _SMALL:
+        return lines
+    size = min(_SEGMENT, shape[0])
+    part = sliding_window_view(inner[:, margin:-margin], size, 0)
+    constant = part.max(axis=-1) == part.min(axis=-1)
+    for way in ways if constant.any() else ():
+        marks = _stand_out(inner, slice(margin, margin + shape[1]), *way)
+        whole = constant & (sliding_window_view(marks, size, 0).mean(-1) > _STANDING)
+        for start in range(size):
+            stop = start + len(whole)
+            lines[start:stop] |= whole & marks[start:stop]
+    return lines
 
 
-def _find_full_segments(
-    marks: BoolArray, starts: NDArray[np.intp], axis: int
+def _stand_out(
+    rows: RealArray,
+    columns: slice | NDArray[np.intp],
+    apart: int,
+    is_beyond: Callable[[RealArray, RealArray], BoolArray],
 ) -> BoolArray:
-    """Return the marks in segments, shorter than 256 px, that have nearly all of them.
-
-    `starts` are those of the segments along an axis.
-    """
-    ones, none = marks.view(np.uint8), np.zeros((), bool)
-    if not axis:  # here `reduceat` takes three times as long
-        parts = np.split(ones, starts[1:])
-        count = np.stack([part.sum(axis=0, dtype=np.uint8) for part in parts])
-    elif _may_have_line(marks):
-        count = np.add.reduceat(ones, starts, axis, np.uint8)
-    else:
-        return none
-    if count.max() <= _STANDING * _SEGMENT:  # a segment is not shorter
-        return none
-    sizes = np.diff([*starts, marks.shape[axis]])
-    share = np.moveaxis(count, axis, -1) / sizes
-    whole = np.moveaxis(share > _STANDING, -1, axis)
-    return marks & np.repeat(whole, sizes, axis) if whole.any() else none
+    """Return whether pixels of some columns stand out from both at a distance."""
+    own, left, right = (rows[:, _shift(columns, n)] for n in (0, -apart, apart))
+    return is_beyond(own, left) & is_beyond(own, right)
 
 
-def _find_short_lines(wide: RealArray, values: RealArray, apart: int) -> BoolArray:
-    """Mark constant line segments that stand out anywhere in a small image.
-
-    Segments that are not constant are as often real detail.
-    """
-    is_line = np.zeros(values.shape, bool)
-    if max(values.shape) > _SMALL:
-        return is_line
-    both = _compute_excess(wide, (0, len(values)), apart)
-    for axis, excesses in enumerate(zip(*both, strict=True)):
-        along = 1 - axis
-        size = min(_SEGMENT, values.shape[along])
-        part = sliding_window_view(values, size, along)
-        constant = part.max(axis=-1) == part.min(axis=-1)
-        for is_excess in (one > 0 for one in excesses if constant.any()):
-            share = sliding_window_view(is_excess, size, along).mean(axis=-1)
-            whole = np.moveaxis(constant & (share > _STANDING), along, 0)
-            in_line = np.zeros_like(is_excess)
-            lines = np.moveaxis(in_line, along, 0)
-            for start in range(size):
-                lines[start : start + len(whole)] |= whole
-            is_line |= in_line & is_excess
-    return is_line
-
-
-def _compute_excess(
-    wide: RealArray, strip: IntPair, apart: int
-) -> tuple[list[RealArray], list[RealArray]]:
-    """Return by how much strip pixels exceed both neighbours at distance `apart`.
-
-    Pairs (Y, X) of how much higher and how much lower a pixel is than those above and
-    below, and than those left and right, in an image padded by the largest distance.
-    """
-    margin, higher, lower = max(_APART), [], []
-    part = wide[strip[0] : strip[1] + 2 * margin]
-    own = part[margin:-margin, margin:-margin]
-    for axis in (0, 1):
-        sides = []
-        for away in (-apart, apart):
-            place = [slice(margin, -margin)] * 2
-            place[axis] = slice(margin + away, part.shape[axis] - margin + away)
-            sides.append(part[tuple(place)])
-        top, bottom = np.maximum(*sides), np.minimum(*sides)
-        higher.append(np.subtract(np.maximum(own, top), top, out=top))
-        lower.append(np.subtract(bottom, np.minimum(own, bottom), out=bottom))
-    return higher, lower
-
-
-def _find_plateaus(values: RealArray) -> BoolArray:
+def _find_plateaus(values: RealArray, ends: tuple[float, float]) -> BoolArray:
     """Find small areas with the minimum or maximum value of the image."""
     is_plateau = np.zeros(values.shape, bool)
-    for end in (values.min(), values.max()):
+    for end in ends:
         at_end = solid = values == end
         count = np.count_nonzero(at_end)
         if count < _SOLID**2 or count / at_end.size > _MAX_PLATEAUS:

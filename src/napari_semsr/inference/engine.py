@@ -102,15 +102,13 @@ class MemoryMonitor:
         """Growth of resident memory since this object was created."""
         return max(0, int(self._process.memory_info().rss) - self._first)
 
-    def _update_peak(self) -> None:
-        self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
-
     def _poll_memory(self) -> None:
-        while not self._stop.wait(_PERIOD_S):
-            self._update_peak()
+        has_ended = False
+        while not has_ended:
+            has_ended = self._stop.wait(_PERIOD_S)
+            self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
 
     def __enter__(self) -> Self:
-        self._update_peak()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll_memory, daemon=True)
         self._thread.start()
@@ -119,7 +117,6 @@ class MemoryMonitor:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._update_peak()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +137,15 @@ def plan_run(
     *,
     store: OmeZarrStore | None = None,
     scheduler: str | None = None,
+    see_rows: Callable[[core.RealArray], object] | None = None,
 ) -> core.Job[PlannedRun]:
     """Move the network to its device, measure the image, and plan the run.
 
     `output` is from `plan_output` with the same image and options; `store` from
     `create_output_store`: an interrupted run is resumed with the strategy and the
     precision that it recorded. `scheduler` is the address of a dask cluster with access
-    to the same files; without one the run stays in this process.
+    to the same files; without one the run stays in this process. `see_rows` receives
+    all pixels of the image in bands of rows, since they are read here.
     """
     settings = options or EnhanceOptions()
     history = None if store is None else store.record.provenance
@@ -163,6 +162,7 @@ def plan_run(
             predictor,
             before=None if store is None else store.read_notes().get(STRATEGY_KEY),
             is_scattered=scheduler is not None,
+            see_rows=see_rows,
         )
         plan = yield from run_in_thread(planning, predictor)
         blur_px = plan.options.blur_px
@@ -576,13 +576,13 @@ def run_in_thread(
 
 def create_block_source(places: Sequence[core.IntPair], block: core.IntPair) -> Take:
     """Create a `Take` of tile blocks (rows, columns) that share a window."""
-    blocks: dict[core.IntPair, list[core.IntPair]] = {}
-    for row, column in places:
-        blocks.setdefault((row // block[0], column // block[1]), []).append(
-            (row, column)
-        )
-    waiting = iter(blocks.values())
-    return lambda _count: next(waiting, None)
+
+    def get_block(place: core.IntPair) -> core.IntPair:
+        return place[0] // block[0], place[1] // block[1]
+
+    groups = itertools.groupby(sorted(places, key=get_block), get_block)
+    blocks = ([*group] for _, group in groups)
+    return lambda _count: next(blocks, None)
 
 
 def create_tile_source(places: Sequence[core.IntPair]) -> Take:

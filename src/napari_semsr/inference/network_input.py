@@ -64,34 +64,45 @@ class Scaling:
 
 
 def measure_scaling(
-    data: core.ReadableArray, percentiles: core.FloatPair, *, back: bool = True
+    data: core.ReadableArray,
+    percentiles: core.FloatPair,
+    *,
+    back: bool = True,
+    counts: NDArray[np.int64] | None = None,
 ) -> Scaling:
-    """Measure the grey-value scaling of an image (Y, X), chunk by chunk."""
-    low, high = core.measure_percentiles(data, *percentiles)
+    """Measure the grey-value scaling of an image (Y, X), chunk by chunk.
+
+    Its pixels are not read if those of each grey value have been counted.
+    """
+    low, high = core.measure_percentiles(data, *percentiles, counts)
     if low == high:
-        low, high = core.measure_percentiles(data, 0, 100)
+        low, high = core.measure_percentiles(data, 0, 100, counts)
     if max(abs(low), abs(high)) >= _LARGEST:
         msg = (
             f"Grey values must be below {_LARGEST:.1e} to be enhanced in single "
             "precision; scale them down first."
         )
         raise core.ReadError(msg, code="values-too-large")
-    mean = core.compute_finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    mean = 0.0
+    if np.dtype(data.dtype).kind == "f" and counts is not None:
+        mean = float(counts @ np.arange(len(counts))) / max(1, int(counts.sum()))
+    elif np.dtype(data.dtype).kind == "f":
+        mean = core.compute_finite_mean(data)
     return Scaling(low, high, mean, back)
 
 
-def compute_scaling(data: core.ReadableArray, card: models.ModelCard) -> Scaling:
-    """Compute the grey-value scaling of an image (Y, X) as set by a model card."""
-    back = card.grey == "input"
+def compute_scaling(field: "PreparedField", card: models.ModelCard) -> Scaling:
+    """Compute the grey-value scaling of an image as set by a model card."""
+    back, data = card.grey == "input", field.samples
     if card.input_scaling == "percentiles":
-        return measure_scaling(data, card.input_percentiles, back=back)
+        how = {"back": back, "counts": field.counts}
+        return measure_scaling(data, card.input_percentiles, **how)
     mean = core.compute_finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)
     total, count = 0.0, 0  # total squared deviation of finite pixels from their mean
     for block in core.read_chunks(data):
-        away = np.asarray(block, dtype=np.float64) - mean
-        away = away[np.isfinite(away)]
+        away = block[np.isfinite(block)].astype(np.float64) - mean
         total += float(np.square(away).sum())
         count += away.size
     return Scaling(mean, mean + math.sqrt(total / max(count, 1)), mean, back)
@@ -237,9 +248,7 @@ def survey_field(
     reduction would change, are the medians over windows across the field. `certain`
     limits haze to what is certain.
     """
-    if scaling.high <= scaling.low:
-        return FieldSurvey()
-    if not isinstance(module, models.InformedRestorer):
+    if scaling.high <= scaling.low or not isinstance(module, models.InformedRestorer):
         return FieldSurvey()
     shrink = 1
     while max(data.shape) > shrink * models.BLOCK * LARGEST_MAP:
@@ -637,11 +646,11 @@ class PreparedField:
     input: core.ReadableArray  # For the network, with outlier pixels replaced
     samples: core.ReadableArray  # For measurements of power and range, without outliers
     note: str | None = None  # Note on replaced pixels
+    # Of each grey value of `samples`, if they have been counted
+    counts: NDArray[np.int64] | None = None
 
 
-_KEPT_BYTES = 32 << 20  # of blocks that neighbouring windows share; chosen
-# the same before the network runs, for most blocks around one of 2048 px of 16 bits
-_AROUND, _KEPT_BEFORE = 8, 64 << 20
+_KEPT_BYTES = 32 << 20  # of blocks that neighbours share; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -688,32 +697,35 @@ class _SharedBlocks:
         return values
 
 
-def _share_blocks(data: core.ReadableArray, kept_bytes: int) -> core.ReadableArray:
+def _share_blocks(data: core.ReadableArray) -> core.ReadableArray:
     """Keep the last blocks of a dask image, if a window's neighbours are small."""
     chunks = getattr(data, "chunks", None)
     if not hasattr(data, "compute") or chunks is None:
         return data
     largest = max(chunks[0]) * max(chunks[1]) * np.dtype(data.dtype).itemsize
-    kept_bytes = min(kept_bytes, max(_KEPT_BYTES, _AROUND * largest))
-    if 4 * largest > kept_bytes:
+    if 4 * largest > _KEPT_BYTES:
         return data
-    return _SharedBlocks(data, chunks, core.BoundedCache(kept_bytes))
+    return _SharedBlocks(data, chunks, core.BoundedCache(_KEPT_BYTES))
 
 
 def prepare_field(
-    micrograph: core.Micrograph, fit: ResamplingPlan, *, shared: bool = True
-) -> PreparedField:
+    micrograph: core.Micrograph,
+    fit: ResamplingPlan,
+    *,
+    shared: bool = True,
+    see_rows: Callable[[core.RealArray], object] | None = None,
+) -> core.Job[PreparedField]:
     """Prepare an image for network input and for measurements.
 
     Windows have blocks in common if `shared`, and are read as dask reads them if not.
+    `see_rows` receives all pixels in bands of rows.
     """
-    data = micrograph.data
-    kept = _share_blocks(data, _KEPT_BEFORE) if shared else data
-    strays = core.find_stray_pixels(kept)
-    data = _share_blocks(data, _KEPT_BYTES) if shared else data
+    survey = yield from core.survey_pixels(micrograph.data, see_rows)
+    strays, counts = survey.strays, survey.counts if fit.steps is None else None
+    data = _share_blocks(micrograph.data) if shared else micrograph.data
     if strays is None:
         shown_part = _resample_to_grid(data, micrograph.shape, fit)
-        return PreparedField(shown_part, shown_part)
+        return PreparedField(shown_part, shown_part, counts=counts)
     without_strays, note = strays.fill(data), None
     if count := int(np.isfinite(strays.values).sum()):
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
@@ -727,7 +739,7 @@ def prepare_field(
         _resample_to_grid(part, micrograph.shape, fit)
         for part in (without_strays, strays.mask(data))
     )
-    return PreparedField(shown_part, measured_part, note)
+    return PreparedField(shown_part, measured_part, note, counts)
 
 
 def _resample_to_grid(

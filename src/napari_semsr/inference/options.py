@@ -347,13 +347,12 @@ def plan_resampling(
     if pixel_size_nm is None or trained_sizes.pixel_size_nm is None:
         note = ""
         if trained_sizes.pixel_size_nm is not None:
-            note = (
-                f"{trained_sizes.name} was trained for "
-                f"{_format_range(*trained_sizes.pixel_size_nm)} "
+            note = Message(
+                f"{trained_sizes.name} was trained for {trained_sizes.describe()}, but "
+                "the field's pixel size is unknown, so it is not resampled; set its "
+                "pixel size.",
+                "pixel-size-missing",
             )
-            note += "per pixel, but the field's pixel size is unknown, so it is not "
-            note += "resampled; set its pixel size."
-            note = Message(note, "pixel-size-missing")
         return ResamplingPlan(None, pixel_size_nm, note)
     low, high = trained_sizes.pixel_size_nm
     target_sizes = [
@@ -371,9 +370,8 @@ def plan_resampling(
     )
     note = (
         f"The field has a pixel size of {_format_size(*pixel_size_nm)}, and "
-        f"{trained_sizes.name} was "
+        f"{trained_sizes.name} was trained for {_format_range(low, high)}"
     )
-    note += f"trained for {_format_range(*trained_sizes.pixel_size_nm)}"
     if beyond:
         note += (
             f". The ratio is outside the range {least:g} to {most:g}, so the field is "

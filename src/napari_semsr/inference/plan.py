@@ -7,7 +7,7 @@ of live normalisations may be measured on a sample.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -89,8 +89,6 @@ class EnhancePlan:
 
     def tile(self, place: core.IntPair) -> core.Tile:
         """Return the network input tile for an output tile."""
-        if self.regrid is None:
-            return self.tiles.tile(*place)
         return self.create_tile(self.outputs.tile(*place).core, place)
 
     def create_tile(self, inner: core.Box, index: core.IntPair = (0, 0)) -> core.Tile:
@@ -168,16 +166,20 @@ def plan_enhancement(
     is_scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
+    see_rows: Callable[[core.RealArray], object] | None = None,
 ) -> core.Job[EnhancePlan]:
     """Measure the whole image and plan its enhancement.
 
     `before` is the recorded strategy of an interrupted run; `is_scattered` whether
     tiles go to other processes; `apart` whether tiles are requested individually at any
-    time; a field that cannot be run in tiles is then one tile.
+    time; a field that cannot be run in tiles is then one tile. `see_rows` receives all
+    pixels of the image in bands of rows.
     """
     yield core.Progress(0, 0, "Measuring the grey values")
     card, probe = model.card, predictor.effective_probe(options.halo_tolerance)
-    field = network_input.prepare_field(micrograph, output.fit, shared=not apart)
+    field = yield from network_input.prepare_field(
+        micrograph, output.fit, shared=not apart, see_rows=see_rows
+    )
     shown_field = field.input
     constant = predictor.device.type != "cpu" and not apart
     tiles, regrid = network_input.plan_field_tiles(
@@ -196,7 +198,7 @@ def plan_enhancement(
         )
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (core.Progress(0, 0, note) for note in notes)
-    scaling = network_input.compute_scaling(field.samples, card)
+    scaling = network_input.compute_scaling(field, card)
     is_fixed = card.input_scaling == "levels"  # no measurement is needed
     if (is_fixed or scaling.low == scaling.high == 0) and core.is_empty(
         micrograph.data
@@ -329,8 +331,8 @@ def prepare_model_input(
     """Return an image resampled to the network grid, and its grey-value scaling."""
     trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
     fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
-    field = network_input.prepare_field(micrograph, fit)
-    return field, network_input.compute_scaling(field.samples, model.card)
+    field = core.run(network_input.prepare_field(micrograph, fit))
+    return field, network_input.compute_scaling(field, model.card)
 
 
 def choose_strategy(
@@ -462,22 +464,18 @@ def choose_block(
         inner_borders = -(-outputs.grid[axis] // count) - 1
         return outputs.shape[axis] + 2 * margin * inner_borders
 
+    def compute_work(block: core.IntPair) -> tuple[float, int]:
+        lengths = (computed_length(block[axis], axis) for axis in (0, 1))
+        return math.prod(lengths), math.prod(block)
+
     most = max(1, _LARGEST_SIDE // outputs.core)
     rows, columns = (range(1, min(most, n) + 1) for n in outputs.grid)
-    blocks = itertools.product(rows, columns)
-    fitting = [
-        b
-        for b in blocks
-        if window_side(b[0], 0) * window_side(b[1], 1) * per_pixel <= budget
-    ]
-    return min(
-        fitting,
-        key=lambda b: (
-            computed_length(b[0], 0) * computed_length(b[1], 1),
-            b[0] * b[1],
-        ),
-        default=(1, 1),
+    fitting = (
+        (down, across)
+        for down, across in itertools.product(rows, columns)
+        if window_side(down, 0) * window_side(across, 1) * per_pixel <= budget
     )
+    return min(fitting, key=compute_work, default=(1, 1))
 
 
 # Statistics estimated from a sample of the image, with their error.
@@ -608,13 +606,8 @@ def measure_sample(
     for part in range(_PARTS):
         yield core.Progress(part, _PARTS, "Estimating the error of the statistics")
         some = sampler.measure_moments(sample[part::_PARTS])
-        squares.append(
-            float(
-                np.mean(
-                    (sampler.compute_results(some, held_out) - expected_results) ** 2
-                )
-            )
-        )
+        away = sampler.compute_results(some, held_out) - expected_results
+        squares.append(float(np.mean(away**2)))
     left = 1 - len(sample_indices) / len(tiles)
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
     overall = float(expected_results.std())

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -115,8 +115,11 @@ def choose_device(model: models.LoadedModel, name: str = "auto") -> models.Devic
     kind = device.device.type
     label = f"{kind} ({models.get_device_name(device.device)})"
     try:
-        fault = get_probed_network(source).device_fault(
-            label, lambda: _find_device_fault(model, device)
+        fault = measure_once(
+            source,
+            f"fault on {label}",
+            _FAULT,
+            lambda: _find_device_fault(model, device),
         )
     except core.DeviceMemoryError:  # memory may be free next time
         fault = "has no memory for a tile"
@@ -267,8 +270,10 @@ _PROBE: TypeAdapter[models.ProbeResult] = TypeAdapter(models.ProbeResult)
 _HALO: TypeAdapter[int] = TypeAdapter(int)
 _FAULT: TypeAdapter[str | None] = TypeAdapter(str | None)
 _BYTES: TypeAdapter[float] = TypeAdapter(float)
-probed_networks: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
-probed_networks = weakref.WeakKeyDictionary()
+# file, or None for a network that exists only here, and its entries
+_measured: weakref.WeakKeyDictionary[
+    nn.Module, tuple[Path | None, dict[str, object]]
+] = weakref.WeakKeyDictionary()
 
 
 def cache_folder() -> Path:
@@ -303,92 +308,32 @@ def compute_network_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-@dataclass(slots=True)
-class ProbedNetwork:
-    """Properties of one network, read from the cache or measured on request."""
-
-    module: "weakref.ref[nn.Module]"  # The network
-    _path: Path | None = None
-    _entries: dict[str, object] | None = None
-
-    def probe(self, stride: int) -> models.ProbeResult:
-        """Return the exact halo, number of live norms, and smallest input side."""
-        return self._get_or_measure(
-            f"probe, stride {stride}",
-            _PROBE,
-            lambda: models.probe_network(self._network, stride=stride),
-        )
-
-    def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
-        """Return the halo that is sufficient for a given tolerance."""
-        return self._get_or_measure(
-            f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
-            _HALO,
-            lambda: models.measure_effective_halo(
-                self._network, stride=stride, halo=halo, tolerance=tolerance
-            ),
-        )
-
-    def bytes_per_pixel(self, stride: int) -> float:
-        """Return the activation memory per window pixel, in bytes."""
-
-        def measure() -> float:
-            network = copy.deepcopy(self._network)
-            smallest = models.find_minimum_field_size(network, stride=stride)
-            side = core.round_up(max(_SAMPLE, smallest), stride)
-            return measure_peak_bytes(network, (side, side)) / side**2
-
-        return self._get_or_measure(
-            f"bytes per pixel, stride {stride}", _BYTES, measure
-        )
-
-    def device_fault(
-        self, device: str, compare: Callable[[], str | None]
-    ) -> str | None:
-        """Return the fault of a device, cached or newly determined, or None."""
-        return self._get_or_measure(f"fault on {device}", _FAULT, compare)
-
-    @property
-    def _network(self) -> nn.Module:
-        module = self.module()
-        if module is None:
-            msg = "The network to measure no longer exists."
-            raise ValueError(msg)
-        return module
-
-    def _get_or_measure(
-        self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]
-    ) -> _T:
-        """Return a property from the cache, or measure and store it."""
-        if self._entries is None:  # read the file only once
-            name = f"{compute_network_digest(self._network)}.json"
-            self._path = cache_folder() / "networks" / name
-            self._entries = _read_measurements(self._path)
-        entries = self._entries
-        if key in entries:
-            try:
-                return form.validate_python(entries[key])
-            except ValidationError:
-                _logger.info("A cached measurement is invalid and will be repeated.")
-        result = measure()
-        entries[key] = form.dump_python(result, mode="json")
-        if self._path is None:
-            return result
+def measure_once(
+    network: nn.Module, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]
+) -> _T:
+    """Return a property of a network from the cache, or measure and store it."""
+    if network not in _measured:
+        name = f"{compute_network_digest(network)}.json"
+        path = cache_folder() / "networks" / name
+        _measured[network] = path, _read_measurements(path)
+    file, entries = _measured[network]
+    if key in entries:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            entries = {**_read_measurements(self._path), **entries}
-            with write_atomically(self._path) as partial:
-                partial.write_text(json.dumps(entries), encoding="utf-8")
-        except OSError as error:
-            _logger.info("Measurements are not cached: %s", error)
+            return form.validate_python(entries[key])
+        except ValidationError:
+            _logger.info("A cached measurement is invalid and will be repeated.")
+    result = measure()
+    entries[key] = form.dump_python(result, mode="json")
+    if file is None:
         return result
-
-
-def get_probed_network(module: nn.Module) -> ProbedNetwork:
-    """Return the measured properties of a network, one object per process."""
-    if module not in probed_networks:
-        probed_networks[module] = ProbedNetwork(weakref.ref(module))
-    return probed_networks[module]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(file) as partial:
+            values = {**_read_measurements(file), **entries}
+            partial.write_text(json.dumps(values), encoding="utf-8")
+    except OSError as error:
+        _logger.info("Measurements are not cached: %s", error)
+    return result
 
 
 def _read_measurements(path: Path) -> dict[str, object]:
@@ -447,8 +392,7 @@ class Predictor:
         """
         predictor = Predictor(model, device=str(self.device), precision=self.precision)
         # in memory only, as the cache would grow with every field
-        in_memory = ProbedNetwork(weakref.ref(predictor.source), _entries={})
-        probed_networks.setdefault(predictor.source, in_memory)
+        _measured.setdefault(predictor.source, (None, {}))
         predictor.__dict__["probe"] = self.probe
         predictor.batch = self.batch
         return predictor
@@ -456,7 +400,13 @@ class Predictor:
     @cached_property
     def probe(self) -> models.ProbeResult:
         """Measured halo, number of live norms and smallest input side, cached."""
-        probe_result = get_probed_network(self.source).probe(self.card.stride)
+        source, stride = self.source, self.card.stride
+        probe_result = measure_once(
+            source,
+            f"probe, stride {stride}",
+            _PROBE,
+            lambda: models.probe_network(source, stride=stride),
+        )
         stated_field = self.card.receptive_field
         if stated_field and stated_field != (probe_result.halo or 0):
             _logger.warning(
@@ -473,8 +423,13 @@ class Predictor:
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
-        halo = get_probed_network(self.source).effective_halo(
-            self.card.stride, exact.halo, tolerance
+        source, how = self.source, {"stride": self.card.stride, "halo": exact.halo}
+        halo = measure_once(
+            source,
+            f"effective halo, stride {self.card.stride}, exact {exact.halo}, "
+            f"tolerance {tolerance:g}",
+            _HALO,
+            lambda: models.measure_effective_halo(source, **how, tolerance=tolerance),
         )
         filters = getattr(self.source, "filters", None)
         if filters is not None:  # unknown before a survey, so excluded from probing
@@ -536,8 +491,16 @@ class Predictor:
     @property
     def bytes_per_pixel(self) -> float:
         """Memory per pixel of a large window, in bytes."""
-        need = get_probed_network(self.source).bytes_per_pixel(self.card.stride)
-        return _KERNEL_SHARE * need
+        source, stride = self.source, self.card.stride
+
+        def measure() -> float:
+            network = copy.deepcopy(source)
+            smallest = models.find_minimum_field_size(network, stride=stride)
+            side = core.round_up(max(_SAMPLE, smallest), stride)
+            return measure_peak_bytes(network, (side, side)) / side**2
+
+        key = f"bytes per pixel, stride {stride}"
+        return _KERNEL_SHARE * measure_once(source, key, _BYTES, measure)
 
     def memory_budget(self, memory_gb: float | None) -> int:
         """Return a run's memory limit in bytes, by default most of the free memory."""

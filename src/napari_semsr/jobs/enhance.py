@@ -521,15 +521,24 @@ def _write_enhanced(
         store: io.OmeZarrStore,
     ) -> core.Job[tuple[EnhanceReport, _Comparison]]:
         from_file = not isinstance(run.image_inputs["image"], core.Micrograph)
+        digest = None
         if from_file and _VALUES not in store.read_notes():
-            store.write_note(_VALUES, (yield from images.digest_values(source)))
+            digest = images.ValueDigest(source)
         if scheduler is not None:
             yield core.WaitingProgress(
                 0, 0, f"connecting to the dask scheduler at {scheduler}"
             )
         plan = yield from inference.plan_run(
-            source, output_plan, model, options, store=store, scheduler=scheduler
+            source,
+            output_plan,
+            model,
+            options,
+            store=store,
+            scheduler=scheduler,
+            see_rows=digest and digest.add_rows,
         )
+        if digest is not None:
+            store.write_note(_VALUES, str(digest))
         report = yield from inference.enhance_to_store(plan, store, live=live)
         about = store.record
         result = core.Micrograph(

@@ -339,23 +339,35 @@ def _format_selection(options: io.ReadOptions) -> str:
     return "#" + ",".join(texts) if texts else ""
 
 
+class ValueDigest:
+    """Digest of the grey values of an image, which are added in bands of rows."""
+
+    def __init__(self, image: core.Micrograph) -> None:
+        self._digest = hashlib.sha256(f"{image.shape}{image.dtype.str}".encode())
+
+    def add_rows(self, rows: core.RealArray) -> None:
+        """Add the next rows (Y, X)."""
+        pixels = np.ascontiguousarray(rows).reshape(-1)
+        self._digest.update(pixels.view(np.uint8).data)
+
+    def __str__(self) -> str:
+        return f"sha256:{self._digest.hexdigest()}"
+
+
 def digest_values(micrograph: core.Micrograph) -> core.Job[str]:
     """Compute the digest of grey values, one band of rows per step."""
-    digest = hashlib.sha256()
-    digest.update(f"{micrograph.shape}{micrograph.dtype.str}".encode())
-    data: Any = micrograph.data
+    digest, data = ValueDigest(micrograph), micrograph.data
     step = max(1, (1 << 22) // micrograph.shape[1])
     if micrograph.is_lazy and step < data.chunks[0][0] <= 4 * step:
         step = int(data.chunks[0][0])  # so no chunk is read twice
     end, columns = micrograph.shape
     for row in range(0, end, step):
         rows = core.read_box(data, core.Box(row, min(row + step, end), 0, columns))
-        rows = np.ascontiguousarray(rows)
-        digest.update(rows.reshape(-1).view(np.uint8).data)
+        digest.add_rows(rows)
         if row + step < end:
             doing = f"recording the input {micrograph.name}"
             yield core.Progress(row + step, end, doing)
-    return f"sha256:{digest.hexdigest()}"
+    return str(digest)
 
 
 def get_calibrated_image(

@@ -93,9 +93,8 @@ def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
     np.testing.assert_allclose(found, (image - 50.0) / 100, rtol=1e-6)
 
 
-@pytest.mark.parametrize("columns", [6_200, 900], ids=["file", "memory"])
-def test_a_shelf_gives_back_what_was_put_in(columns, rng):
-    store = LevelStore((700, columns), np.dtype(np.float32))
+def test_a_shelf_gives_back_what_was_put_in(rng):
+    store = LevelStore((700, 900), np.dtype(np.float32))
     block = rng.random((300, 290)).astype(np.float32)
     store.write(Box(250, 550, 510, 800), block)
     np.testing.assert_array_equal(store.read(Box(250, 550, 510, 800)), block)

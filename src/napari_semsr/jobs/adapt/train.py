@@ -127,7 +127,8 @@ def train_on_sem(
     mosaic_image = open_image(mosaic, run.opening).replace(name=get_image_name(mosaic))
     # as the model receives this mosaic: its range, without stray pixels
     measured_image, shown_image = mosaic_image.data, mosaic_image
-    if (strays := core.find_stray_pixels(mosaic_image.data)) is not None:
+    survey = yield from core.survey_pixels(mosaic_image.data)
+    if (strays := survey.strays) is not None:
         measured_image = strays.mask(mosaic_image.data)
         shown_image = mosaic_image.replace(data=strays.fill(mosaic_image.data))
     levels = core.measure_percentiles(measured_image)
