@@ -245,8 +245,8 @@ def opens_without_a_look(called: str, call: ast.Call) -> bool:
         )
         return not (is_new or known)
     if last in {"read_text", "read_bytes"}:
-        own = {"core.read_bytes", "io.read_text"}  # of the opener
-        return "." in called and called not in own
+        own = {"core.read_bytes", "io.read_text", "files.read_text"}  # of the opener
+        return "." in called and called.removeprefix("io_") not in own
     return last == "open" and "'rb'" in words
 
 

@@ -82,7 +82,10 @@ def convert_decoding_errors(path: Path, kind: str) -> Iterator[None]:
     except (core.SemsrError, Warning):  # warnings that Python turned into errors
         raise
     except MemoryError as error:
-        msg = f"Not enough memory to read {path} as {kind}: close other programs."
+        msg = (
+            f"Not enough memory to read {path} as {kind}: close other programs, or "
+            "convert it to .ome.zarr on a computer with more memory."
+        )
         raise core.ReadError(msg, code="memory") from error
     except Exception as error:
         fault = core.describe_access_error(path, error)

@@ -823,7 +823,10 @@ def _explain_incomplete_set(path: Path, tif: TiffFile) -> str:
     if not own:
         sentence = "The OME-XML lists only other files: restore the name of this one."
     elif several and any(page is None for one in own for page in one):
-        sentence = "Other files of the set are missing or damaged: copy them here."
+        sentence = (
+            "Files of the image set are missing or damaged, so only the planes of "
+            "this file are read: copy the other files next to it."
+        )
     else:
         return ""
     return core.Message(sentence, "set-incomplete")
