@@ -366,8 +366,9 @@ class SharingBar(folding.WrappingRow):
                 ]
                 text = f"The figure is saved as {path}."
                 if rest:
-                    text += f" It leaves out {', '.join(rest)}: Figure of the canvas"
-                    text += " as shown has marks."
+                    text += (
+                        f" Not in it: {', '.join(rest)}; choose the canvas as shown."
+                    )
                 notify = self._messages.notify
                 self._panel.controls.start(make, lambda _: notify(text), "Save figure")
 
