@@ -366,9 +366,7 @@ class SharingBar(folding.WrappingRow):
                 ]
                 text = f"The figure is saved as {path}."
                 if rest:
-                    text += (
-                        f" Not in it: {', '.join(rest)}; choose the canvas as shown."
-                    )
+                    text += f" Left out: {', '.join(rest)}; choose the canvas as shown."
                 notify = self._messages.notify
                 self._panel.controls.start(make, lambda _: notify(text), "Save figure")
 
