@@ -68,7 +68,7 @@ def test_a_figure_is_saved_from_any_step(
     finish(window.page.panel)
     assert (tmp_path / "field.png").is_file()
     assert window.page.panel.sharing.figure_button.isHidden()  # one is enough
-    assert "field.png. It leaves out marks:" in window.page.panel.status.text()
+    assert "field.png. Left out: marks;" in window.page.panel.status.text()
 
 
 def test_a_folder_of_frames_is_chosen_while_nothing_is_open(

@@ -1,6 +1,6 @@
 """Start here: the window with all steps in order, and the commands of the palette."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -285,13 +285,14 @@ class StepsWindow(base.DockContent):
         """Simulate a sample beside the window, and add its layers."""
         if (panel := self.page.panel) is not None:
 
-            def add_layers(layer_data: list[hooks.LayerData]) -> None:
+            def add_layers(layer_data: list[hooks.LayerData]) -> Iterator[None]:
                 for one in layer_data:
                     self.viewer.add_layer(Layer.create(*one))
+                    yield
                 panel.messages.show_status(f"Opened {name}.")
 
-            make = partial(_simulate_sample, name)
-            panel.controls.start(make, add_layers, "Open sample")
+            simulate = partial(_simulate_sample, name)
+            panel.controls.start(simulate, add_layers, "Open sample")
 
     def _show_frames(self, folder: Path) -> None:
         """Show a folder of frames in the stitching step."""

@@ -360,14 +360,11 @@ class SharingBar(folding.WrappingRow):
                 parts = [self._read_displayed_layer(layer) for layer in images]
                 options = create_options() if create_options else FigureOptions()
                 make = partial(FIGURE.rerun, parts, path, options=options)
-                shown = [item for item in self._viewer.layers if item.visible]
-                rest = [
-                    one.name for one in shown if one not in images and len(one.data)
-                ]
+                left = [one for one in self._viewer.layers if one not in images]
+                rest = [one.name for one in left if one.visible and len(one.data)]
                 text = f"The figure is saved as {path}."
                 if rest:
-                    text += f" It leaves out {', '.join(rest)}: Figure of the canvas"
-                    text += " as shown has marks."
+                    text += f" Left out: {', '.join(rest)}; choose the canvas as shown."
                 notify = self._messages.notify
                 self._panel.controls.start(make, lambda _: notify(text), "Save figure")
 
