@@ -143,6 +143,8 @@ def test_too_deep_a_discriminator_and_a_cycle_that_enlarges_are_refused(tmp_path
     with refused(OptionError, "patch-size-unsuitable", match=values):
         next(loop.train(asked, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+    with refused(OptionError, "options-contradict"):
+        recipe("cycle", gan={**NARROW, "adversarial": "relativistic"})
     enlarging = {"architecture_options": {"width": 4, "scale": 2}}
     with refused(OptionError, "model-unsuitable", match="scale 1, got scale 2"):
         run(loop.train(recipe("cycle", architecture="srgan", **enlarging), tmp_path))

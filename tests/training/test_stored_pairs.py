@@ -90,6 +90,7 @@ def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     alone = asked.replace(batch=2, data=asked.data.replace(pairs=None, drawn=0.0))
     drawn = TrainingData(alone, 1).train_dataloader().sample_batch(3)
     assert torch.equal(low[:2], drawn.low)
+    assert len(TrainingData(asked.replace(batch=2), 1).train_dataloader()) == 4
 
 
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):

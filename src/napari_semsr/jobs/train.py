@@ -375,7 +375,7 @@ def train(
         if pairs is None and is_packaged:
             learns = (
                 "trains on one image; pass it as `image`."
-                if plan.is_blind_spot
+                if plan.kind == "blind-spot"
                 else "of the package trains on pairs; pass `pairs`, or two images as "
                 "`low` and `high`."
             )
@@ -454,7 +454,7 @@ def _override_recipe(
         start = find_model(changes_given["start_from"])
         changes_given["start_from"] = str(start.resolve())
     plan = plan.replace(**changes_given) if changes_given else plan
-    if plan.is_blind_spot and plan.data.pairs is not None:
+    if plan.kind == "blind-spot" and plan.data.pairs is not None:
         record = open_pairs(Path(plan.data.pairs)).record
         names = [record["sources"][side][0]["name"] for side in ("low", "high")]
         both = bool(record["options"].get("second_scan"))
@@ -563,7 +563,7 @@ def train_on_cropped_pairs(
     _, plan = read_recipe(recipe)
     if isinstance(cut, OwnImageRequest):
         cut = yield from _prepare_own_image(cut, plan, patch)
-    elif plan.is_blind_spot:  # it would not use the clear image
+    elif plan.kind == "blind-spot":  # it would not use the clear image
         msg = (
             "The own-image recipe does not use a clear image; choose fine-tune for a "
             "noisy and a clear image, or pass two noisy scans as image and second scan."
@@ -634,7 +634,7 @@ def _prepare_own_image(
     own: OwnImageRequest, plan: "training.Recipe", patch: int | None
 ) -> core.Job[PairRequest]:
     """Pair an image with itself, or with a second scan to be registered."""
-    if own.second is None and not plan.is_blind_spot:
+    if own.second is None and plan.kind != "blind-spot":
         msg = (
             f"The recipe {plan.name} cannot train on a single image; choose own-image, "
             "or pass a second scan."

@@ -34,7 +34,8 @@ _Percentile = Annotated[float, Field(ge=0, le=100)]
 _Reach = Annotated[int, Field(ge=0, le=65536)]
 # as for files; chosen: resampling by at most a factor of 16 along each axis
 _Length = Annotated[float, Field(ge=1e-5, le=1e9, strict=True)]
-_Factor = Annotated[float, Field(ge=1 / 16, le=16)]
+_LeastFactor = Annotated[float, Field(ge=1 / 16, le=1)]
+_LargestFactor = Annotated[float, Field(ge=1, le=16)]
 
 
 class ModelCard(BaseModel):
@@ -73,7 +74,7 @@ class ModelCard(BaseModel):
     pixel_size_nm: tuple[_Length, _Length] | None = None
     # smallest and largest pixel size of a field to resample, over the trained one;
     # other fields are not resampled, with a warning
-    resample_factors: tuple[_Factor, _Factor] = (0.5, 2.0)
+    resample_factors: tuple[_LeastFactor, _LargestFactor] = (0.5, 2.0)
     # ``"input"``: the output is in the grey scale of the input
     grey: Literal["input", "unit"] = "input"
     # training data, and evaluation on other images
@@ -91,14 +92,6 @@ class ModelCard(BaseModel):
         may_equal = info.field_name == "pixel_size_nm"
         if value and (value[0] > value[1] or (value[0] == value[1] and not may_equal)):
             msg = f"the first number must be the smaller one, got {value}"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("resample_factors")
-    @classmethod
-    def _check_factor_range(cls, value: FloatPair) -> FloatPair:
-        if not value[0] <= 1 <= value[1]:
-            msg = f"the range of resampling factors must include 1, got {value}"
             raise ValueError(msg)
         return value
 

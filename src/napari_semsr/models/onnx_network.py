@@ -147,11 +147,6 @@ def _is_data_dependent(graph: "GraphProto") -> bool:
     return False
 
 
-def _convert_to_text(name: str | bytes) -> str:
-    """Convert a name read from a file to printable text."""
-    return core.format_one_line(name if isinstance(name, str) else repr(name))
-
-
 def _create_unsupported_error(name: str, what: str) -> core.CheckpointError:
     msg = f"An ONNX network must {what}: {name} cannot be used."
     return core.CheckpointError(msg, code="model-unsuitable")
@@ -180,7 +175,7 @@ def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
             del tensor.external_data[:]
         count, size = math.prod(tensor.dims), tensor.ByteSize()
         if min(tensor.dims, default=1) < 0 or count > 2 * size:
-            label = _convert_to_text(tensor.name) or "(unnamed)"
+            label = core.format_one_line(str(tensor.name)) or "(unnamed)"
             msg = f"{name} is damaged: tensor {label} has {count} elements in {size} B."
             raise core.CheckpointError(msg, code="model-damaged")
 
@@ -189,10 +184,11 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
     """Return the folder of a tensor's weights, which must be in the model folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
+    label = core.format_one_line(str(location))
     if folder is None:
         msg = (
             f"The weights of {name} must be in the model file, but are in "
-            f"{_convert_to_text(location)}; save them in one file."
+            f"{label}; save them in one file."
         )
         raise core.CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
@@ -202,7 +198,7 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
         msg = f"{name} refers to weights at {location!r}, outside its own folder."
         raise core.CheckpointError(msg, code="outside-folder")
     if not path_exists(file) or not file.is_file():
-        msg = f"{name} needs {_convert_to_text(location)} next to it; copy both files."
+        msg = f"{name} needs {label} next to it; copy both files."
         raise core.CheckpointError(msg, code="file-missing")
     return inside
 
@@ -210,7 +206,7 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
 def _check_nodes(model: "ModelProto", name: str) -> None:
     """Raise an error for non-standard, nested or random operators."""
     for node in model.graph.node:
-        operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        operator = core.format_one_line(f"{node.domain}.{node.op_type}".lstrip("."))
         inner = any(a.HasField("g") or len(a.graphs) for a in node.attribute)
         if node.domain not in _STANDARD:
             why = "is not in the ONNX standard and needs external code"
@@ -220,7 +216,7 @@ def _check_nodes(model: "ModelProto", name: str) -> None:
             why = "uses random numbers, so that tiles would differ"
         else:
             continue
-        msg = f"{name} uses the operator {_convert_to_text(operator)}, which {why}."
+        msg = f"{name} uses the operator {operator}, which {why}."
         raise core.CheckpointError(msg, code="model-unsuitable")
 
 
@@ -259,8 +255,8 @@ class _GraphRunner:
 
     def __init__(self, data: bytes) -> None:
         self.graph: OnnxGraph = read_graph(data, _NAME)
-        self._data, self._session = data, _create_session(data)
-        (output,) = self._session.get_outputs()  # its shape is inferred by ONNX Runtime
+        self._data, self.session = data, _create_session(data)
+        (output,) = self.session.get_outputs()  # its shape is inferred by ONNX Runtime
         sizes = [n if isinstance(n, int) else "?" for n in output.shape]
         if len(sizes) != 4 or sizes[1] not in (1, "?"):
             shape = " x ".join(map(str, sizes))
@@ -272,9 +268,9 @@ class _GraphRunner:
     ) -> list[core.RealArray]:
         """Run the graph on one image (1, 1, H, W), raising errors as torch does."""
         feed = {self.graph.input: image}
-        session = session or self._session
+        session = session or self.session
         if session is None:
-            session = self._session = _create_session(self._data)
+            session = self.session = _create_session(self._data)
         try:
             arrays: list[core.RealArray] = session.run(None, feed)
         except Exception as error:  # a dozen types, without a common base
@@ -282,10 +278,6 @@ class _GraphRunner:
             kind = MemoryError if _NO_MEMORY in line.lower() else RuntimeError
             raise kind(f"ONNX Runtime: {line}") from error
         return arrays
-
-    def release_memory(self) -> None:
-        """Return the memory that is kept from one window to the next."""
-        self._session = None
 
     def measure_peak_bytes(self, shape: core.IntPair) -> int:
         """Return the peak total size of simultaneously live layers for a field."""
@@ -380,7 +372,7 @@ class OnnxNetwork(nn.Module):
     def release_memory(self) -> None:
         """Return the memory that is kept from one window to the next."""
         if self._runner is not None:
-            self._runner.release_memory()
+            self._runner.session = None
 
     @property
     def deciding(self) -> bool:
@@ -504,6 +496,7 @@ class _AnySizeNetwork(nn.Module):
     def __init__(self, network: nn.Module, stride: int, scale: int) -> None:
         super().__init__()
         self.network, self.stride, self.scale = network, stride, scale
+        self.side = max(64, 2 * stride)  # small, but enough for every layer
 
     def forward(self, field: Tensor) -> Tensor:
         rows, columns = field.shape[-2], field.shape[-1]
@@ -551,15 +544,9 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     return data
 
 
-def _choose_field_size(stride: int) -> int:
-    """Return a small field size that is large enough for every layer."""
-    return max(64, 2 * stride)
-
-
-def _trace_network(whole: nn.Module, card: ModelCard) -> bytes:
+def _trace_network(whole: _AnySizeNetwork, card: ModelCard) -> bytes:
     """Trace a network on a field, and write it as ONNX."""
-    side = _choose_field_size(card.stride)
-    field = torch.rand(1, 1, side + 1, side + 3)
+    field = torch.rand(1, 1, whole.side + 1, whole.side + 3)
     buffer = io.BytesIO()
     axes = {
         "input": {0: "batch", 2: "height", 3: "width"},
@@ -595,10 +582,10 @@ def describe_input_scaling(card: ModelCard) -> str:
     )
 
 
-def _check_outputs(data: bytes, whole: nn.Module, card: ModelCard) -> None:
+def _check_outputs(data: bytes, whole: _AnySizeNetwork, card: ModelCard) -> None:
     """Check that ONNX Runtime and torch agree on fields of several sizes."""
     network = OnnxNetwork(card.scale, card.stride, data=data).eval()
-    side, rng = _choose_field_size(card.stride), torch.Generator().manual_seed(0)
+    side, rng = whole.side, torch.Generator().manual_seed(0)
     for rows, columns in _TEST_MARGINS:
         field = torch.rand(1, 1, side + rows, side + columns, generator=rng)
         with torch.no_grad():

@@ -18,7 +18,7 @@ import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from napari_semsr.core import Float32Array, OptionError, RealArray, WriteError
 from napari_semsr.io import move
@@ -87,9 +87,9 @@ def _open_scene_bank(
     if not recipe.data.sources.get("images"):  # options for images have no effect
         names = ("sources", "superlens", "scene_px", "bank")
         data, degradations = {name: data[name] for name in names}, {}
-    if recipe.needs_whole_scenes:
+    if recipe.kind == "restorer":
         degradations = recipe.faults.model_dump(mode="json")
-    parts = fields if recipe.needs_whole_scenes else ()
+    parts = fields if recipe.kind == "restorer" else ()
     key = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = Path(recipe.data.bank_folder or "banks") / name
@@ -122,7 +122,7 @@ def _create_bank(recipe: Recipe, scale: int, folder: Path, report: Report) -> No
 
 def _create_scene_dataset(recipe: Recipe, scale: int) -> Dataset[object]:
     """Create the dataset of scenes for a recipe, indexed over the whole run."""
-    if not recipe.needs_whole_scenes:
+    if recipe.kind != "restorer":
         return ScenePairDataset(recipe, scale)
     if scale != 1:
         msg = (
@@ -143,7 +143,7 @@ def _write_scenes(
         Subset(source, range(count)),
         batch_size=_CHUNK,
         num_workers=workers,
-        collate_fn=_stack_tensors if blocks else _stack_scenes,
+        collate_fn=None if blocks else _stack_scenes,
     )
     arrays: list[np.memmap[tuple[int, ...], np.dtype[np.generic]]] = []
     scene_count = 0
@@ -177,12 +177,8 @@ def _write_scenes(
 
 def _stack_scenes(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Stack scenes in the worker process, with images as 16-bit floats."""
-    planes = [part.squeeze(1) for part in _stack_tensors(items)]
+    planes = [part.squeeze(1) for part in default_collate(items)]
     return [part.half() if n < _IMAGES else part for n, part in enumerate(planes)]
-
-
-def _stack_tensors(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [torch.stack(part) for part in zip(*items, strict=True)]
 
 
 _STREAM = 77  # of random numbers, next to those of scenes and patches
@@ -390,7 +386,7 @@ class TrainingData(lightning.LightningDataModule):
         items: Dataset[object]
         if has_stores:
             items = StoredPatchDataset(recipe, self.scale)
-        elif recipe.needs_whole_scenes:
+        elif recipe.kind == "restorer":
             items = _create_scene_dataset(recipe, self.scale)
         else:
             items = ScenePatchDataset(recipe, self.scale)

@@ -296,7 +296,7 @@ def _list_training_data(recipe: Recipe) -> list[object]:
     if recipe.start_from is not None:
         start = models.read_card(models.resolve_model_path(recipe.start_from))
         sources += start.training.get("learnt_from", [])
-    if recipe.data.pairs is not None and not recipe.is_blind_spot:
+    if recipe.data.pairs is not None and recipe.kind != "blind-spot":
         pairs = open_pairs(Path(recipe.data.pairs)).list_training_images()
         sources += [entry for entry in pairs if entry not in sources]
     if recipe.has_simulated_scenes and recipe.data.sources.get("images"):

@@ -70,11 +70,16 @@ Fields = tuple[Sequence[core.FloatArray], Sequence[core.FloatArray]]
 def collect_unpaired_fields(recipe: Recipe, pairs: Pairs) -> list[Fields]:
     """Return the images for the expected gain, or an empty list if it is not needed.
 
-    They are held-out patches of an unpaired store, or `pairs` used as unpaired ones if
-    the recipe's measure is the expected gain.
+    They are held-out patches of an unpaired store, or, if the recipe's measure is the
+    expected gain, degraded images of one half of `pairs` with clear ones of the other.
     """
     if pairs:
-        return create_unpaired_fields(pairs) if recipe.measure == EXPECTED_GAIN else []
+        low, high = (
+            [np.asarray(getattr(pair, side), float) for pair in pairs]
+            for side in ("low", "high")
+        )
+        is_used = recipe.measure == EXPECTED_GAIN and len(pairs) > 1
+        return [(low[n::2], high[1 - n :: 2]) for n in (0, 1)] if is_used else []
     if recipe.data.pairs is None or not recipe.is_unpaired:
         return []
     store = open_pair_store(recipe, 1)
@@ -86,15 +91,6 @@ def collect_unpaired_fields(recipe: Recipe, pairs: Pairs) -> list[Fields]:
         [validation.WHITE * patch.astype(float) for patch in side] for side in sides
     )
     return [(low, high)]
-
-
-def create_unpaired_fields(pairs: Pairs) -> list[Fields]:
-    """Combine degraded images of one half with clear images of the other half."""
-    low, high = (
-        [np.asarray(getattr(pair, side), float) for pair in pairs]
-        for side in ("low", "high")
-    )
-    return [(low[n::2], high[1 - n :: 2]) for n in (0, 1)] if len(pairs) > 1 else []
 
 
 class UnpairedValidator:
@@ -549,13 +545,6 @@ def edge_loss(
 
 def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
     """Compute the SSIM map, -1 to 1, of two images (B, C, H, W), excluding borders."""
-    if first.shape != second.shape or min(first.shape[-2:]) < _WINDOW:
-        msg = (
-            f"SSIM requires two images of equal shape with sides of at least {_WINDOW} "
-            f"px, got {tuple(first.shape)} and {tuple(second.shape)}."
-        )
-        alike = first.shape == second.shape
-        raise core.ShapeError(msg, code="image-too-small" if alike else "sizes-differ")
     # Variances are small differences of large numbers: 16 bits are too few, and 32 are
     # more exact if each image's mean is subtracted, which changes no variance.
     a, b = (x if x.dtype == torch.float64 else x.float() for x in (first, second))

@@ -202,22 +202,17 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"{side}; use {near}."
         )
         raise core.OptionError(msg, code="patch-size-unsuitable")
-    check_discriminator_patches(recipe, _get_scale(network), stride)
-
-
-def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None:
-    """Raise an error if patches are too small for the discriminator."""
     if not recipe.is_adversarial:
         return
     name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
     with torch.device("meta"):  # shapes only; no random numbers are used
-        network = models.build_discriminator(name, options)
-    side, whole = recipe.data.patch_px, recipe.data.pairs is not None
+        judge = models.build_discriminator(name, options)
+    whole = recipe.data.pairs is not None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
-    shape = count, int(options.get("channels", 1))
+    shape, scale = (count, int(options.get("channels", 1))), _get_scale(network)
     for larger in range(side, _LARGEST_PX + 1, stride):
         with suppress(RuntimeError, ValueError):  # a layer has no pixel left
-            network(torch.empty((*shape, *2 * (larger * scale,)), device="meta"))
+            judge(torch.empty((*shape, *2 * (larger * scale,)), device="meta"))
             break
     else:
         return
@@ -293,15 +288,14 @@ def is_main_process(recipe: Recipe) -> bool:
 @contextmanager
 def _restore_environment() -> Iterator[None]:
     """Restore environment variables changed by Lightning so that later runs work."""
-    before = {name: os.environ.get(name) for name in (*_VARIABLES, "OMP_NUM_THREADS")}
+    names = (*_VARIABLES, "OMP_NUM_THREADS")
+    before = {name: os.environ[name] for name in names if name in os.environ}
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def should_use_bf16(
@@ -493,7 +487,11 @@ def compare_models(
     """Evaluate a trained model; save `network` instead if the model is worse."""
     # None without ground truth: no pairs, unpaired ones, or noisy images only
     path = recipe.data.pairs
-    if path is None or recipe.is_blind_spot or not open_pairs(Path(path)).is_paired:
+    if (
+        path is None
+        or recipe.kind == "blind-spot"
+        or not open_pairs(Path(path)).is_paired
+    ):
         return None
     trained_model = models.load_model(str(model))
     before = trained_model.card.training.get("comparison")

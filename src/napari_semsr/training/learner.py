@@ -254,11 +254,11 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self) -> "OptimizerLRScheduler":
         """Return Adam with the recipe's schedule, updated at every step."""
         optimizer = self.create_adam(self.network)
-
-        def factor(step: int) -> float:  # a bound method would be saved with the state
-            return self.rate_factor(step)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            # a bound method would be saved with the state
+            lambda step: self.rate_factor(step),
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

@@ -128,8 +128,6 @@ class ScenePairDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def choose_source(self, place: int) -> str:
         """Choose a scene's source, the same for all scenes that share a sample."""
-        if len(self.names) == 1:
-            return self.names[0]
         seed = [self.recipe.seed, place // _SCENES_PER_SAMPLE, _SOURCE]
         return str(np.random.default_rng(seed).choice(self.names, p=self.shares))
 

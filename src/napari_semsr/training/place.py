@@ -90,16 +90,18 @@ class AreaImages:
 
     low: core.RealArray
     high: core.RealArray
-    held_out: core.BoolArray | None = None
+    held_out: core.BoolArray = field(default_factory=lambda: np.zeros((1, 1), bool))
 
     def __post_init__(self) -> None:
-        shapes = {self.low.shape, self.high.shape}
-        if self.held_out is not None:
-            shapes.add(self.held_out.shape)
-        if len(shapes) > 1:
+        if len(shapes := {self.low.shape, self.high.shape}) > 1:
             sizes = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
             msg = f"Both images of an area must be on the same grid, got {sizes} px."
             raise core.ShapeError(msg, code="sizes-differ")
+
+    @property
+    def training_high(self) -> core.RealArray:
+        """SEM image with NaN at the held-out pixels."""
+        return np.where(self.held_out, np.nan, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +295,7 @@ def fit_area(
     levels: core.FloatPair | None = None,
     cut_off_nm: float | None = None,
     pixel_size_nm: core.FloatPair | None = None,
-    save: Callable[[dict[str, object]], None] | None = None,
+    save: Callable[[dict[str, object]], None] = lambda _state: None,
 ) -> core.Job[AreaFitResult]:
     """Train a network on one area, from scratch or from a saved state.
 
@@ -382,13 +384,12 @@ def fit_area(
                     took = time.monotonic() - now
                     now += took
                     next_evaluation = now + max(report_every_s, took / _EVALUATION)
-            if save is not None and now - last_save >= _SAVE_S:
+            if now - last_save >= _SAVE_S:
                 save(trainer.state_dict())
                 last_save = now
             yield trainer.create_report(*evaluation)
     finally:
-        if save is not None:
-            save(trainer.state_dict())
+        save(trainer.state_dict())
     return trainer.current_fit()
 
 
@@ -459,9 +460,7 @@ class _AreaTrainer:
         self.steps, self.seconds = 0, 0.0
         self.curve: list[dict[str, object]] = []
         self.levels = levels or _compute_common_range([i.low for i in images])
-        self.sem_levels = _compute_common_range(
-            [_mask_held_out_pixels(i) for i in images]
-        )
+        self.sem_levels = _compute_common_range([i.training_high for i in images])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             network = models.build_network(ARCHITECTURE, {})
@@ -492,7 +491,7 @@ class _AreaTrainer:
         units = [
             (
                 scale_to_unit_range(i.low, self.levels),
-                scale_to_unit_range(_mask_held_out_pixels(i), self.sem_levels),
+                scale_to_unit_range(i.training_high, self.sem_levels),
             )
             for i in self.images
         ]
@@ -548,11 +547,10 @@ class _AreaTrainer:
                 report_every_s=math.inf,
                 levels=(0.0, 1.0),
             )
-
-            def rename(step: core.Progress) -> core.Progress:
-                return core.Progress(step.done, step.total, "learning the optics")
-
-            found = yield from core.map_progress(job, rename)
+            found = yield from core.map_progress(
+                job,
+                lambda one: core.Progress(one.done, one.total, "learning the optics"),
+            )
             self.light_weights = found.network.state_dict()
         network = models.build_network(ARCHITECTURE, {}).eval().to(self.device)
         network.load_state_dict(self.light_weights)
@@ -664,7 +662,7 @@ class _AreaTrainer:
         lights: list[tuple[core.RealArray, core.RealArray]] = []
         below = np.zeros(2)  # squared errors before and after
         for one in self.images:
-            if one.held_out is None or not one.held_out.any():
+            if not one.held_out.any():
                 continue
             rows, columns = ndimage.find_objects(one.held_out.astype(np.uint8))[0]
             part = core.Box(rows.start, rows.stop, columns.start, columns.stop)
@@ -799,17 +797,9 @@ def _digest_images(images: Sequence[AreaImages]) -> str:
     digest = hashlib.sha256()
     for image in images:
         for array in (image.low, image.high, image.held_out):
-            if array is not None:
-                digest.update(f"{array.shape}{array.dtype.str}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+            digest.update(f"{array.shape}{array.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _mask_held_out_pixels(images: AreaImages) -> core.RealArray:
-    """Return the SEM image with NaN at the held-out pixels."""
-    if images.held_out is None:
-        return images.high
-    return np.where(images.held_out, np.nan, images.high)
 
 
 def _compute_common_range(images: Sequence[core.RealArray]) -> core.FloatPair:

@@ -339,11 +339,6 @@ class Recipe(core.Options):
         return self.kind in ("paired-gan", "cycle-gan")
 
     @property
-    def is_blind_spot(self) -> bool:
-        """Whether the network is trained on degraded patches only."""
-        return self.kind == "blind-spot"
-
-    @property
     def has_simulated_scenes(self) -> bool:
         """Whether scenes are simulated, instead of or in addition to stored pairs."""
         return self.data.pairs is None or self.data.drawn > 0
@@ -352,11 +347,6 @@ class Recipe(core.Options):
     def is_unpaired(self) -> bool:
         """Whether clear patches show different areas than the degraded ones."""
         return self.kind == "cycle-gan"
-
-    @property
-    def needs_whole_scenes(self) -> bool:
-        """Whether training needs whole scenes with their faults, not only patches."""
-        return self.kind == "restorer"
 
     def scale_to_steps(self, steps: int) -> Self:
         """Return the recipe with its schedule scaled to the given number of steps."""
@@ -415,14 +405,15 @@ class Recipe(core.Options):
             core.Message(
                 "kind blind-spot and the measure hidden_db need each other",
                 "measure-unsuitable",
-            ): (self.is_blind_spot != (self.measure == "hidden_db")),
+            ): ((self.kind == "blind-spot") != (self.measure == "hidden_db")),
             core.Message(
-                f"kind {self.kind} with gan.conditional: {self.gan.conditional} needs "
-                f"channels: {seen} in gan.discriminator_options, got {channels}",
+                f"option gan.discriminator_options needs channels: {seen} for kind "
+                f"{self.kind} and gan.conditional: {self.gan.conditional}, got "
+                f"{channels}",
                 "options-contradict",
             ): (self.is_adversarial and channels != seen),
             core.Message(
-                "gan.adversarial: relativistic needs kind paired-gan",
+                "option gan.adversarial: relativistic needs kind paired-gan",
                 "options-contradict",
             ): (self.is_unpaired and self.gan.adversarial == "relativistic"),
             core.Message("architecture: same needs start_from", "missing-value"): (

@@ -248,7 +248,7 @@ class SceneDataset(Dataset[SceneBatch]):
         recipe, data = self.recipe, self.recipe.data
         if self.superlens is not None:
             scene = self.superlens.scene(place)
-        elif not recipe.needs_whole_scenes:
+        elif recipe.kind != "restorer":
             image = self.sample_clear_image(rng)
             scene = simulation.apply_random_degradation(image, recipe.degradations, rng)
         elif self.scans and rng.random() < data.scanned:

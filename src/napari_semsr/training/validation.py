@@ -78,7 +78,7 @@ def create_validation_pairs(recipe: Recipe, side: int = 512) -> Pairs:
             for kind in simulation.PHANTOMS
         ]
     pairs: Pairs = []
-    if recipe.needs_whole_scenes:
+    if recipe.kind == "restorer":
         for index, plane in enumerate(clear):
             # each fault alone, all faults, and none
             for number, (kind, shares) in enumerate(_ALONE.items()):
@@ -277,7 +277,7 @@ def create_preview(
     if pairs:  # the same at every validation
         best = max(pairs, key=lambda pair: float(np.std(pair.high)))
         low = best.low.astype(np.float32)
-        high = None if recipe.is_blind_spot else best.high.astype(np.float32)
+        high = None if recipe.kind == "blind-spot" else best.high.astype(np.float32)
     elif recipe.data.pairs is None:
         return None
     else:

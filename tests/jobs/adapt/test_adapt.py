@@ -136,15 +136,19 @@ def test_no_single_part_decides_whether_a_model_is_kept(adapted):
 
 
 @pytest.mark.broad
-def test_a_training_without_copies_is_warned_of(place, tmp_path, monkeypatch):
+def test_what_a_training_lacks_is_warned_of(place, tmp_path, monkeypatch):
     def fit_without(*images, **how):
         fit = yield from fit_by_steps(*images, **how)
         return replace(fit, light_explained=0.2, explained={"share": 0.7})
 
     monkeypatch.setattr(train, "fit_in_process", fit_without)
-    with warned("no-copies", match="20 %"):
+    focus = Message("Out of focus.", "out-of-focus")
+    monkeypatch.setattr(train, "create_focus_warning", lambda _image: focus)
+    with warned("no-copies", match="20 %"), warned("out-of-focus"):
         made = adapt(*place[:1], place[1:], tmp_path / "run")
     assert made.to_json()["explained_percent"] == 70
+    assert focus in made.warnings
+    assert focus in Path(made.report).read_text()
 
 
 @pytest.fixture
@@ -176,21 +180,8 @@ def test_sem_of_another_place_is_refused(place, tmp_path):
         adapt(place[0], [other], tmp_path / "run", steps=2)
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
     assert not list((tmp_path / "run").glob("*.safetensors"))
-
-
-def test_a_mosaic_is_no_sem_image_of_itself(place, tmp_path):
     with refused(OptionError, "same-image"):
-        adapt(place[0], place[:1], tmp_path / "run")
-
-
-@pytest.mark.broad
-def test_a_training_out_of_focus_is_warned_of(place, tmp_path, monkeypatch):
-    sentence = Message("Out of focus.", "out-of-focus")
-    monkeypatch.setattr(train, "create_focus_warning", lambda _image: sentence)
-    with warned("out-of-focus"):
-        made = adapt(*place[:1], place[1:], tmp_path / "run")
-    assert sentence in made.warnings
-    assert sentence in Path(made.report).read_text()
+        adapt(place[0], place[:1], tmp_path / "itself")
 
 
 @pytest.mark.filterwarnings("ignore:The expected error of the transform")

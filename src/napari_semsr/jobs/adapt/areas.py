@@ -392,10 +392,8 @@ def evaluate(
 
 def _get_grey_range(truths: Sequence[Any]) -> float:
     """Return the grey-value range of all SEM images."""
-    lows, highs = zip(
-        *((t.array().min(), t.array().max()) for t in truths), strict=True
-    )
-    return float(max(highs)) - float(min(lows))
+    planes = [truth.array() for truth in truths]
+    return float(max(p.max() for p in planes)) - float(min(p.min() for p in planes))
 
 
 def require_gain(evaluations: Mapping[str, Evaluation], name: str) -> None:

@@ -71,8 +71,7 @@ def fit_in_process(
         arrays: dict[str, Any] = {}
         for number, image in enumerate(images):
             arrays |= {f"low{number}": image.low, f"high{number}": image.high}
-            if image.held_out is not None:
-                arrays[f"held{number}"] = image.held_out
+            arrays[f"held{number}"] = image.held_out
         np.savez(folder / _IMAGES, **arrays)
         request = {
             "folder": name,
@@ -117,9 +116,7 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
     with np.load(folder / _IMAGES) as arrays_stored:
         arrays = dict(arrays_stored)
     images = [
-        training.AreaImages(
-            arrays[f"low{n}"], arrays[f"high{n}"], arrays.get(f"held{n}")
-        )
+        training.AreaImages(*(arrays[f"{name}{n}"] for name in ("low", "high", "held")))
         for n in range(request["count"])
     ]
     how = request["how"]

@@ -133,7 +133,8 @@ class ThreeScaleNet(nn.Module):
         def build_level(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(two_scale.DilatedBlock(width) for _ in range(count))
 
-        filters = two_scale.create_zero_filters()
+        size = wiener.STEP**2
+        filters = torch.zeros(wiener.FILTERS * size, size, 7, 7)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("filter_shares", None, persistent=False)
         self.register_buffer("most", None, persistent=False)
@@ -156,8 +157,8 @@ class ThreeScaleNet(nn.Module):
 
     def list_blocks(self) -> list[two_scale.DilatedBlock]:
         """Return all residual blocks in execution order."""
-        levels = (*self.down, *self.up)
-        return [part for level in levels for part in two_scale.get_level_blocks(level)]
+        blocks = (part for level in (*self.down, *self.up) for part in level.children())
+        return [part for part in blocks if isinstance(part, two_scale.DilatedBlock)]
 
     def estimate_corrections(
         self,
@@ -178,9 +179,9 @@ class ThreeScaleNet(nn.Module):
             needs = iter(self._compute_input_regions(keep))
 
         def run_level(level: nn.Module, x: _FeatureMap, grid: int) -> _FeatureMap:
-            for block in two_scale.get_level_blocks(level):
+            for block in level.children():
                 x = x.crop(next(needs), grid)
-                x = x.replace_map(two_scale.run_block(block, x.map, turn))
+                x = x.replace_map(block(x.map, turn))
             return x
 
         fine = run_in_full_precision(self.stem, functional.pixel_unshuffle(planes, 2))
@@ -213,7 +214,7 @@ class ThreeScaleNet(nn.Module):
         levels = zip((*self.down, *self.up), (*steps, *steps[-2::-1]), strict=True)
         for level, step in reversed(list(levels)):
             need = _snap_box_to_grid(need, step)
-            for _ in two_scale.get_level_blocks(level):
+            for _ in level.children():
                 need = need.grow(2 * step)  # two layers of 3 x 3
                 needs.append(need)
         return needs[::-1]
@@ -341,8 +342,8 @@ class Gate(NamedTuple):
     @classmethod
     def from_spectrum(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
         """Compute the limits from a field's spectrum, or from a known noise level."""
-        known = None if noise is None else noise.square()
-        power = wiener.estimate_white_noise_floor(spectrum) if known is None else known
+        floor = wiener.estimate_white_noise_floor
+        power = floor(spectrum) if noise is None else noise.square()
         return cls(power / (power + _FAINT**2), _MAX_CHANGED * power.sqrt())
 
 

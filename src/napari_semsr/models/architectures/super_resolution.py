@@ -190,13 +190,8 @@ class LocalAttention(nn.Module):
     def compute_local_mean(self, x: Tensor) -> Tensor:
         """Average over the window, one axis at a time."""
         for size in ((self.window, 1), (1, self.window)):
-            x = functional.avg_pool2d(
-                x,
-                size,
-                stride=1,
-                padding=(size[0] // 2, size[1] // 2),
-                count_include_pad=False,
-            )
+            padding = size[0] // 2, size[1] // 2
+            x = functional.avg_pool2d(x, size, 1, padding, count_include_pad=False)
         return x
 
 

@@ -33,7 +33,9 @@ from napari_semsr.models.architectures.blocks import (
     init_layer_zero,
     run_in_full_precision,
 )
-from napari_semsr.models.architectures.wiener import FILTERS, STEP
+
+Conditions = Iterator[Tensor] | None
+"""Scales (minus 1) and shifts of the blocks, (B, 2, C) each, in order."""
 
 
 class DilatedBlock(nn.Module):
@@ -61,37 +63,17 @@ class DilatedBlock(nn.Module):
         self.first = build_convolution(dilation)
         self.second = init_layer_zero(build_convolution(second_dilation or dilation))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction to `x` (B, C, H, W); returns (B, C, H, W)."""
-        correction: Tensor = self.second(self.rectifier(self.first(x)))
+    def forward(self, x: Tensor, condition: Conditions = None) -> Tensor:
+        """Add the block's correction to `x` (B, C, H, W); returns (B, C, H, W).
+
+        A condition scales and shifts the first layer.
+        """
+        features = self.first(x)
+        if condition is not None:
+            scale, shift = next(condition).to(features.dtype)[..., None, None].unbind(1)
+            features = torch.addcmul(features + shift, features, scale)
+        correction: Tensor = self.second(self.rectifier(features))
         return x + correction
-
-
-Conditions = Iterator[Tensor] | None
-"""Scales (minus 1) and shifts of the blocks, (B, 2, C) each, in order."""
-
-
-def get_level_blocks(level: nn.Module) -> list[DilatedBlock]:
-    """Return the blocks of one level."""
-    return [part for part in level.children() if isinstance(part, DilatedBlock)]
-
-
-def run_block(block: DilatedBlock, x: Tensor, condition: Conditions) -> Tensor:
-    """Run a residual block, with an optional scale and shift of its first layer."""
-    if condition is None:
-        output: Tensor = block(x)
-        return output
-    features = block.first(x)
-    scale, shift = next(condition).to(features.dtype)[..., None, None].unbind(1)
-    inner = torch.addcmul(features + shift, features, scale)
-    correction: Tensor = block.second(functional.relu(inner))
-    return x + correction
-
-
-def create_zero_filters() -> Tensor:
-    """Return zero placeholders for packed Wiener filters, (48, 16, 7, 7)."""
-    size = STEP**2
-    return torch.zeros(FILTERS * size, size, 7, 7)
 
 
 class TwoScaleNet(nn.Module):
@@ -122,14 +104,14 @@ class TwoScaleNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Restore normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         fine = run_in_full_precision(self.stem, functional.pixel_unshuffle(x, 2))
-        for block in get_level_blocks(self.encoder):  # a call would hold its input
+        for block in self.encoder:  # a call would hold its input
             fine = block(fine)
         coarse = self.down(fine).to(fine.dtype)
-        for block in get_level_blocks(self.context):
+        for block in self.context:
             coarse = block(coarse)
         fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
         del coarse
-        for block in get_level_blocks(self.decoder):
+        for block in self.decoder:
             fine = block(fine)
         output = run_in_full_precision(self.head, fine)
         correction: Tensor = functional.pixel_shuffle(output, 2 * self.scale)
