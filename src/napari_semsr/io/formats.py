@@ -159,7 +159,6 @@ class Source:
 
     def _decode_first(self, dataset: str | None, series: int | None) -> RawImage:
         """Decode the first plane, of the first dataset if there are several."""
-        _check_dataset(self.path, self.format, dataset)
         options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
         first = {"first": True} if self.format.name == _OF_DATASETS else {}
         try:
