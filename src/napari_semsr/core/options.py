@@ -333,6 +333,8 @@ def _format_message(first: ErrorDetails) -> str:
     # pydantic's own: "Tuple should have at most 2 items after validation, not 3"
     sentence = re.sub(r"^\w+ should ", "must ", first["msg"]).rstrip(".")
     sentence = sentence.removeprefix("Value error, ").split(" after validation")[0]
+    sentence = sentence.replace("greater than or equal to", "at least")
+    sentence = sentence.replace("less than or equal to", "at most")
     plain = sentence[:1].isupper() and not sentence[1:2].isupper()
     return sentence[:1].lower() + sentence[1:] if plain else sentence
 
