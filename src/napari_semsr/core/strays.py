@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -117,9 +117,6 @@ class PatchedField:
         inside = (x >= 0) & (x < x1 - x0)
         block[y[inside], x[inside]] = self.values[first:last][inside]
         return block
-
-
-_Places = TypeVar("_Places", slice, NDArray[np.intp])
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,16 +286,16 @@ def _find_peaks(wide: RealArray) -> BoolArray:
     limits: dict[int, list[float]] = {}
     for apart in _APART:
         some = strips[:: 1 + len(strips) // 4]
-        heights = (_compute_heights(flat, strip, apart, width) for strip in some)
+        sampled = (_compute_heights(flat, strip, apart, width) for strip in some)
         limits[apart] = [
             _find_height_limit([h.reshape(-1, width)[:, margin:-margin] for h in side])
-            for side in zip(*heights, strict=True)
+            for side in zip(*sampled, strict=True)
         ]
     lowest = _ROUNDING * min(itertools.chain(*limits.values()))
-    about = np.finfo if wide.dtype.kind == "f" else np.iinfo
-    if lowest < (largest := about(wide.dtype).max):
-        height = wide.dtype.type(lowest)
-        most = wide.dtype.type(largest) - height
+    is_float, name = wide.dtype.kind == "f", wide.dtype.str
+    largest = float(np.finfo(name).max if is_float else np.iinfo(name).max)
+    if lowest < largest:
+        height, most = np.array([lowest, largest - lowest]).astype(wide.dtype)
         for strip in strips:
             # most pixels are too close to one of those above and below
             part = flat[strip.start - reach : strip.stop + reach]
@@ -319,7 +316,7 @@ def _find_peaks(wide: RealArray) -> BoolArray:
     return peaks.reshape(wide.shape)[margin:-margin, margin:-margin]
 
 
-def _shift(places: _Places, step: int) -> _Places:
+def _shift(places: slice | NDArray[np.intp], step: int) -> Any:
     """Move places, or a range of them, in an image whose rows are joined."""
     if isinstance(places, slice):
         return slice(places.start + step, places.stop + step)
