@@ -8,6 +8,7 @@ range of all others, around which a network would create rings, are filled.
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -58,7 +59,7 @@ _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _MIN_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
 _WINDOWS = 8  # at a time
-_BAND, _HELD_BYTES = 512, 96 << 20  # rows read at once, and bytes kept; chosen
+_BAND, _HELD_BYTES = 512, 40 << 20  # rows read at once, and bytes kept; chosen
 _SURVEYING = "Measuring the grey values"
 
 
@@ -197,19 +198,21 @@ def _read_windows(
     """Yield the tiles of some columns, row by row, and their windows."""
     left, right = (plan.tile(0, columns[at]).window for at in (0, -1))
     bands = _read_bands(data, (left.x0, right.x1))
-    held, top = np.empty((0, right.x1 - left.x0), data.dtype), 0
+    held: deque[RealArray] = deque()
+    top = end = 0  # of the rows in these bands
     for row in range(plan.grid[0]):
         window = plan.tile(row, 0).window
-        parts, top, missing = [held[window.y0 - top :]], window.y0, window.shape[0]
-        while (missing := missing - len(parts[-1])) > 0:
-            parts.append(next(bands))
+        while held and top + len(held[0]) <= window.y0:
+            top += len(held.popleft())
+        while end < window.y1:
+            held.append(next(bands))
+            end += len(held[-1])
             if see_rows is not None:
-                see_rows(parts[-1])
-        held = np.concatenate(parts)
+                see_rows(held[-1])
         for tile in (plan.tile(row, column) for column in columns):
-            box = tile.window
-            rows = held[: window.shape[0]]
-            yield tile, rows[:, box.x0 - left.x0 : box.x1 - left.x0]
+            across = slice(tile.window.x0 - left.x0, tile.window.x1 - left.x0)
+            pixels = np.concatenate([band[:, across] for band in held])
+            yield tile, pixels[window.y0 - top : window.y1 - top]
 
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
