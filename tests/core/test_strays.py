@@ -85,7 +85,7 @@ def test_a_lazy_field_and_its_windows_are_those_of_the_whole(rng):
         np.testing.assert_array_equal(part, whole[:, :][2040:2060, 80:300])
 
 
-@pytest.mark.parametrize("held", [96, 0], ids=["whole rows", "columns"])
+@pytest.mark.parametrize("held", [40, 0], ids=["whole rows", "columns"])
 def test_pixels_are_read_once_seen_in_order_and_counted(held, rng, monkeypatch):
     image, read, rows, steps = rng.integers(0, 99, (2100, 2100), "u2"), [], [], []
     image[2050, 2060] = 65535

@@ -102,8 +102,8 @@ def _compute_order_statistics(
     if counts is None:
         counts = np.zeros(_BINS, dtype=np.int64)
         for block in read_chunks(data):
-            keys = block if short else _compute_sort_keys(block) >> shift
-            counts += count_grey_values(keys)
+            bins = block if short else _compute_sort_keys(block) >> shift
+            counts += count_grey_values(bins)
     total = np.cumsum(counts)
     ranks: list[int] = ranks_of(int(total[-1]))
     buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}

@@ -8,10 +8,11 @@ range of all others, around which a network would create rings, are filled.
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -58,7 +59,7 @@ _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _MIN_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
 _WINDOWS = 8  # at a time
-_BAND, _HELD_BYTES = 512, 96 << 20  # rows read at once, and bytes kept; chosen
+_BAND, _HELD_BYTES = 512, 40 << 20  # rows read at once, and bytes kept; chosen
 _SURVEYING = "Measuring the grey values"
 
 
@@ -117,9 +118,6 @@ class PatchedField:
         inside = (x >= 0) & (x < x1 - x0)
         block[y[inside], x[inside]] = self.values[first:last][inside]
         return block
-
-
-_Places = TypeVar("_Places", slice, NDArray[np.intp])
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +198,21 @@ def _read_windows(
     """Yield the tiles of some columns, row by row, and their windows."""
     left, right = (plan.tile(0, columns[at]).window for at in (0, -1))
     bands = _read_bands(data, (left.x0, right.x1))
-    held, top = np.empty((0, right.x1 - left.x0), data.dtype), 0
+    held: deque[RealArray] = deque()
+    top = end = 0  # of the rows in these bands
     for row in range(plan.grid[0]):
         window = plan.tile(row, 0).window
-        parts, top, missing = [held[window.y0 - top :]], window.y0, window.shape[0]
-        while (missing := missing - len(parts[-1])) > 0:
-            parts.append(next(bands))
+        while held and top + len(held[0]) <= window.y0:
+            top += len(held.popleft())
+        while end < window.y1:
+            held.append(next(bands))
+            end += len(held[-1])
             if see_rows is not None:
-                see_rows(parts[-1])
-        held = np.concatenate(parts)
+                see_rows(held[-1])
         for tile in (plan.tile(row, column) for column in columns):
-            box = tile.window
-            rows = held[: window.shape[0]]
-            yield tile, rows[:, box.x0 - left.x0 : box.x1 - left.x0]
+            across = slice(tile.window.x0 - left.x0, tile.window.x1 - left.x0)
+            pixels = np.concatenate([band[:, across] for band in held])
+            yield tile, pixels[window.y0 - top : window.y1 - top]
 
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
@@ -289,16 +289,16 @@ def _find_peaks(wide: RealArray) -> BoolArray:
     limits: dict[int, list[float]] = {}
     for apart in _APART:
         some = strips[:: 1 + len(strips) // 4]
-        heights = (_compute_heights(flat, strip, apart, width) for strip in some)
+        sampled = (_compute_heights(flat, strip, apart, width) for strip in some)
         limits[apart] = [
             _find_height_limit([h.reshape(-1, width)[:, margin:-margin] for h in side])
-            for side in zip(*heights, strict=True)
+            for side in zip(*sampled, strict=True)
         ]
     lowest = _ROUNDING * min(itertools.chain(*limits.values()))
-    about = np.finfo if wide.dtype.kind == "f" else np.iinfo
-    if lowest < (largest := about(wide.dtype).max):
-        height = wide.dtype.type(lowest)
-        most = wide.dtype.type(largest) - height
+    is_float, name = wide.dtype.kind == "f", wide.dtype.str
+    largest = float(np.finfo(name).max if is_float else np.iinfo(name).max)
+    if lowest < largest:
+        height, most = np.array([lowest, largest - lowest]).astype(wide.dtype)
         for strip in strips:
             # most pixels are too close to one of those above and below
             part = flat[strip.start - reach : strip.stop + reach]
@@ -319,7 +319,7 @@ def _find_peaks(wide: RealArray) -> BoolArray:
     return peaks.reshape(wide.shape)[margin:-margin, margin:-margin]
 
 
-def _shift(places: _Places, step: int) -> _Places:
+def _shift(places: slice | NDArray[np.intp], step: int) -> Any:
     """Move places, or a range of them, in an image whose rows are joined."""
     if isinstance(places, slice):
         return slice(places.start + step, places.stop + step)

@@ -95,8 +95,8 @@ def compute_scaling(field: "PreparedField", card: models.ModelCard) -> Scaling:
     """Compute the grey-value scaling of an image as set by a model card."""
     back, data = card.grey == "input", field.samples
     if card.input_scaling == "percentiles":
-        how = {"back": back, "counts": field.counts}
-        return measure_scaling(data, card.input_percentiles, **how)
+        percentiles, counts = card.input_percentiles, field.counts
+        return measure_scaling(data, percentiles, back=back, counts=counts)
     mean = core.compute_finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)

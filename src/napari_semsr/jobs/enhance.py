@@ -535,7 +535,7 @@ def _write_enhanced(
             options,
             store=store,
             scheduler=scheduler,
-            see_rows=digest and digest.add_rows,
+            see_rows=None if digest is None else digest.add_rows,
         )
         if digest is not None:
             store.write_note(_VALUES, str(digest))
