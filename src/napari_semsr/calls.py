@@ -114,16 +114,16 @@ def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
     names += [one.name for one in settings if one.default is _NO_DEFAULT]
     names += [] if verb.output is None else [verb.output.name]
     names += [item.name for item in verb.images if item.flag]
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    first = [others.pop(name).replace(kind=kind) for name in dict.fromkeys(names)]
+    at = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    first = [others.pop(name).replace(kind=at) for name in dict.fromkeys(names)]
     required = (n for n, one in enumerate(first) if one.default is _NO_DEFAULT)
     for place in range(max(required, default=0)):  # none with a default may come first
         first[place] = first[place].replace(default=_NO_DEFAULT)
     parameters = [*first, *others.values()]
     # reading options of a single image, prefixed with its name
     if verb.reading_prefixes:
-        kind = inspect.Parameter.VAR_KEYWORD
-        parameters.append(inspect.Parameter("sides", kind, annotation=Any))
+        rest = inspect.Parameter.VAR_KEYWORD
+        parameters.append(inspect.Parameter("sides", rest, annotation=Any))
     return inspect.Signature(parameters, return_annotation=verb.return_type)
 
 
