@@ -32,19 +32,22 @@ def test_names_follow_field_options_and_model(make_loaded, rng):
     assert len(set(names)) == 4
 
 
-def test_a_mapped_file_is_named_by_its_pixels(make_loaded, rng, tmp_path):
+def test_a_mapped_file_is_named_by_the_file_and_the_part(make_loaded, rng, tmp_path):
     loaded, path = make_loaded("plain"), tmp_path / "a.npy"
     np.save(path, rng.random((40, 20)))
 
-    def name(part=np.s_[:20]):
-        image = Micrograph(np.load(path, mmap_mode="r")[part])
+    def name(part=np.s_[:20], mode="r"):
+        image = Micrograph(np.load(path, mmap_mode=mode)[part])
         return create_enhanced_array(image, loaded, OPTIONS).name
 
     first = name()
     assert name() == first
     assert len({first, name(np.s_[20:]), name(np.s_[::2]), name(np.s_[:20, :16])}) == 4
+    by_pixels = name(mode="c")  # what is written into it is in memory alone
+    assert by_pixels != first
     np.save(path, rng.random((40, 20)))
     assert name() != first
+    assert name(mode="c") != by_pixels
 
 
 @pytest.mark.broad

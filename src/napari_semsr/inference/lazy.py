@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -163,7 +164,7 @@ def _build_dask_array(
     loaded_model, outputs = plan.model, plan.outputs
     resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
     data: Any = micrograph.data
-    field = data.name if micrograph.is_lazy else data
+    field = data.name if micrograph.is_lazy else _tokenize_field(data)
     option_values = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = (
         None
@@ -214,6 +215,25 @@ def _build_dask_array(
         meta=np.empty((0, 0), plan.output.dtype),
     )
     return tiled_array
+
+
+def _tokenize_field(field: RealArray) -> str:
+    """Return a dask token for an image, based on its pixels or memory-mapped file."""
+    whole: object = field
+    while whole is not None and not isinstance(whole, np.memmap):
+        whole = whole.base if isinstance(whole, np.ndarray) else None
+    while whole is not None and isinstance(whole.base, np.memmap):
+        whole = whole.base
+    if whole is None or whole.mode != "r" or whole.filename is None:
+        return str(tokenize(field))
+    try:
+        file = Path(whole.filename).stat()
+    except OSError:  # mapped, but the file was removed
+        return str(tokenize(field))
+    place = field.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    part = place + whole.offset, field.shape, field.strides, field.dtype.str
+    key = str(whole.filename), file.st_mtime_ns, file.st_size, file.st_ino
+    return str(tokenize(*key, *part))
 
 
 def _replace_source(field: Any, image: object) -> Any:
