@@ -92,11 +92,6 @@ class BlockSummary:
     p90: float | None
 
 
-def _create_percentile_property(share: float) -> property:
-    """Create the property of a percentile of the resolution in nm."""
-    return property(lambda m: m.percentile(share) if m.unit == "nm" else None)
-
-
 @dataclass(frozen=True, slots=True)
 class FrcMap:
     """Map of local resolution with one value per block, as arrays (Y, X)."""
@@ -181,8 +176,23 @@ class FrcMap:
             spread = tuple(map(float, np.percentile(finite, (10, 50, 90))))
         return BlockSummary(values.size, values.size - finite.size, *spread)
 
-    # in nm, 10 % of the blocks being finer; None if uncalibrated or if all failed
-    median_nm, p10_nm, p90_nm = (_create_percentile_property(k) for k in (50, 10, 90))
+    def _get_percentile_nm(self, share: float) -> float | None:
+        return self.percentile(share) if self.unit == "nm" else None
+
+    @property
+    def median_nm(self) -> float | None:
+        """Median resolution in nm; None if uncalibrated or if all blocks failed."""
+        return self._get_percentile_nm(50)
+
+    @property
+    def p10_nm(self) -> float | None:
+        """10th percentile of the resolution in nm: the finest blocks."""
+        return self._get_percentile_nm(10)
+
+    @property
+    def p90_nm(self) -> float | None:
+        """90th percentile of the resolution in nm: the coarsest blocks."""
+        return self._get_percentile_nm(90)
 
 
 def measure_frc_map(
