@@ -325,14 +325,14 @@ def main() -> None:
     images = clear_images(arguments.data, arguments.set, goals["side_px"])
     rows: list[dict] = []
     for case in cases(goals):
-        if arguments.select and not any(word in case.name for word in arguments.select):
+        if arguments.only and not any(word in case.name for word in arguments.only):
             continue
         rows += measure(case, images, goals["seed"], judge, oracles)
         found = [row for row in rows if row["case"] == case.name]
         print(summary(found), flush=True)
         if quiet := [row for row in found if row["image"] in goals["quiet"]]:
             print("  quiet:", summary(quiet), flush=True)
-    if not arguments.select or "line" in arguments.select:
+    if not arguments.only or "line" in arguments.only:
         rows += measure_real(arguments.data, judge, oracles)
         print(summary([row for row in rows if row["case"] == "line"]))
     if arguments.json is not None:
