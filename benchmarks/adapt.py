@@ -5,7 +5,8 @@ PART is one of ``samples`` (the command's own run on each sample), ``elsewhere``
 model on the places of all other samples), ``useless`` (what
 must be refused), ``removed`` (what a model draws of removed objects), ``bound`` (the
 same, trained on copies whose light comes from the simulated optics), ``instrument``
-(place B scanned otherwise), ``table``, which prints what ROWS holds, and ``picture``, a
+(place B scanned otherwise), ``real`` (pairs of scans in `../shared/data`),
+``table``, which prints what ROWS holds, and ``picture``, a
 detail for README. What has its row is not run again. `adapt_goals.yaml` names samples
 and goals. Commit 80a7c7ea has the programs of the other parts in ROWS.
 
@@ -43,6 +44,7 @@ from _scans import taken
 from _shared import ROOT, Rows, mean_and_error, read_options, verdict
 from _superlens_mosaic import electrons
 from numpy.typing import NDArray
+from restorer import PIXEL_NM, WHITE, common, read_pair, register_pair
 from scipy import ndimage
 
 from napari_semsr.analysis import (
@@ -106,6 +108,7 @@ Image = NDArray[np.floating]
 FOLDER = Path(__file__).resolve().parent
 PLAN: dict[str, Any] = yaml.safe_load((FOLDER / "adapt_goals.yaml").read_text())
 WORK = ROOT / "runs" / "adapt"
+DATA = ROOT / ".." / "shared" / "data"
 BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyond
 REMOVALS_PX = 512  # side of fields in which objects are removed
 SURFACE_PX = 2000  # side of a raised lattice; chosen: as 5 x 5 frames need
@@ -128,6 +131,7 @@ REMOVED = tuple(
     for seed in PLAN["removed"]["seeds"]
     for kind, options in PLAN["removed"]["kinds"].items()
 )
+REAL = tuple(Sample(f"real {number:03d}", number) for number in PLAN["real"]["places"])
 INSTRUMENT = tuple(Sample(**one) for one in PLAN["instrument"]["samples"])
 
 
@@ -525,6 +529,47 @@ def add_physical_defects(
     return replace(surface, height_nm=planes[0], material=planes[1]), changed
 
 
+def run_real(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Run the command on a real pair of scans, and judge its model on other pairs."""
+    if known:
+        return
+    folder, plan = DATA / "dwell_pairs" / "time", PLAN["real"]
+    low, high = (to_micrograph(one) for one in read_pair(folder, sample.seed))
+    target = WORK / sample.name
+    try:
+        with fit_for(PLAN["steps"]):
+            how = {"options": AdaptOptions(), "overwrite": target.exists()}
+            made = run(ADAPT.job(low, [high], target, **how))
+    except SemsrError as error:
+        yield {"case": "default", "refused": str(error)}
+        return
+    models = {
+        "adapted": load_model(made.model),
+        "sem-restore": load_model("sem-restore"),
+    }
+    gains: dict[str, list[float]] = {name: [] for name in models}
+    for number in plan["others"]:
+        fast, slow = read_pair(folder, number)
+        truth = register_pair(fast, slow)
+        inside = common(fast, truth)
+        options = {"data_range": WHITE, "match": "affine"}
+        reference = Micrograph(truth[inside].astype(float))
+        before = measure_metrics(
+            Micrograph(fast[inside].astype(float)), reference, **options
+        )
+        for name, model in models.items():
+            job = enhance_in_memory(to_micrograph(fast), model, EnhanceOptions())
+            image = Micrograph(run(job).array().astype(float)[inside])
+            after = measure_metrics(image, reference, **options)
+            gains[name].append(round(after.psnr_db - before.psnr_db, 3))
+    yield {"case": "default", "held_out": made.held_out, "gains": gains}
+
+
+def to_micrograph(image: Image) -> Micrograph:
+    """Give a scan its pixel size."""
+    return Micrograph(image.astype(np.float32), parse_pixel_size(PIXEL_NM))
+
+
 def light_levels(sample: Sample) -> tuple[float, float]:
     """Give the reflectances that a model receives as 0 and 1, those of the mosaic of A.
 
@@ -592,6 +637,7 @@ PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
     "removed": (REMOVED, run_removed),
     "bound": (REMOVED, run_bound),
     "instrument": (INSTRUMENT, run_instrument),
+    "real": (REAL, run_real),
 }
 
 

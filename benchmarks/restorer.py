@@ -178,21 +178,28 @@ class Oracles:
 
 def real_pairs(data: Path) -> Iterator[tuple[str, Image, Image, Image]]:
     """Give real pairs: scan, the averaged one on its grid, and as it was scanned."""
-    size = parse_pixel_size(PIXEL_NM)
+    folder = data / "dwell_pairs" / "line"
     for number in (n for n in range(1, PAIRS + 1) if n not in LEFT_OUT):
-        found = sorted((data / "dwell_pairs" / "line").glob(f"{number:03d}_*"))
-        low, high = (
-            read(path, colour="luminance", databar_rows=DATABAR_ROWS).array()
-            for path in sorted(found, key=lambda p: p.stem.endswith("50x"))
-        )
-        job = REGISTER.job(
-            Micrograph(high.astype(np.float32), size),
-            Micrograph(low.astype(np.float32), size),
-            options=RegisterOptions(model="elastic"),
-        )
-        there = run(job).image.array()
-        images = (image.astype(float) for image in (low, there, high))
+        low, high = read_pair(folder, number)
+        images = (one.astype(float) for one in (low, register_pair(low, high), high))
         yield f"line {number:03d}", *images
+
+
+def read_pair(folder: Path, number: int) -> list[Image]:
+    """Read a fast and a slow scan, without the data bar."""
+    found = sorted(folder.glob(f"{number:03d}_*"))
+    return [
+        read(path, colour="luminance", databar_rows=DATABAR_ROWS).array()
+        for path in sorted(found, key=lambda p: p.stem.endswith(("50x", "30us")))
+    ]
+
+
+def register_pair(low: Image, high: Image) -> Image:
+    """Bring the slow scan onto the grid of the fast one."""
+    size = parse_pixel_size(PIXEL_NM)
+    moving, fixed = (Micrograph(i.astype(np.float32), size) for i in (high, low))
+    job = REGISTER.job(moving, fixed, options=RegisterOptions(model="elastic"))
+    return run(job).image.array()
 
 
 def common(low: Image, high: Image) -> tuple[slice, slice]:
@@ -318,14 +325,14 @@ def main() -> None:
     images = clear_images(arguments.data, arguments.set, goals["side_px"])
     rows: list[dict] = []
     for case in cases(goals):
-        if arguments.select and not any(word in case.name for word in arguments.select):
+        if arguments.only and not any(word in case.name for word in arguments.only):
             continue
         rows += measure(case, images, goals["seed"], judge, oracles)
         found = [row for row in rows if row["case"] == case.name]
         print(summary(found), flush=True)
         if quiet := [row for row in found if row["image"] in goals["quiet"]]:
             print("  quiet:", summary(quiet), flush=True)
-    if not arguments.select or "line" in arguments.select:
+    if not arguments.only or "line" in arguments.only:
         rows += measure_real(arguments.data, judge, oracles)
         print(summary([row for row in rows if row["case"] == "line"]))
     if arguments.json is not None:
