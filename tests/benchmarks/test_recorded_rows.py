@@ -50,14 +50,16 @@ def test_what_adapt_gains() -> None:
     removed = [row for row in rows_of("adapt.jsonl") if row["part"] == "removed"]
     for kind in ("circuit", "grating", "particles", "pits", "dots"):
         kept = [row for row in removed if kind in row["name"] and "removed" in row]
-        cells = [", ".join(str(row["removed"]["objects"]) for row in kept)]
+        cells = [str(len(kept)), str(sum(row["removed"]["objects"] for row in kept))]
         for part, key in (
             ("removed", "shown"),
             ("removed", "drawn"),
             ("inserted", "shown"),
         ):
-            shares = [adapt.percent(row, part, key) for row in kept]
-            cells.append(", ".join(filter(None, shares)) or "\N{EN DASH}")
+            shares = {adapt.percent(row, part, key) for row in kept}
+            ends = sorted(shares - {""}, key=float) or [""]  # none were inserted
+            few = ends if len(ends) == 1 and ends[0] else (ends[0], ends[-1])
+            cells.append("\N{EN DASH}".join(few))
         assert f"| {kind} | {' | '.join(cells)} |" in found
     refused = [row for row in rows_of("adapt.jsonl") if row["part"] == "useless"]
     assert f"all of {len(refused)} unusable" in found
