@@ -739,7 +739,7 @@ def measure_gaps(
     """
     settings = options or GapOptions()
     # measured: growth of peak memory, 2048 x 2048 px
-    core.require_memory(image.name, image.shape, 44.0 if settings.labels else 130.0)
+    core.require_memory(image.name, image.shape, 60.0 if settings.labels else 140.0)
     pitch = np.array(core.compute_relative_pitch(image.scale))
     guide_background = own = None
     if reference is not None:

@@ -493,13 +493,14 @@ def _find_full_scale(m: core.Micrograph) -> tuple[float, float | None, RangeSour
     The first is the span if values are negative, and 0 for other types. The full scale
     is that of the file's bit depth, unless a pixel exceeds it, or of 8 bits.
     """
-    array, bits, peak = m.array(), m.significant_bits, 0.0
-    if array.dtype.kind in "ui":
+    bits, peak = m.significant_bits, 0.0
+    if m.dtype.kind in "ui":
+        array = m.array()
         peak = float(array.max()) - min(0.0, float(array.min()))
     top = None if bits is None else float((1 << bits) - 1)
     if top is not None and peak <= top:
         return peak, top, "file"
-    return peak, 255.0 if array.dtype == np.uint8 else None, "type"
+    return peak, 255.0 if m.dtype == np.uint8 else None, "type"
 
 
 def _read_plane(m: core.Micrograph) -> core.FloatArray:

@@ -25,6 +25,7 @@ from napari_semsr.io import OmeZarrStore, compute_pyramid_shapes, downsample_blo
 # Levels for display. Each is array-like: it returns finished tiles, and elsewhere the
 # resampled input, so that reading never waits for the network.
 
+_LEVEL_BYTES = 16 << 20  # largest level that is kept in memory, not in a file; chosen
 _STRIP = 256  # side of the reduced backdrop, and rows processed at once; chosen
 _BLOCK = 256  # side of the blocks of that file; chosen
 
@@ -96,7 +97,7 @@ def _select_along_axis(
 
 
 class LevelStore:
-    """Pixel storage of one level in a temporary file.
+    """Pixel storage of one level, in memory if small, else in a temporary file.
 
     The file is mapped only while it is used, and consists of square blocks: the system
     also maps the surroundings of a page, which for rows of a wide field would be the
@@ -105,6 +106,11 @@ class LevelStore:
 
     def __init__(self, shape: core.IntPair, dtype: np.dtype[np.generic]) -> None:
         self._dtype = dtype
+        self._array: core.RealArray | None = None
+        self._file: Any = None
+        if shape[0] * shape[1] * dtype.itemsize <= _LEVEL_BYTES:
+            self._array = np.zeros(shape, dtype)
+            return
         self._grid = -(-shape[0] // _BLOCK), -(-shape[1] // _BLOCK)
         self._file = tempfile.TemporaryFile(prefix="semsr-level-")  # noqa: SIM115
         self._file.truncate(self._grid[0] * self._grid[1] * _BLOCK**2 * dtype.itemsize)
@@ -112,11 +118,16 @@ class LevelStore:
 
     def write(self, box: core.Box, block: core.RealArray) -> None:
         """Write a block (Y, X)."""
+        if self._array is not None:
+            self._array[box.slices] = block
+            return
         for part, stored_block in self._iterate_stored_blocks(box, "r+"):
             stored_block[...] = block[part]
 
     def read(self, box: core.Box) -> core.RealArray:
         """Return a copy of a block (Y, X)."""
+        if self._array is not None:
+            return self._array[box.slices].copy()
         values = np.empty(box.shape, self._dtype)
         for part, stored_block in self._iterate_stored_blocks(box, "r"):
             values[part] = stored_block

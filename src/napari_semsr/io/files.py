@@ -54,7 +54,10 @@ def import_library(
 def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
     """Raise `ReadError` if `claimed_bytes` are too many for the stored bytes."""
     if claimed_bytes > max(_SMALL, _MAX_PACKED * stored_bytes):
-        msg = f"{path} is too short for its {claimed_bytes} bytes: copy it again."
+        msg = (
+            f"{path} is too short for {claimed_bytes} bytes, which it claims: copy it "
+        )
+        msg += "again."
         raise core.ReadError(msg, code="file-damaged")
 
 

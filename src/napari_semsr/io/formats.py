@@ -235,7 +235,8 @@ def _detect_format(path: Path, head: bytes) -> Format:
         start, text = head[:8], head[:8].decode("ascii", "replace")
         is_text = text.isprintable() and text.isascii()
         begins = f"the text '{text}'" if is_text else f"the bytes {start.hex(' ')}"
-        msg = f"{path} must be a {_READABLE} image, but begins with {begins}."
+        msg = f"{path} must be a {_READABLE} image, but begins with {begins}"
+        msg += ": convert it to one of these formats."
     raise core.ReadError(msg, code=code)
 
 
@@ -422,7 +423,8 @@ def read_companions(image: core.Micrograph, path: Path) -> dict[Path, core.Micro
             own = {"provenance": stored.provenance, "look": stored.look}
             images[place] = image.replace(data=stored.data, name=stored.name, **own)
         elif core.Grid.from_image(stored) != core.Grid.from_image(image):
-            msg = f"{path.name} would share {half.name}, on another grid: rename it."
+            msg = f"{path.name} and {source.name} would both use {half.name}, but "
+            msg += "differ in pixel size or origin: choose another name."
             raise core.WriteError(msg, code="pixel-size-contradicts")
     of_source, place = (
         files.get_label_path(one, files.COVERAGE) for one in (source, path)

@@ -429,7 +429,8 @@ def _common_pixel_size(
         if common and not read_image.are_pixel_sizes_close(size, common, ALIKE):
             one, other = map(core.format_pixel_size, (common, size))
             msg = f"In {folder}, {first} has a pixel size of {one} and {name} {other}"
-            msg += ": correct the wrong one (`convert(pixel_size_nm=…)`)."
+            msg += ": stitch them separately, or correct the wrong one "
+            msg += "(`convert(pixel_size_nm=…)`)."
             raise core.ReadError(msg, code="pixel-size-contradicts")
     return common
 
@@ -462,7 +463,8 @@ def _check_names_differ(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         stem = Path(name).with_suffix("").as_posix().casefold()
         if (other := before.setdefault(stem, name)) != name:
-            msg = f"{other} and {name} differ only in case or suffix: keep one."
+            msg = f"In {folder}, {other} and {name} differ only in case or suffix"
+            msg += ": keep one."
             raise core.ReadError(msg, code="names-alike")
 
 

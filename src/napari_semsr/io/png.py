@@ -99,7 +99,8 @@ def _read_png(path: Path, data: bytes) -> RawImage:
             if name == "IHDR":
                 columns, rows, bits, kind = struct.unpack_from(">IIBB", content)
                 depth = _CHANNELS.get(kind, 4) * max(1, bits // 8)
-                files.check_claimed_size(path, columns * rows * depth, len(data))
+                claimed = columns * rows * depth
+                files.check_claimed_size(path, claimed, len(pixel_chunks))
             elif name == "pHYs":
                 x, y, unit = struct.unpack(">IIB", content.ljust(9, b"\0")[:9])
                 is_length = len(content) == 9 and unit == 1 and x and y

@@ -494,7 +494,8 @@ def _read_sidecar(
         if not (own and size) or are_pixel_sizes_close(own, size, _SAME_PITCH):
             return image
         ours, used = map(core.format_pixel_size, (own, size))
-        sentence = f"A pixel of {path.name} is {ours}, of {name} {used}, which is used."
+        sentence = f"A pixel of {path.name} is {ours}, of {name} {used}, which is used"
+        sentence += ": set the pixel size if that is wrong."
         doubt = core.Message(sentence, "pixel-size-contradicts")
         return replace(image, doubts=(doubt,))
     return None
@@ -582,7 +583,8 @@ def _parse_jeol_text(text: str, name: str) -> _TextMetadata:
     # the full size may be that of the image and its data bar
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
         sizes = f"{image[0]} x {image[1]} px and a full size of {full[0]} x {full[1]}"
-        sentence = f"{name} states {sizes} px: set the data bar (`databar_rows`)."
+        sentence = f"{name} states {sizes} px: no data bar is cropped; if there is "
+        sentence += "one, set its number of rows (`databar_rows`)."
         warning = core.Message(sentence, "header-contradicts")
         frame, warnings = None, (*warnings, warning)
     about = RawImage("TIFF", size, "JEOL", metadata=keys, warnings=warnings)

@@ -83,7 +83,8 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
     try:
         text = files.read_text(path, "utf-8-sig") if text is None else text
         header = text.partition("\n")[0]
-        mark = next((mark for mark in ",;\t" if mark in header), ",")
+        marks = "," if path.suffix.lower() == _PARQUET else ",;\t"
+        mark = next((mark for mark in marks if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
         rows = []
         for row in lines:

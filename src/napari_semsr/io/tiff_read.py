@@ -194,7 +194,8 @@ def _read_grey_calibration(
         line = math.nan, math.nan
     if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
         return line
-    sentence = f"ImageJ's calibration (cf={kind}) is not linear: apply it in ImageJ."
+    sentence = f"ImageJ's grey-value calibration (cf={kind}) is not linear: if you "
+    sentence += "need it, apply it in ImageJ and save 32-bit values."
     warnings.append(core.Message(sentence, "grey-calibration-ignored"))
     return None
 
@@ -748,7 +749,8 @@ def _open_tiff(path: Path, complaints: list[str]) -> Iterator[TiffFile]:
         text = " ".join(record.getMessage().split())[:_LONGEST].rstrip(".")
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
         is_own = record.thread == thread and not _IGNORED_MESSAGES.match(text)
-        sentence = f"The TIFF could not be read completely ({text}): export it again."
+        sentence = f"The TIFF could not be read completely ({text}): export it again "
+        sentence += "if anything is wrong or missing."
         if is_own and sentence not in complaints:
             complaints.append(core.Message(sentence, "partly-understood"))
         return False

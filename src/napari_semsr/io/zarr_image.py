@@ -310,7 +310,8 @@ def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[core.JsonO
     names = [str(a.get("name", "")).lower() for a in axes]
     if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
         got = core.shorten_value(names)
-        msg = f"{path} must have {ndim} different axes that end in y, x, got {got}."
+        msg = f"{path} must have {ndim} different axes that end in y, x, got {got}"
+        msg += ": write it again with these."
         raise core.ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
@@ -720,6 +721,9 @@ def list_series(path: Path) -> list[Path]:
     return sorted(orders, key=lambda place: orders[place])
 
 
+_XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+
 def _create_ome_xml(images: dict[str, core.Micrograph]) -> str:
     """Describe numbered images as OME-XML, using its supported pixel types."""
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -736,7 +740,7 @@ def _create_ome_xml(images: dict[str, core.Micrograph]) -> str:
         pixels = ET.SubElement(element, "Pixels", about, ID=f"Pixels:{place}")
         ET.SubElement(pixels, "Channel", ID=f"Channel:{place}:0", SamplesPerPixel="1")
         ET.SubElement(pixels, "MetadataOnly")
-    return ET.tostring(root, encoding="unicode")
+    return _XML + ET.tostring(root, encoding="unicode")
 
 
 # Mosaic that grows on all sides, stored as an incomplete single-level OME-Zarr.

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr import core
@@ -108,7 +109,8 @@ def watch_viewer() -> None:
 def _create_layer_data(*micrographs: "Micrograph") -> list[LayerData]:
     from napari_semsr.widgets.layers import create_layer_keywords
 
-    watch_viewer()
+    if current_thread() is main_thread():  # a panel's job may not touch the window
+        watch_viewer()
     return [(item.data, create_layer_keywords(item), "image") for item in micrographs]
 
 

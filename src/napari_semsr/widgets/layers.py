@@ -328,6 +328,12 @@ def _get_scale_and_translation(layer: Layer) -> tuple[core.FloatArray, core.Floa
     return scale, shift
 
 
+def count_items(layer: Layer) -> int:
+    """Return the number of points or shapes of a layer, or of rows of its pixels."""
+    has_shape = hasattr(layer.data, "shape")  # arrays of zarr have no length
+    return int(layer.data.shape[0] if has_shape else len(layer.data))
+
+
 def get_finest_level(layer: Layer) -> Any:
     """Return level 0 of a multiscale layer, or the data of any other layer."""
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data

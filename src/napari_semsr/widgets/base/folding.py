@@ -3,7 +3,6 @@
 import html
 import math
 import re
-from collections.abc import Callable
 
 from qtpy import QtWidgets
 from qtpy.QtCore import QEvent, QObject, QRect, QSize, Qt, QTimerEvent, QUrl
@@ -436,19 +435,6 @@ class _FlowLayout(QFlowLayout):
 _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
 
 
-def shrink_letters(
-    kind: str, part: QtWidgets.QWidget, compute_width: Callable[[], int]
-) -> None:
-    """Use the largest font size of widgets of a kind that fits a part's width."""
-    points = (part.parentWidget() or part).font().pointSizeF()
-    for share in _LETTERS:
-        style = f"{kind} {{ font-size: {share * points:.1f}pt; }}"
-        if (style := "" if share == 1 else style) != part.styleSheet():
-            part.setStyleSheet(style)
-        if compute_width() <= part.width():
-            return
-
-
 class WrappingRow(QtWidgets.QWidget):
     """Row of widgets that wraps onto as many lines as their texts need."""
 
@@ -471,7 +457,13 @@ class WrappingRow(QtWidgets.QWidget):
 
     def fit_on_one_line(self) -> None:
         """Use the largest font size that keeps all buttons on one line."""
-        shrink_letters("QPushButton", self, lambda: self.sizeHint().width())
+        points = (self.parentWidget() or self).font().pointSizeF()
+        for share in _LETTERS:
+            style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
+            if (style := "" if share == 1 else style) != self.styleSheet():
+                self.setStyleSheet(style)
+            if self.sizeHint().width() <= self.width():
+                return
 
 
 class CollapsibleSection(QtWidgets.QWidget):

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QScrollArea, QWidget
 
 from napari_semsr.core import SemsrError
 from napari_semsr.io import HELPER_KEY
+from napari_semsr.widgets import layers
 from napari_semsr.widgets.base import folding
 from napari_semsr.widgets.base.history import MADE_KEY
 from napari_semsr.widgets.base.navigation import find_manual_section
@@ -146,12 +147,12 @@ class Messages(QScrollArea):
         """Return possible causes of an error: the form, its files, other layers."""
         texts, *others = self._panel.read_form()
         files = [_get_modification_time(text) for text in texts if os.sep in text]
-        layers = [
-            (id(item), item.name, tuple(item.scale), len(item.data))
+        shown = [
+            (id(item), item.name, tuple(item.scale), layers.count_items(item))
             for item in self._viewer.layers
             if self.title not in map(item.metadata.get, (MADE_KEY, HELPER_KEY))
         ]
-        return texts, others, files, layers
+        return texts, others, files, shown
 
     def clear_resolved_error(self) -> None:
         """Clear an error whose cause may have been resolved."""

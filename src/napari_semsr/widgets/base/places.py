@@ -61,10 +61,11 @@ def create_temporary_folder(parent: Path | None) -> Path:
     """
     new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     lock = StoreLock(new_folder / _MARK)
+    # at once: the search for those of crashed sessions leaves own folders alone
+    _own_folders[new_folder.resolve()] = lock
     mark = {"machine": get_machine_name(), "process": os.getpid()}
     mark["locked"] = lock.is_supported
     (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
-    _own_folders[new_folder.resolve()] = lock
     return new_folder
 
 

@@ -14,12 +14,7 @@ import numpy as np
 from napari.layers import Image
 from qtpy import QtWidgets
 from qtpy.QtCore import Qt
-from qtpy.QtGui import (  # type: ignore[attr-defined]
-    QAction,
-    QKeyEvent,
-    QKeySequence,
-    QResizeEvent,
-)
+from qtpy.QtGui import QAction, QKeyEvent, QKeySequence  # type: ignore[attr-defined]
 
 from napari_semsr import __version__, io
 from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
@@ -147,6 +142,7 @@ class SelectableTable(QtWidgets.QTableWidget):
         if rows is not None and heads is not None:
             rows.setVisible(False)
             heads.setMaximumSectionSize(_WIDEST_PX)
+            heads.setStretchLastSection(True)
 
     def fill(self, columns: Columns, *, sorts: bool = False) -> None:
         """Fill the table with columns keyed by header, sortable if `sorts` is set."""
@@ -166,32 +162,12 @@ class SelectableTable(QtWidgets.QTableWidget):
                 item.setData(Qt.ItemDataRole.UserRole, row)
                 item.setToolTip(value if isinstance(value, str) else "")
                 self.setItem(row, place, item)
+        self.resizeColumnsToContents()
         self.setSortingEnabled(sorts)
-        self._fit_columns()
-
-    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Fit the columns to the new width."""
-        super().resizeEvent(event)
-        self._fit_columns()
-
-    def _fit_columns(self) -> None:
-        """Fit columns and letters to the width, and the height to the rows."""
-        heads = cast("QtWidgets.QHeaderView", self.horizontalHeader())
-        bar = cast("QtWidgets.QScrollBar", self.horizontalScrollBar())
-
-        def compute_width() -> int:
-            self.resizeColumnsToContents()
-            return heads.length() + 2 * self.frameWidth()
-
-        heads.setStretchLastSection(False)
-        folding.shrink_letters("QTableWidget, QHeaderView", self, compute_width)
-        if compute_width() > self.width():  # too wide for any size: it is scrolled
-            self.setStyleSheet("")
-            self.resizeColumnsToContents()
-        heads.setStretchLastSection(True)
-        rows = self.rowHeight(0) * min(self.rowCount(), _MOST_ROWS)
-        parts = heads.sizeHint().height() + bar.sizeHint().height()
-        self.setFixedHeight(parts + rows + 4)
+        heads, bar = self.horizontalHeader(), self.horizontalScrollBar()
+        if heads is not None and bar is not None:
+            parts = heads.sizeHint().height() + bar.sizeHint().height()
+            self.setFixedHeight(parts + self.rowHeight(0) * min(count, _MOST_ROWS) + 4)
 
     def get_selected_row(self) -> int | None:
         """Return the index of the selected row, in the order passed to `fill`."""
@@ -361,10 +337,10 @@ class SharingBar(folding.WrappingRow):
                 options = create_options() if create_options else FigureOptions()
                 make = partial(FIGURE.rerun, parts, path, options=options)
                 left = [one for one in self._viewer.layers if one not in images]
-                rest = [one.name for one in left if one.visible and len(one.data)]
+                shown = [o for o in left if o.visible and layers.count_items(o)]
                 text = f"The figure is saved as {path}."
-                if rest:
-                    text += f" Left out: {', '.join(rest)}; choose the canvas as shown."
+                if names := ", ".join(one.name for one in shown):
+                    text += f" Left out: {names}; choose the canvas as shown."
                 notify = self._messages.notify
                 self._panel.controls.start(make, lambda _: notify(text), "Save figure")
 
