@@ -59,7 +59,7 @@ _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _MIN_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
 _WINDOWS = 8  # at a time
-_BAND, _HELD_BYTES = 512, 40 << 20  # rows read at once, and bytes kept; chosen
+_BAND, _HELD_BYTES = 512, 20 << 20  # rows read at once, and bytes kept; chosen
 _SURVEYING = "Measuring the grey values"
 
 
