@@ -57,9 +57,8 @@ def test_what_adapt_gains() -> None:
             ("inserted", "shown"),
         ):
             shares = {adapt.percent(row, part, key) for row in kept}
-            ends = sorted(shares - {""}, key=float) or [""]  # none were inserted
-            few = ends if len(ends) == 1 and ends[0] else (ends[0], ends[-1])
-            cells.append("\N{EN DASH}".join(few))
+            ends = sorted(shares - {""}, key=float) or ["\N{EN DASH}"]
+            cells.append("\N{EN DASH}".join(dict.fromkeys((ends[0], ends[-1]))))
         assert f"| {kind} | {' | '.join(cells)} |" in found
     refused = [row for row in rows_of("adapt.jsonl") if row["part"] == "useless"]
     assert f"all of {len(refused)} unusable" in found

@@ -54,10 +54,7 @@ def import_library(
 def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
     """Raise `ReadError` if `claimed_bytes` are too many for the stored bytes."""
     if claimed_bytes > max(_SMALL, _MAX_PACKED * stored_bytes):
-        msg = (
-            f"{path} is too short for {claimed_bytes} bytes, which it claims: copy it "
-        )
-        msg += "again."
+        msg = f"{path} claims {claimed_bytes} bytes, more than it holds: copy it again."
         raise core.ReadError(msg, code="file-damaged")
 
 

@@ -296,7 +296,8 @@ def _read_stage_positions(
         return Positions(path, "nm", {}, files=tuple(files))
     distinct = len(set(corners.values()))
     if 1 < distinct < len(corners) and len(corners) % distinct == 0:
-        msg = f"{path} has {len(corners)} images at {distinct} positions: pass a table."
+        msg = f"{path} has {len(corners)} images at {distinct} positions: pass a table "
+        msg += "(`positions`) with those of one channel, time and height."
         raise core.ReadError(msg, code="several-images")
     sizes -= {None} if len(sizes) > 1 else set()
     for name, count in ((_FRAME_MAP, len(maps)), ("PixelSizeUm", len(sizes))):

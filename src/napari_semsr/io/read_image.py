@@ -656,7 +656,10 @@ def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {size_text!r}" if size_text else "but it is missing"
-        sentence = f"PixelSize in {name} must be a length in nm, {what}: it is unknown."
+        sentence = (
+            f"PixelSize in {name} must be a length in nm, {what}: the pixel size "
+        )
+        sentence += "is unknown."
         code = "pixel-size-invalid" if size_text else "pixel-size-missing"
         warnings = (core.Message(sentence, code),)
     size = create_pixel_size((length, length))
@@ -981,7 +984,8 @@ def create_lazy_plane(
 
     counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
     if math.prod(counts) > _MAX_BLOCKS:
-        msg = f"{source.path} states {shape[0]} x {shape[1]} px, too many: check it."
+        msg = f"{source.path} states {shape[0]} x {shape[1]} px, too many to open: "
+        msg += "check that it is the intended file."
         raise core.ReadError(msg, code="image-too-large")
     target_type = np.dtype(dtype)
     return da.map_blocks(

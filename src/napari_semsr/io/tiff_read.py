@@ -940,7 +940,7 @@ def _check_ome_references(path: Path, tif: TiffFile) -> None:
         away.append("by XML entities")
     if away:
         name = core.format_one_line(f"{away[0]:.80}")
-        msg = f"{path} refers to {name}, outside its folder: put the set into one."
+        msg = f"{path} refers to {name}, outside its folder: put all into one folder."
         raise core.ReadError(msg, code="outside-folder")
     for part in {path.parent / name for name in names if name}:
         if part.exists() and not (part.is_file() or part.is_dir()):

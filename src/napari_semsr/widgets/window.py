@@ -62,9 +62,9 @@ _SAMPLES = {
 }
 """Samples on the first page, by their names in the manifest."""
 
-
 _CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN = 6  # like that of the panels
+_LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
 
 
 class ButtonRow(base.WrappingRow):
@@ -95,7 +95,17 @@ class StepRow(ButtonRow):
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
         """Fit the font size to the new width."""
         super().resizeEvent(event)
-        self.fit_on_one_line()
+        self.fit()
+
+    def fit(self) -> None:
+        """Use the largest font size that keeps all buttons on one line."""
+        points = self.font().pointSizeF()
+        for share in _LETTERS:
+            style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
+            if (style := "" if share == 1 else style) != self.styleSheet():
+                self.setStyleSheet(style)
+            if self.sizeHint().width() <= self.width():
+                return
 
 
 def _can_register(images: Sequence[Image], one: Image, other: Image) -> bool:
@@ -282,7 +292,7 @@ class StepsWindow(base.DockContent):
             self.page.panel.sharing.save_figure()
 
     def _open_sample(self, name: str, _: bool = False) -> None:
-        """Simulate a sample beside the window, and add its layers."""
+        """Simulate a sample in the background, and add its layers."""
         if (panel := self.page.panel) is not None:
 
             def add_layers(layer_data: list[hooks.LayerData]) -> Iterator[None]:
@@ -379,7 +389,7 @@ class StepsWindow(base.DockContent):
             asks = any(panel.asks_question for panel in page.panels.values())
             mark = _CHECK_MARK if is_done and not asks else ""
             button.setText(f"{mark}{step.title}")
-        self.steps.fit_on_one_line()
+        self.steps.fit()
 
 
 # Commands of the palette open the panel that has what they name.

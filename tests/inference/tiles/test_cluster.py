@@ -43,7 +43,10 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
 
     def register(token, *rest):
         tokens.append(token)
-        return kept(token, *rest)
+        worker = kept(token, *rest)
+        assert worker.passing.acquire(blocking=False)  # one window at a time
+        worker.passing.release()
+        return worker
 
     monkeypatch.setattr(cluster, "register_run", register)
     image, loaded = Micrograph(rng.random((160, 160))), make_loaded("plain")

@@ -384,7 +384,7 @@ class FrcPlan:
 
     @property
     def finest_px(self) -> float:
-        """Finest resolution that can be told, in mean pixels: Nyquist, or a split."""
+        """Finest measurable resolution in mean pixels; that of one image is coarser."""
         period = 2 * max(self.pitch)
         return 2 * period / NYQUIST_SHARE if self.single else period
 

@@ -122,7 +122,7 @@ class FrcMap:
     # common to all blocks
     model_error: float = 0.0
     cut_off_nm: float | None = None  # Optical cut-off
-    finest: float = 0.0  # Finest resolution that can be told, in `unit`
+    finest: float = 0.0  # Finest measurable resolution, in `unit`
 
     @property
     def blocks(self) -> int:

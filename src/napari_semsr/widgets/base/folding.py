@@ -432,9 +432,6 @@ class _FlowLayout(QFlowLayout):
         return max(0, top - _GAP_PX - rect.top())
 
 
-_LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
-
-
 class WrappingRow(QtWidgets.QWidget):
     """Row of widgets that wraps onto as many lines as their texts need."""
 
@@ -454,16 +451,6 @@ class WrappingRow(QtWidgets.QWidget):
         self._lines.addWidget(widget)
         for item in items:
             self._lines.addItem(item)
-
-    def fit_on_one_line(self) -> None:
-        """Use the largest font size that keeps all buttons on one line."""
-        points = (self.parentWidget() or self).font().pointSizeF()
-        for share in _LETTERS:
-            style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
-            if (style := "" if share == 1 else style) != self.styleSheet():
-                self.setStyleSheet(style)
-            if self.sizeHint().width() <= self.width():
-                return
 
 
 class CollapsibleSection(QtWidgets.QWidget):

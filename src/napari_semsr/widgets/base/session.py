@@ -323,7 +323,7 @@ class Session(QObject):
         if window is not None and known is not window:
             window.installEventFilter(self)
             self._window = ref(window)
-            # beside the window: each of a thousand results is opened
+            # in the background: there may be hundreds, and each is opened
             find = partial(places.find_abandoned_results, results.get_cache_parent())
             request = JobRequest(find, self._offer_abandoned_results)
             self._search.start("Search for results", request)

@@ -244,8 +244,8 @@ class ResolutionPanel(panel.MeasurePanel):
             finest = core.format_number(report.result.finest, ".3g")
             count = report.reasons[report.reason]
             sentence = (
-                f"Finer than {finest} {report.unit}, the finest that can be told from "
-                f"these pixels, in {count} of {report.blocks} blocks"
+                f"Finer than {finest} {report.unit}, the limit of these pixels, in "
+                f"{count} of {report.blocks} blocks"
             )
         elif report.reason is not None:
             sentence += f" ({report.why})"
