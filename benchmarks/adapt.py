@@ -536,6 +536,7 @@ def run_real(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     folder, plan = DATA / "dwell_pairs" / "time", PLAN["real"]
     low, high = (to_micrograph(one) for one in read_pair(folder, sample.seed))
     target = WORK / sample.name
+    WORK.mkdir(parents=True, exist_ok=True)
     try:
         with fit_for(PLAN["steps"]):
             how = {"options": AdaptOptions(), "overwrite": target.exists()}
