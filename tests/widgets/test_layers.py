@@ -116,10 +116,7 @@ def test_colour_layer_of_equal_channels_is_taken_as_its_grey(wrap):
         (Image(IMAGE, rotate=10), "layer-turned"),
         (Image(IMAGE, shear=[0.1]), "layer-turned"),
         (Image(IMAGE, scale=(-1, 1)), "layer-turned"),
-        (
-            Image(IMAGE, affine=np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])),
-            "layer-turned",
-        ),
+        (Image(IMAGE, affine=np.eye(3)[[1, 0, 2]]), "layer-turned"),
     ],
     ids=["none", "rgb", "rotated", "sheared", "flipped", "affine"],
 )
@@ -138,8 +135,9 @@ def test_micrograph_from_layer_refuses(layer, code):
         ({"affine": np.array([[1, 0, 4], [0, 1, 0], [0, 0, 1]])}, False),
         ({"translate": (0, 2)}, False),
         ({"units": "um"}, False),
+        ({"units": "um", "scale": (0.002, 0.002)}, True),
     ],
-    ids=["equal", "scaled otherwise", "mirrored", "turned", "moved", "away", "unit"],
+    ids=["equal", "scaled", "mirrored", "turned", "moved", "away", "unit", "µm"],
 )
 def test_layers_lie_on_one_grid_as_they_are_shown(shown, same):
     first = Image(IMAGE, scale=(2, 2), units="nm")

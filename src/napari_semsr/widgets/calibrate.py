@@ -145,12 +145,13 @@ def _get_displayed_grid(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
 def _keep_view(viewer: Viewer, layer: Layer) -> Iterator[None]:
     """Keep the same pixels of a layer in view while its grid changes."""
     old, start = _get_displayed_grid(viewer, layer)
+    camera = host.get_camera(viewer)
+    center, zoom = camera.center, camera.zoom
     yield
     new, corner = _get_displayed_grid(viewer, layer)
-    camera = host.get_camera(viewer)
-    place = corner + (np.array(camera.center[-2:]) - start) * new / old
-    camera.center = (*camera.center[:-2], *place)
-    camera.zoom *= math.sqrt(np.prod(old / new))
+    place = corner + (np.array(center[-2:]) - start) * new / old
+    camera.center = (*center[:-2], *place)
+    camera.zoom = zoom * math.sqrt(np.prod(old / new))
 
 
 def explain_missing_scale_bar(viewer: Viewer) -> str:
@@ -192,8 +193,12 @@ def _get_last_line(line: Shapes | None) -> NDArray[np.float64]:
 
 def _have_same_pixel_grid(item: Layer, layer: Layer) -> bool:
     """Return whether two layers share a pixel grid."""
-    one, other = (np.vstack(layers.get_display_transform(i)) for i in (item, layer))
-    return item.units[-2:] == layer.units[-2:] and np.allclose(one, other)
+    one, other = (
+        np.vstack(layers.get_display_transform(i)) * layers.get_nm_scale(i)
+        for i in (item, layer)
+    )
+    alike = layers.is_calibrated(item) == layers.is_calibrated(layer)
+    return alike and np.allclose(one, other)
 
 
 def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:

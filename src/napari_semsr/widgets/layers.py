@@ -269,11 +269,11 @@ def fits_beside(
 
 
 def have_common_area(first: Layer, second: Layer) -> bool:
-    """Return whether two layers overlap, in the same unit."""
+    """Return whether two layers overlap; a calibrated and a bare one do not."""
     ends = np.stack([_get_corners(layer) for layer in (first, second)])
     low, high = ends.min(axis=1), ends.max(axis=1)
     overlap = np.all(low.max(axis=0) < high.min(axis=0))
-    return first.units[-2:] == second.units[-2:] and bool(overlap)
+    return is_calibrated(first) == is_calibrated(second) and bool(overlap)
 
 
 def have_same_grid(first: Layer, second: Layer) -> bool:
@@ -289,16 +289,17 @@ def have_same_area(first: Layer, second: Layer, near: float) -> bool:
     """
     places, others = map(_get_corners, (first, second))
     apart = np.abs(places - others).max()
-    alike = first.units[-2:] == second.units[-2:]
+    alike = is_calibrated(first) == is_calibrated(second)
     return alike and bool(apart <= near * np.ptp(places, axis=0).max())
 
 
 def _get_corners(layer: Layer) -> core.FloatArray:
-    """Return the displayed positions (3, 2) of three outer corners of a plane."""
+    """Return where three outer corners of a plane are displayed, (3, 2), in nm."""
     ends = np.zeros((3, layer.ndim))
     ends[1:, -2:] = np.diag(layer.extent.data[1][-2:] + 1)
     ends[:, -2:] -= 0.5
-    return np.array([layer.data_to_world(end)[-2:] for end in ends])
+    shown = np.array([layer.data_to_world(end)[-2:] for end in ends])
+    return shown * get_nm_scale(layer)  # of another reader's layers, in µm
 
 
 def get_display_transform(layer: Layer) -> tuple[core.FloatArray, core.FloatArray]:

@@ -61,6 +61,8 @@ def test_blocks_that_fail_tell_why(panel, model, run_panel):
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert model.layers[-2].colorbar.visible
     assert not panel.asks_question
+    second.data = first.data.copy()
+    assert "choose another exposure as Second image" in run_panel(panel)
 
 
 def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel):

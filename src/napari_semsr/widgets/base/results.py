@@ -499,9 +499,13 @@ def watch_images(viewer: ViewerModel) -> None:
 
 
 def _keep_field_in_view(viewer: ViewerModel) -> None:
-    """Keep the field in view when the canvas is resized, such as by a new dock."""
+    """Keep the field in view when the canvas is resized, such as by a new dock.
+
+    Also when the first layer in nm joins layers in µm: the camera has their unit.
+    """
     of_viewer, camera = ref(viewer), host.get_camera(viewer)
     field = host.get_viewbox_size(viewer) / camera.zoom
+    nm = layers.get_nm_per_unit((viewer.dims.units or ("pixel",))[-1])
 
     def record_field(_: Event) -> None:
         nonlocal field
@@ -515,6 +519,17 @@ def _keep_field_in_view(viewer: ViewerModel) -> None:
             host.get_camera(model).zoom = float(np.min(size / before))
             field = before
 
+    def keep_place(_: Event) -> None:
+        nonlocal nm
+        model = of_viewer()
+        if model is not None and model.dims.units:  # none if they are mixed
+            before, nm = nm, layers.get_nm_per_unit(model.dims.units[-1])
+            ratio, view = (before or 1) / (nm or 1), host.get_camera(model)
+            if before and nm and ratio != 1:
+                view.center = tuple(np.array(view.center) * ratio)
+                view.zoom /= ratio
+
+    viewer.dims.events.units.connect(keep_place)
     camera.events.zoom.connect(record_field)
     host.connect_to_resize(viewer, keep_field)
 

@@ -249,7 +249,8 @@ class ResolutionPanel(panel.MeasurePanel):
             )
         elif report.reason is not None:
             sentence += f" ({report.why})"
-        if len(outcome.images) == 1:
+        advised = None, "beyond-nyquist", "inverted"  # what to do is said, or nothing
+        if len(outcome.images) == 1 or report.reason not in advised:
             sentence += "; choose another exposure as Second image, or another Method"
         return sentence
 
