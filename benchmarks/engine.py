@@ -87,7 +87,8 @@ def run_part(part: str, *words: str) -> None:
         holder, name = f"napari_semsr.{place}".rsplit(".", 1)
         watch(stage, resolve_name(holder), name)
     run = exec if part == "plain" else resolve_name("napari_semsr.cli.main")
-    run(*([PLAIN, {"words": words}] if run is exec else [[part, *words]]))
+    # the command reads this process's arguments, and sets the garbage collector
+    run(*([PLAIN, {"words": words}] if run is exec else []))
     SPENT["all"] += getrusage(RUSAGE_SELF)[:2]
     print(json.dumps({name: [*seconds.round(2)] for name, seconds in SPENT.items()}))
 

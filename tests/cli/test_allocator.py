@@ -12,8 +12,9 @@ from napari_semsr.inference import cluster
     [("MALLOC_ARENA_MAX", "2"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")],
 )
 def test_compact_memory_leaves_what_the_user_set(monkeypatch, name, value):
-    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", {name: value})
     assert not configure_allocator()
+    assert os.environ == {name: value, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @pytest.mark.parametrize(("value", "is_changed"), [("65536", True), ("9", False)])
