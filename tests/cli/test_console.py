@@ -1,5 +1,6 @@
 import io
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,6 +28,16 @@ def test_report_on_a_terminal_draws_a_bar_and_clears_it():
     assert "1/4 tiles" in made.err.getvalue()
     made.print_result({}, "done")
     assert made.err.getvalue().endswith("\r")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError, ValueError])
+def test_messages_that_cannot_be_written_end_no_command(error, monkeypatch):
+    made = console(Terminal())
+    monkeypatch.setattr(made.err, "write", Mock(side_effect=error))
+    made.report(Progress(1, 4, "tiles"))
+    made.warn("noise")
+    made.print_result({}, "done")
+    assert made.out.getvalue() == "done\n"
 
 
 @pytest.mark.parametrize("err", [io.StringIO, Terminal])

@@ -106,7 +106,10 @@ def test_what_cannot_be_resampled_is_run_as_it_is_with_one_note(
 
 @pytest.mark.parametrize(
     ("kind", "shape", "size"),
-    [("plain", (1, 1), 20.0), ("double", (1, 70), 5.0), ("strided", (3, 5), 20.0)],
+    [
+        *(("plain", (1, 1), 20.0), ("double", (1, 70), 5.0), ("strided", (3, 5), 20.0)),
+        ("sharpener", (1, 70), 20.0),
+    ],
 )
 def test_thin_fields_work(kind, shape, size, make_loaded, rng):
     field, loaded = _field(rng, shape, size), make_loaded(kind, **TRAINED)

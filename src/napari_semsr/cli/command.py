@@ -259,8 +259,7 @@ class Console:
                 text = f"[{bar}] {_format_progress(step)}"
                 text = _to_printable(text, self.err)[:_TTY_COLUMNS]
                 pad = " " * max(0, self._open_line - len(text))
-                self.err.write(f"\r{text}{pad}")
-                self.err.flush()
+                self.write_message(f"\r{text}{pad}")
                 self._open_line = len(text)
         elif step.done and step.total and due:
             self._last = now
@@ -269,8 +268,7 @@ class Console:
     def clear(self) -> None:
         """Erase an unfinished progress bar from the terminal."""
         if self._open_line:
-            self.err.write("\r" + " " * self._open_line + "\r")
-            self.err.flush()
+            self.write_message("\r" + " " * self._open_line + "\r")
             self._open_line = 0
 
     def print_result(self, record: dict[str, object], summary: str) -> None:
@@ -283,8 +281,19 @@ class Console:
                 text = json.dumps(shown, allow_nan=False).replace("\x7f", r"\u007f")
         else:
             text = _to_printable(self.words(summary), self.out)
-        self.out.write(text + "\n")
-        self.out.flush()
+        self.write_result(text + "\n")
+
+    def write_result(self, text: str) -> None:
+        """Write to stdout; its reader may close it early, as `head` does."""
+        try:
+            self.out.write(text)
+            self.out.flush()
+        except OSError as error:
+            # what is still buffered would raise the same error at exit
+            with suppress(OSError, ValueError):  # not a real stream
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise
 
     def warn(self, message: str) -> None:
         """Print a warning on one line."""
@@ -300,8 +309,13 @@ class Console:
         """Print a message on stderr as a single line."""
         self.clear()
         line = self.words(" ".join(line.split()))
-        self.err.write(_to_printable(line, self.err) + "\n")
-        self.err.flush()
+        self.write_message(_to_printable(line, self.err) + "\n")
+
+    def write_message(self, text: str) -> None:
+        """Write to stderr; if it is closed or full, the command continues without."""
+        with suppress(OSError, ValueError):
+            self.err.write(text)
+            self.err.flush()
 
     def _rewrite_sentences(self, name: str, value: object) -> object:
         """Replace option names in all sentences of a record."""
@@ -360,28 +374,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     verb = next((word for word in words if word in jobs.VERBS), None)
     quiet = "--quiet" in words or _is_helper_process(verb)
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # closed by the caller
+        _open_missing_streams()
     console = Console("--json" in words, quiet, partial(_convert_option_names, words))
     signals: list[int] = []
     try:
         with _handle_termination(signals), _silence_logging(debug=debug):
             return _run_command(words, verb, console, debug=debug)
     except SystemExit as stop:  # --help has printed the help
-        sys.stdout.flush()
+        console.write_result("")
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return _report_interrupt(words, verb, console, debug=debug)
-    except BrokenPipeError:
-        # to exit without an error
-        with suppress(OSError, ValueError):  # not a real stream, or closed already
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _SUCCESS
     except Exception as error:  # noqa: BLE001 - users see a sentence, no traceback
         if signals and not debug:  # C code may raise another error for the interrupt
             return _report_interrupt(words, verb, console, debug=debug)
         message = core.describe_error(error)
         if debug:
             console.clear()
-            console.err.write(_to_printable(traceback.format_exc(), console.err))
+            text = traceback.format_exc()
+            console.write_message(_to_printable(text, console.err))
         else:
             console.error(message, verb)
         place = os.environ.get("SEMSR_LOG")
@@ -397,6 +409,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             refusal |= create_warning_record(console.warnings)
             console.print_result(refusal, "")
         return _BAD_INPUT
+
+
+def _open_missing_streams() -> None:
+    """Open the null device as closed streams, whose numbers an image would receive."""
+    while os.open(os.devnull, os.O_RDWR) <= 2:
+        pass
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def create_warning_record(messages: Sequence[str]) -> dict[str, list[str]]:

@@ -348,6 +348,8 @@ def find_coring_threshold(
     `networks` remove noise alone, and blur too. Noise is measured in the blocks whose
     detail is weaker than their noise, of the windows with most of these.
     """
+    if min(data.shape) < models.BLOCK:  # has no block
+        return 0.0
     windows: list[tuple[core.Float32Array, core.BoolArray]] = []
     rows, columns = (
         min(_SPECTRUM_PX, n) // models.BLOCK * models.BLOCK for n in data.shape
@@ -355,13 +357,12 @@ def find_coring_threshold(
     for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
         box = core.Box.from_shape((rows, columns), corner)
         window, missing = read_window(data, box, scaling.mean)
-        if window.size:
-            window = window if haze is None else haze.remove_haze(window, box)
-            field = scaling.normalise(window)
-            flat = _find_flat_blocks(field)
-            if missing is not None:
-                flat &= ~_get_blocks(missing).any(axis=1)
-            windows.append((field, flat))
+        window = window if haze is None else haze.remove_haze(window, box)
+        field = scaling.normalise(window)
+        flat = _find_flat_blocks(field)
+        if missing is not None:
+            flat &= ~_get_blocks(missing).any(axis=1)
+        windows.append((field, flat))
     windows.sort(key=lambda w: -int(w[1].sum()))
     windows = [(field, flat) for field, flat in windows[:_WINDOWS] if flat.any()]
     if not windows:

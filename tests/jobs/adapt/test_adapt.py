@@ -14,8 +14,10 @@ from napari_semsr.core import (
     Message,
     Micrograph,
     OptionError,
+    ShapeError,
     WriteError,
     capture_warnings,
+    crop_to_box,
     digest_path,
     get_error_code,
     parse_pixel_size,
@@ -357,6 +359,18 @@ def test_both_parts_lie_apart_and_within(shape):
     assert apart == 32
     assert min(*taught.shape, *held_out.shape) >= 64
     assert max(held_out.y1, held_out.x1) == max(shape)
+
+
+def test_no_area_trains_on_what_another_evaluates(place):
+    """The held-out part of the left one is of columns 100 to 164."""
+    sems = place[1], crop_to_box(place[1], Box(0, 128, 0, 164))
+    both = [areas.create_shared_area(place[0], one, Affine()) for one in sems]
+    areas.exclude_held_out_parts(both)
+    columns = [np.isfinite(one.sem.array()).all(axis=0) for one in both]
+    assert [*np.flatnonzero(~columns[0])] == [*range(68, 128)]
+    assert columns[1].all()
+    with refused(ShapeError, "nothing-to-train", match="sem is left"):
+        areas.exclude_held_out_parts([replace(both[0], training_box=both[0].held_out)])
 
 
 def test_time_ends_a_training_only_where_it_is_given(place, asked, tmp_path):

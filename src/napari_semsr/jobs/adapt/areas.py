@@ -123,6 +123,32 @@ def split_training_area(box: core.Box) -> tuple[core.Box, core.Box]:
     )
 
 
+def exclude_held_out_parts(areas: Sequence[SharedArea]) -> None:
+    """Remove SEM pixels to train on that are within 32 px of any held-out part.
+
+    SEM images may overlap, but no pixel is both trained on and evaluated.
+
+    Raises
+    ------
+    ShapeError
+        If nothing of an area is left.
+    """
+    for area in areas:
+        sem = area.sem.array()[area.training_box.slices]
+        inner = core.Box.from_shape(sem.shape)
+        for other in areas:
+            part = other.held_out.move(other.box.corner).grow(APART_PX)
+            part = part.relative_to(area.training_box.move(area.box.corner))
+            if part.overlaps(inner):
+                sem[part.intersection(inner).slices] = np.nan
+        if not np.isfinite(sem).any():
+            msg = (
+                f"Nothing of {area.name} is left to train on, since the held-out parts "
+                "of other SEM images cover it: leave it out."
+            )
+            raise core.ShapeError(msg, code="nothing-to-train")
+
+
 def check_correlation(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     """Raise an error if the structures of the images do not match.
 

@@ -25,6 +25,7 @@ from napari_semsr.jobs.adapt.areas import (
     check_correlation,
     create_shared_area,
     evaluate,
+    exclude_held_out_parts,
     require_gain,
 )
 from napari_semsr.jobs.adapt.process import fit_in_process
@@ -217,6 +218,7 @@ def _open_areas(
         except core.ShapeError as error:
             raise AdaptationError(str(error), "not-registered") from error
         areas.append(area)
+    exclude_held_out_parts(areas)
     return areas, registrations
 
 
@@ -233,12 +235,11 @@ def _fit_network(
     stop_file.unlink(missing_ok=True)
     images = []
     for area in areas:
-        held_out = np.ones(area.light.shape, dtype=bool)
-        held_out[area.training_box.slices] = False
-        preview_values = np.zeros_like(held_out)
+        sem = np.full_like(area.sem.array(), np.nan)
+        for box in (area.training_box, area.held_out):
+            sem[box.slices] = area.sem.array()[box.slices]
+        preview_values = np.zeros(sem.shape, dtype=bool)
         preview_values[area.held_out.slices] = True
-        sem = area.sem.array().copy()
-        sem[held_out & ~preview_values] = np.nan
         images.append(training.AreaImages(area.light.array(), sem, preview_values))
     # in a separate process: torch's compiler must not run in that of the window
     job = fit_in_process(
