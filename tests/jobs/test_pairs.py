@@ -198,6 +198,7 @@ WRONG = {
     "fields": (GRAIN, SHORT, {"align": True}, "sizes-differ"),
     "one-image": (GRAIN, GRAIN, {"whole_images": True}, "too-few-images"),
     "itself": (GRAIN, GRAIN, {}, "same-image"),
+    "rescan": (GRAIN, GRAIN, {"second_scan": True, "min_correlation": 0}, "same-image"),
     "one-patch": (GRAIN, GRAIN, {"patch": 64}, "too-few-patches"),
     "too-small": (GRAIN, GRAIN, {"patch": 99}, "image-too-small"),
     "shares": (GRAIN, GRAIN, {"test": 0.9, "validation": 0.2}, "options-contradict"),

@@ -174,7 +174,8 @@ def pairs(
     )
     if not choice.sets["train"]:
         raise _create_refusal(choice.candidates, choice.rejections, is_paired=is_paired)
-    if is_paired and settings.min_correlation != 0:  # with 0, copies are allowed
+    # with a correlation of 0, copies are allowed, but no second scan is one
+    if is_paired and (settings.min_correlation != 0 or settings.second_scan):
         check_images_differ(*images)
     provenance = yield from run.compose_history(
         inputs=list(chain(*records)),
