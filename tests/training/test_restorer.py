@@ -8,7 +8,7 @@ import tifffile
 import torch
 from torch.utils.data import default_collate
 
-from napari_semsr.core import FAULTS, OptionError, get_noise
+from napari_semsr.core import FAULTS, NO_NOISE, OptionError, get_noise
 from napari_semsr.models import InformedRestorer
 from napari_semsr.simulation import draw_phantom
 from napari_semsr.training import scenes
@@ -49,7 +49,7 @@ def scans(tmp_path: Path) -> DataOptions:
     return DataOptions(phantoms=1.0, scene_px=128, patch_px=32, **placed)
 
 
-@pytest.mark.parametrize("part", ["survey", "local", "sharpener"])
+@pytest.mark.parametrize("part", ["survey", "local", "noise", "sharpener"])
 def test_a_part_may_learn_alone(part: str) -> None:
     network = InformedRestorer(**SMALL, sharpener=[8, 8, 8])
     learner = RestorerLearner(network, recipe(learns=part), [])
@@ -61,7 +61,25 @@ def test_a_part_may_learn_alone(part: str) -> None:
     for name, weight in network.named_parameters():
         owner = name.split(".")[0]
         owner = owner if owner in ("survey", "sharpener") else "local"
+        part = "local" if part == "noise" else part
         assert (weight.grad is not None) == (owner == part), name
+
+
+@pytest.mark.parametrize(("told", "keeps"), [(0.2, True), (80.0, False)])
+def test_where_little_noise_is_told_a_network_remains_what_it_was(
+    told, keeps, monkeypatch
+):
+    learner = RestorerLearner(InformedRestorer(**SMALL), recipe(learns="noise"), [])
+    seen = batch(recipe())
+    seen.faults[:, 0] = np.log(told / 255 + NO_NOISE)
+    faults, survey = seen.faults.nan_to_num(), learner.network.survey
+    monkeypatch.setattr(survey, "estimate_faults", lambda _: faults)
+    losses = []
+    for high in (seen.high, 1 - seen.high):
+        torch.manual_seed(0)
+        loss = learner.training_step(seen._replace(high=high), 0)
+        losses.append(loss.item())
+    assert (losses[0] == pytest.approx(losses[1], abs=1e-3)) == keeps
 
 
 def test_networks_that_cannot_learn_are_refused() -> None:

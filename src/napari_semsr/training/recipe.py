@@ -72,7 +72,8 @@ class DataOptions(core.Options):
     # share of scenes that are simulated instead of cut from an image
     phantoms: float = Field(default=0.25, ge=0, le=1)
     # range of factors by which clear images are reduced besides, at any angle and drawn
-    # log-uniformly: their own noise is averaged, and no longer taken for detail
+    # log-uniformly, where more noise is added than they have: what they show beside it
+    # is no detail
     averaged: core.FloatPair | None = None
     # share of clear images that are blurred first, so that a network learns that edges
     # may be soft; otherwise it sharpens every edge
@@ -260,9 +261,10 @@ class Recipe(core.Options):
     degradations: DegradationRanges = DegradationRanges()
     faults: FaultRanges = FaultRanges()
     # parts of an `InformedRestorer` to train: all but the sharpener, the survey that
-    # detects faults (a fifth of the work), the local part that corrects them, or the
-    # sharpener; the other parts stay fixed
-    learns: Literal["all", "survey", "local", "sharpener"] = "all"
+    # detects faults (a fifth of the work), the local part that corrects them, that part
+    # where noise is measured (elsewhere it remains what it was), or the sharpener; the
+    # other parts stay fixed
+    learns: Literal["all", "survey", "local", "noise", "sharpener"] = "all"
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     batch: int = Field(default=16, ge=1, le=4096)
     # bundled model, or model file relative to the recipe, whose weights are loaded

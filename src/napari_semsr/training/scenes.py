@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from napari_semsr import core, simulation
 from napari_semsr.io import read
 from napari_semsr.models import BLOCK, SurveyNet
+from napari_semsr.models.architectures import wiener
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
 Pair = tuple[core.Float32Array, core.Float32Array]
@@ -220,14 +221,13 @@ class SceneDataset(Dataset[SceneBatch]):
         root = Path(recipe.data.root)
         clear = [load_clear_image(root, entry) for entry in recipe.data.train]
         _warn_about_small_images(recipe.data, clear)
-        self.images = clear
-        if recipe.data.averaged is None:
-            self.images = [
-                ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
-                for image in clear
-                for zoom in _ZOOMS
-                if min(image.shape) * zoom >= recipe.data.scene_px * _MIN_SHARE
-            ]
+        self.whole = clear
+        self.images = [
+            ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
+            for image in clear
+            for zoom in _ZOOMS
+            if min(image.shape) * zoom >= recipe.data.scene_px * _MIN_SHARE
+        ]
         self.scans = [
             read_scan_pair(Path(recipe.data.scans_root), entry)
             for entry in recipe.data.scans
@@ -249,16 +249,19 @@ class SceneDataset(Dataset[SceneBatch]):
         if self.superlens is not None:
             scene = self.superlens.scene(place)
         elif recipe.kind != "restorer":
-            image = self.sample_clear_image(rng)
+            image = self.sample_clear_image(rng, data.averaged)
             scene = simulation.apply_random_degradation(image, recipe.degradations, rng)
         elif self.scans and rng.random() < data.scanned:
             scene = _crop_scans(self.scans, data.scene_px, rng)
         else:
-            for _ in range(_TRIES + 1):  # until one is not empty
-                image = self.sample_clear_image(rng)
-                if image.std() >= _MIN_CONTRAST:
-                    break
-            scene = simulation.apply_random_faults(image, recipe.faults, rng)
+            image = self._sample_filled_image(rng)
+            seed = int(rng.integers(PHANTOM_SEED))
+            scene = self._degrade(image, seed)
+            # below stronger noise the image's own grain is no detail either
+            noise = core.get_noise(scene.faults.tolist())
+            if data.averaged and noise > measure_grain(image):
+                image = self._sample_filled_image(rng, data.averaged)
+                scene = self._degrade(image, seed)
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
         blocks = data.scene_px // BLOCK
@@ -273,16 +276,34 @@ class SceneDataset(Dataset[SceneBatch]):
             torch.from_numpy(corners),
         )
 
-    def sample_clear_image(self, rng: np.random.Generator) -> core.Float32Array:
+    def _degrade(self, image: core.Float32Array, seed: int) -> simulation.DegradedScene:
+        rng = np.random.default_rng(seed)
+        return simulation.apply_random_faults(image, self.recipe.faults, rng)
+
+    def _sample_filled_image(
+        self, rng: np.random.Generator, averaged: core.FloatPair | None = None
+    ) -> core.Float32Array:
+        """Return a random clear scene that is not empty."""
+        for _ in range(_TRIES + 1):
+            image = self.sample_clear_image(rng, averaged)
+            if image.std() >= _MIN_CONTRAST:
+                break
+        return image
+
+    def sample_clear_image(
+        self, rng: np.random.Generator, averaged: core.FloatPair | None = None
+    ) -> core.Float32Array:
         """Return a random clear scene, simulated or cut from an image."""
-        image = self._create_augmented_image(rng)
+        image = self._create_augmented_image(rng, averaged)
         share = self.recipe.data.patchwork
         if share > 0 and rng.random() < share:
-            other = self._create_augmented_image(rng)
+            other = self._create_augmented_image(rng, averaged)
             image = blend_scenes(image, other, rng).astype(np.float32)
         return image
 
-    def _create_augmented_image(self, rng: np.random.Generator) -> core.Float32Array:
+    def _create_augmented_image(
+        self, rng: np.random.Generator, averaged: core.FloatPair | None
+    ) -> core.Float32Array:
         """Simulate or cut one scene, and augment it."""
         data = self.recipe.data
         side = data.scene_px
@@ -295,11 +316,12 @@ class SceneDataset(Dataset[SceneBatch]):
                 kind, (side, side), seed=int(rng.integers(PHANTOM_SEED))
             )
         else:
-            whole = self.images[int(rng.integers(len(self.images)))]
-            if data.averaged is None:
+            images = self.images if averaged is None else self.whole
+            whole = images[int(rng.integers(len(images)))]
+            if averaged is None:
                 image = _crop_square(whole, side, rng)
             else:
-                image = crop_averaged(whole, side, data.averaged, rng)
+                image = crop_averaged(whole, side, averaged, rng)
         image = np.rot90(image, int(rng.integers(4)))
         if rng.random() < 0.5:
             image = image[:, ::-1]
@@ -309,6 +331,13 @@ class SceneDataset(Dataset[SceneBatch]):
             sigma = rng.uniform(0.3, data.soft_sigma_px)
             image = ndimage.gaussian_filter(image, sigma)
         return 1 - image if rng.random() < data.inverted else image
+
+
+def measure_grain(image: core.Float32Array) -> float:
+    """Return the deviation of an image's own noise, from frequencies without signal."""
+    field = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
+    power = wiener.estimate_white_noise_floor(wiener.compute_power_spectrum(field))
+    return math.sqrt(float(power[0]))
 
 
 class SurveyDataset(Dataset[SurveyBatch]):
