@@ -18,6 +18,7 @@ from .architectures.two_scale import (
 )
 from .architectures.wiener import (
     compute_power_spectrum as compute_power_spectrum,
+    estimate_white_noise_floor as estimate_white_noise_floor,
     estimate_widest_blur as estimate_widest_blur,
 )
 from .cards import (

@@ -17,10 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from napari_semsr import core, simulation
+from napari_semsr import core, models, simulation
 from napari_semsr.io import read
-from napari_semsr.models import BLOCK, SurveyNet
-from napari_semsr.models.architectures import wiener
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
 Pair = tuple[core.Float32Array, core.Float32Array]
@@ -198,12 +196,12 @@ class SurveyBatch(NamedTuple):
     faults: Tensor  # (9,)
 
     @classmethod
-    def from_scenes(cls, scenes: SceneBatch, survey: SurveyNet) -> Self:
+    def from_scenes(cls, scenes: SceneBatch, survey: models.SurveyNet) -> Self:
         """Compute the statistics of a batch of scenes."""
         level = scenes.airlight[:, :, None, None]
         return cls(
             survey.compute_statistics(scenes.low.float()),
-            functional.avg_pool2d((scenes.high - level).square(), BLOCK),
+            functional.avg_pool2d((scenes.high - level).square(), models.BLOCK),
             scenes.log_gain,
             scenes.airlight,
             scenes.faults,
@@ -264,8 +262,9 @@ class SceneDataset(Dataset[SceneBatch]):
                 scene = self._degrade(image, seed)
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
-        blocks = data.scene_px // BLOCK
-        log_gain = scene.log_gain.reshape(blocks, BLOCK, blocks, BLOCK).mean((1, 3))
+        px = models.BLOCK
+        blocks = data.scene_px // px
+        log_gain = scene.log_gain.reshape(blocks, px, blocks, px).mean((1, 3))
         return SceneBatch(
             torch.from_numpy(scene.low[None]),
             torch.from_numpy(scene.high[None]),
@@ -336,7 +335,7 @@ class SceneDataset(Dataset[SceneBatch]):
 def measure_grain(image: core.Float32Array) -> float:
     """Return the deviation of an image's own noise, from frequencies without signal."""
     field = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
-    power = wiener.estimate_white_noise_floor(wiener.compute_power_spectrum(field))
+    power = models.estimate_white_noise_floor(models.compute_power_spectrum(field))
     return math.sqrt(float(power[0]))
 
 
@@ -344,7 +343,7 @@ class SurveyDataset(Dataset[SurveyBatch]):
     """Dataset of survey inputs and targets for the scenes of `SceneDataset`."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.scenes, self.survey = SceneDataset(recipe), SurveyNet()
+        self.scenes, self.survey = SceneDataset(recipe), models.SurveyNet()
 
     def __getitem__(self, place: int) -> SurveyBatch:
         one = SceneBatch(*(part[None] for part in self.scenes[place]))
