@@ -498,11 +498,24 @@ def haze_loss(haze: models.Haze, scenes: SurveyBatch) -> Tensor:
 
 
 # A network cannot tell weak noise from the grain of a sample: trained on truths without
-# grain it removes both, which costs a decibel on sharp, blurred and hazy images. So its
-# target is its former output where little noise is told, and the truth where much is.
-# Over the range; chosen, between the grain of clear images and the noise that the
-# survey tells in full.
-_GRAIN = 7 / 255
+# grain it removes both, which costs a decibel on sharp, blurred and hazy images. So a
+# target is the former output where there is little noise, and the truth where there is
+# much. Over the range; chosen, between the grain of clear images and the noise that the
+# former survey estimates in full.
+_GRAIN = 8 / 255
+
+
+def compute_truth_weight(faults: Tensor) -> Tensor:
+    """Return the weight (S, 1) of the truth in a target, for faults (S, 9)."""
+    noise = (faults[:, :1].exp() - core.NO_NOISE).clamp_min(0) / _GRAIN
+    return noise**8 / (1 + noise**8)
+
+
+def _vary_widths(log_widths: Tensor) -> Tensor:
+    """Return blur widths as exact as a user may know them."""
+    widths = (log_widths.exp() - core.NO_BLUR).clamp_min(0)
+    error = _WIDTH_ERROR * torch.randn(len(widths), 1, device=widths.device)
+    return (widths * (1 + error).clamp_min(0.5) + core.NO_BLUR).log()
 
 
 def fault_loss(estimates: Tensor, faults: Tensor) -> Tensor:
@@ -537,11 +550,13 @@ class RestorerLearner(Learner):
             )
             raise core.OptionError(msg, code="options-contradict")
         network.survey.requires_grad_(recipe.learns in ("all", "survey"))
+        if recipe.learns == "noise":
+            network.survey.name.requires_grad_(True)
         for part in (network.local, network.embed, network.tell):
             part.requires_grad_(recipe.learns in ("all", "local", "noise"))
         self.former: tuple[models.InformedRestorer, ...] = ()  # no module of its own
         if recipe.learns == "noise":
-            self.former = (copy.deepcopy(network).requires_grad_(False),)
+            self.former = (copy.deepcopy(network).requires_grad_(False).eval(),)
         local = network.local
         if network.sharpener is not None:
             network.sharpener.requires_grad_(self.sharpens)
@@ -583,8 +598,8 @@ class RestorerLearner(Learner):
             rows, columns = window
             within = survey.estimate_faults(block_scenes.statistics[..., rows, columns])
         loss = torch.zeros((), device=estimated_faults.device)
-        if self.recipe.learns in ("all", "survey"):
-            faults = block_scenes.faults
+        if self.recipe.learns in ("all", "survey", "noise"):
+            faults = self._blend_faults(block_scenes)
             both = fault_loss(estimated_faults, faults) + fault_loss(within, faults)
             loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
@@ -594,14 +609,7 @@ class RestorerLearner(Learner):
             )
             if self.sharpens:
                 condition = models.replace_blur(estimated_faults, scenes.faults).clone()
-                # widths as exact as a user may know them
-                wide = (condition[:, _WIDTHS].exp() - core.NO_BLUR).clamp_min(0)
-                away = 1 + _WIDTH_ERROR * torch.randn(
-                    len(condition), 1, device=condition.device
-                )
-                condition[:, _WIDTHS] = (
-                    wide * away.clamp_min(0.5) + core.NO_BLUR
-                ).log()
+                condition[:, _WIDTHS] = _vary_widths(condition[:, _WIDTHS])
                 planes, gate = self.network.stack_sharpening_planes(clear, condition)
             else:
                 # of each scene true, estimated or locally estimated faults, at random
@@ -612,7 +620,13 @@ class RestorerLearner(Learner):
                 condition = torch.where(turn == 0, best_faults, mixed_faults)
                 rings = survey.average_rings(block_scenes.statistics)
                 planes, gate = self.network.stack_planes(clear, condition, rings), None
-            loss = loss + self._compute_patch_loss(scenes, planes, condition, gate)
+            former_outputs = [
+                self._apply_former(former, clear, block_scenes.statistics, scenes)
+                for former in self.former
+            ]
+            loss = loss + self._compute_patch_loss(
+                scenes, planes, condition, gate, *former_outputs
+            )
         self.check_finite("loss is", loss)
         return loss
 
@@ -622,11 +636,12 @@ class RestorerLearner(Learner):
         planes: Tensor,
         condition: Tensor,
         gate: models.Gate | None,
+        former_output: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of the trained part on patches."""
-        side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
+        many = scenes.corners.shape[1]
         planes, high, noiseless = (
-            patches.crop_patches(part, scenes.corners, side).flatten(0, 1)
+            self._crop_scenes(part, scenes)
             for part in (planes, scenes.high, scenes.noiseless)
         )
         image = planes[:, :1]
@@ -642,13 +657,11 @@ class RestorerLearner(Learner):
                 )
             noise, blur = corrections.chunk(2, dim=1)
             quiet = image + noise
-            for former in self.former:
-                told = (condition[:, :1].exp() - core.NO_NOISE).clamp_min(0) ** 4
-                share = (told / (told + _GRAIN**4)).repeat_interleave(many, 0)
-                share = share[:, :, None, None]
-                before = self._apply_former(former, planes, condition)
-                noiseless = torch.lerp(image + before[:, :1], noiseless, share)
-                high = torch.lerp(image + before.sum(1, keepdim=True), high, share)
+            if former_output is not None:
+                weight = compute_truth_weight(condition.detach())
+                weight = weight.repeat_interleave(many, 0)[:, :, None, None]
+                noiseless = torch.lerp(former_output[:, :1], noiseless, weight)
+                high = torch.lerp(former_output[:, 1:], high, weight)
             loss = log_mse_loss(quiet + blur, high, _FINE_FLOOR)
             loss = loss + _NOISE_WEIGHT * log_mse_loss(quiet, noiseless, _FINE_FLOOR)
             level = functional.avg_pool2d(quiet + blur - high, _LEVEL_PX)
@@ -657,14 +670,35 @@ class RestorerLearner(Learner):
             )
             return loss
 
+    def _blend_faults(self, scenes: SurveyBatch) -> Tensor:
+        """Return the target (S, 9) of the survey's estimate."""
+        faults = scenes.faults
+        for former in self.former:
+            estimate = former.survey.estimate_faults(scenes.statistics)
+            faults = torch.lerp(estimate, faults, compute_truth_weight(faults))
+            faults = torch.where(faults.isfinite(), faults, estimate)
+        return faults
+
+    def _crop_scenes(self, images: Tensor, scenes: SceneBatch) -> Tensor:
+        side = self.recipe.data.patch_px
+        return patches.crop_patches(images, scenes.corners, side).flatten(0, 1)
+
     @torch.no_grad()
     def _apply_former(
-        self, former: models.InformedRestorer, planes: Tensor, condition: Tensor
+        self,
+        former: models.InformedRestorer,
+        clear: Tensor,
+        statistics: Tensor,
+        scenes: SceneBatch,
     ) -> Tensor:
-        """Return the corrections (B, 2, H, W) of the network before training."""
-        many = len(planes) // len(condition)
-        numbers = former.compute_conditions(condition)
-        conditions = [t.repeat_interleave(many, 0) for t in numbers]
+        """Return patches (B, 2, H, W) as they were without noise, and restored."""
+        faults = former.survey.estimate_faults(statistics)
+        rings = former.survey.average_rings(statistics)
+        planes = self._crop_scenes(former.stack_planes(clear, faults, rings), scenes)
+        many = scenes.corners.shape[1]
+        conditions = [
+            t.repeat_interleave(many, 0) for t in former.compute_conditions(faults)
+        ]
         planes = self.set_memory_layout(planes)
-        corrections: Tensor = former.local.estimate_corrections(planes, conditions)
-        return corrections.float()
+        corrections = former.local.estimate_corrections(planes, conditions).float()
+        return planes[:, :1] + corrections.cumsum(1)

@@ -262,8 +262,8 @@ class Recipe(core.Options):
     faults: FaultRanges = FaultRanges()
     # parts of an `InformedRestorer` to train: all but the sharpener, the survey that
     # detects faults (a fifth of the work), the local part that corrects them, that part
-    # where noise is measured (elsewhere it remains what it was), or the sharpener; the
-    # other parts stay fixed
+    # and the survey of noise and blur where there is noise (elsewhere they remain what
+    # they were), or the sharpener; the other parts stay fixed
     learns: Literal["all", "survey", "local", "noise", "sharpener"] = "all"
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     batch: int = Field(default=16, ge=1, le=4096)
