@@ -52,6 +52,7 @@ def test_own_options_hold_over_included_ones(tmp_path: Path) -> None:
         ("measure: frc_per_px\n", "measure-unsuitable", "cross_frc"),
         ("kind: blind-spot\n", "measure-unsuitable", "hidden_db"),
         ("learns: survey\n", "options-contradict", "`learns`"),
+        ("kind: restorer\nlearns: noise\n", "options-contradict", "start_from"),
         ("gan: {conditional: true}\nkind: paired-gan", "options-contradict", "2 .* 1"),
         ("kind: restorer\ndata: {sources: {gold: 1}}", "sources-unsuitable", None),
     ],

@@ -52,7 +52,8 @@ def scans(tmp_path: Path) -> DataOptions:
 @pytest.mark.parametrize("part", ["survey", "local", "noise", "sharpener"])
 def test_a_part_may_learn_alone(part: str) -> None:
     network = InformedRestorer(**SMALL, sharpener=[8, 8, 8])
-    learner = RestorerLearner(network, recipe(learns=part), [])
+    asked = recipe(learns=part, start_from="sem-restore")
+    learner = RestorerLearner(network, asked, [])
     scenes = batch(recipe())
     seen = (
         SurveyBatch.from_scenes(scenes, network.survey) if part == "survey" else scenes
@@ -67,21 +68,46 @@ def test_a_part_may_learn_alone(part: str) -> None:
         assert (weight.grad is not None) == learns, name
 
 
-@pytest.mark.parametrize(("told", "keeps"), [(0.2, True), (80.0, False)])
-def test_where_little_noise_is_told_a_network_remains_what_it_was(
-    told, keeps, monkeypatch
+@pytest.mark.parametrize(("noise", "keeps"), [(0.2, True), (80.0, False)])
+def test_where_there_is_little_noise_a_network_remains_what_it_was(
+    noise, keeps, monkeypatch
 ):
-    learner = RestorerLearner(InformedRestorer(**SMALL), recipe(learns="noise"), [])
+    asked = recipe(learns="noise", start_from="sem-restore")
+    learner = RestorerLearner(InformedRestorer(**SMALL), asked, [])
     seen = batch(recipe())
-    seen.faults[:, 0] = np.log(told / 255 + NO_NOISE)
+    seen.faults[:, 0] = np.log(noise / 255 + NO_NOISE)
     faults, survey = seen.faults.nan_to_num(), learner.network.survey
     monkeypatch.setattr(survey, "estimate_faults", lambda _: faults)
-    losses = []
-    for high in (seen.high, 1 - seen.high):
+
+    def measure_loss(**changes: torch.Tensor) -> float:
         torch.manual_seed(0)
-        loss = learner.training_step(seen._replace(high=high), 0)
-        losses.append(loss.item())
-    assert (losses[0] == pytest.approx(losses[1], abs=1e-3)) == keeps
+        return learner.training_step(seen._replace(**changes), 0).item()
+
+    first, inverted = measure_loss(), measure_loss(high=1 - seen.high)
+    assert (inverted == pytest.approx(first, abs=1e-3)) == keeps
+    learner.network.local.head.bias.data.add_(0.1)
+    assert measure_loss() > first + 1  # the target did not move with the network
+    learner.to("meta").on_train_start()
+    assert learner.former[0].local.head.bias.is_meta
+
+
+def test_a_truth_is_averaged_below_noise_stronger_than_its_grain(monkeypatch, tmp_path):
+    given = DATA.model_dump() | {"root": str(tmp_path), "train": [{"file": "one.tif"}]}
+    data = DataOptions(**given | {"phantoms": 0, "soft": 0, "averaged": (1.2, 1.5)})
+    counts, crop = [], scenes.crop_averaged
+
+    def count(*parts):
+        counts[-1] += 1
+        return crop(*parts)
+
+    monkeypatch.setattr(scenes, "crop_averaged", count)
+    for grain in (0.0, 0.5):
+        image = draw_phantom("particles", (200, 200), seed=1)
+        image += grain * np.random.default_rng(0).standard_normal(image.shape)
+        tifffile.imwrite(tmp_path / "one.tif", image.astype(np.float32))
+        counts.append(0)
+        batch(recipe(data=data, faults={"noisy": 1.0}), 8)
+    assert 8 >= counts[0] > counts[1]
 
 
 def test_networks_that_cannot_learn_are_refused() -> None:

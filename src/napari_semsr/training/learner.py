@@ -497,20 +497,6 @@ def haze_loss(haze: models.Haze, scenes: SurveyBatch) -> Tensor:
     return share.clamp(max=10).mean() + away
 
 
-# A network cannot tell weak noise from the grain of a sample: trained on truths without
-# grain it removes both, which costs a decibel on sharp, blurred and hazy images. So a
-# target is the former output where there is little noise, and the truth where there is
-# much. Over the range; chosen, between the grain of clear images and the noise that the
-# former survey estimates in full.
-_GRAIN = 8 / 255
-
-
-def compute_truth_weight(faults: Tensor) -> Tensor:
-    """Return the weight (S, 1) of the truth in a target, for faults (S, 9)."""
-    noise = (faults[:, :1].exp() - core.NO_NOISE).clamp_min(0) / _GRAIN
-    return noise**8 / (1 + noise**8)
-
-
 def _vary_widths(log_widths: Tensor) -> Tensor:
     """Return blur widths as exact as a user may know them."""
     widths = (log_widths.exp() - core.NO_BLUR).clamp_min(0)
@@ -529,6 +515,20 @@ def fault_loss(estimates: Tensor, faults: Tensor) -> Tensor:
     wide = torch.zeros_like(error)
     wide[:, _WIDTHS] = (_TOO_WIDE - 1) * (estimates > true)[:, _WIDTHS].float()
     return (error * (1 + wide) * is_known).sum() / is_known.sum().clamp_min(1)
+
+
+# A network cannot tell weak noise from the grain of a sample: trained on truths without
+# grain it removes both, which costs a decibel on sharp, blurred and hazy images. So a
+# target is the former output where there is little noise, and the truth where there is
+# much. Over the range; chosen, between the grain of clear images and the noise that the
+# former survey estimates in full.
+_GRAIN = 8 / 255
+
+
+def compute_truth_weight(faults: Tensor) -> Tensor:
+    """Return the weight (S, 1) of the truth in a target, for faults (S, 9)."""
+    noise = (faults[:, :1].exp() - core.NO_NOISE).clamp_min(0) / _GRAIN
+    return noise**8 / (1 + noise**8)
 
 
 class RestorerLearner(Learner):
@@ -564,6 +564,12 @@ class RestorerLearner(Learner):
         # not a module, so that the names of weights do not change
         correct = local.estimate_corrections
         self.correct = torch.compile(correct) if recipe.compiled else correct
+
+    def on_train_start(self) -> None:
+        """Move the former network to the device of this one."""
+        super().on_train_start()
+        for former in self.former:
+            former.to(self.device)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -72,8 +72,8 @@ class DataOptions(core.Options):
     # share of scenes that are simulated instead of cut from an image
     phantoms: float = Field(default=0.25, ge=0, le=1)
     # range of factors by which clear images are reduced besides, at any angle and drawn
-    # log-uniformly, where more noise is added than they have: what they show beside it
-    # is no detail
+    # log-uniformly; for kind `restorer` where more noise is added than they have, as
+    # what they show beside it is no detail
     averaged: core.FloatPair | None = None
     # share of clear images that are blurred first, so that a network learns that edges
     # may be soft; otherwise it sharpens every edge
@@ -434,6 +434,10 @@ class Recipe(core.Options):
                 f"learns: {self.learns} needs kind restorer, got {self.kind}",
                 "options-contradict",
             ): (self.learns != "all" and not restores),
+            core.Message(
+                "learns: noise needs the network that it changes; set start_from",
+                "options-contradict",
+            ): (self.learns == "noise" and self.start_from is None),
             core.Message(
                 "kind restorer needs either images or superlens as its only source",
                 "sources-unsuitable",

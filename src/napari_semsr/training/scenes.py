@@ -257,7 +257,7 @@ class SceneDataset(Dataset[SceneBatch]):
             scene = self._degrade(image, seed)
             # below stronger noise the image's own grain is no detail either
             noise = core.get_noise(scene.faults.tolist())
-            if data.averaged and noise > measure_grain(image):
+            if data.averaged and noise > measure_grain(scene.high):
                 image = self._sample_filled_image(rng, data.averaged)
                 scene = self._degrade(image, seed)
         last = data.scene_px - data.patch_px
