@@ -5,7 +5,6 @@
 offset of grey levels. *Worse* counts fields that lose more than 0.1 dB.
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,25 +162,24 @@ def fine_tuning() -> str:
     return markdown(["samples", "by", *SPREAD], lines)
 
 
-def gao_curve() -> str:
-    """Write gains by step: the first, the last, those nearest to round numbers."""
-    points = list(csv.DictReader((ROWS / "gao_curve.csv").read_text().splitlines()))
-    steps = np.array([int(point["step"]) for point in points])
-    rounds = range(10_000, int(steps[-1]), 10_000)
-    near = {0, len(points) - 1, *(int(abs(steps - n).argmin()) for n in rounds)}
-    lines = ["| step | gain, dB | expected gain, dB |", "|---:|---:|---:|"]
-    for at in sorted(near):
-        point = points[at]
-        expected = point["expected_gain_db"]
-        told = f"{float(expected):+.2f}" if expected else ""
-        lines.append(f"| {steps[at]} | {float(point['gain_db']):+.2f} | {told} |")
-    return "\n".join(lines)
+def clean_truths() -> str:
+    """Write the gains of `sem-restore` and of methods told the noise, twelve images."""
+    rows = [row for row in read_rows("denoising.jsonl") if row["group"] == "others"]
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows if "gain" in row):
+        some = [row for row in rows if row["case"] == case]
+        over = [row["gain"] - row["bm3d"] for row in some]
+        cells = [f"{np.mean([r[k] for r in some]):+.2f}" for k in ("gain", "bm3d")]
+        cells += [mean_and_error(over), f"{min(over):+.2f}"]
+        cells.append(f"{np.mean([row['oracle'] for row in some]):+.2f}")
+        lines.append([case, *(cell.replace("-", MINUS) for cell in cells)])
+    head = ["noise", "gain", "BM3D", "over BM3D", "worst", "best linear filter"]
+    return markdown(head, lines)
 
 
 TABLES = {
-    "results.md": (gao_curve,),
     "model-ssum-sem.md": (superlens,),
-    "model-sem-restore.md": (restoration,),
+    "model-sem-restore.md": (restoration, clean_truths),
     "model-sem-2x.md": (magnification, gaps),
     "model-own-place.md": (own_place,),
     "training.md": (fine_tuning,),
