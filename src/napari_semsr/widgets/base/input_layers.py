@@ -58,8 +58,8 @@ def _refresh_layer_choices(box: _Box) -> None:
         left = [item for item in (before if many else [before]) if item in box.choices]
         if many:
             box.value = left
-        elif left:
-            box.value = left[0]
+        elif box.choices:  # not the neighbour of a removed one, as Qt does
+            box.value = (*left, *box.choices)[0]
     if box.value != before:
         box.changed.emit(box.value)
 
