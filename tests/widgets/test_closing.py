@@ -134,17 +134,22 @@ def test_what_is_not_saved_is_asked_for(opened, closings, tmp_path):
     assert closings.count == 2
 
 
-def test_what_is_being_made_is_asked_for(opened, closings, finish, tmp_path):
-    viewer, panel, _, asked = opened
+def test_what_is_being_made_is_asked_for_and_discarded(
+    opened, closings, finish, tmp_path
+):
+    viewer, panel, answer, asked = opened
     viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
     panel.run()
     panel.window().close()
     assert asked == [["the unfinished result of Enhance"]]
     assert closings.count == 0
-    panel.cancel_button.click()
-    finish(panel)
+    answer("discard")
     panel.window().close()
-    assert (len(asked), closings.count) == (1, 1)
+    assert closings.count == 1  # napari itself may still ask: nothing is added then
+    finish(panel)
+    assert len(viewer.layers) == 2
+    panel.window().close()
+    assert (len(asked), closings.count) == (2, 2)
 
 
 @pytest.mark.broad

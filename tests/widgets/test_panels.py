@@ -163,11 +163,14 @@ def test_no_panel_shows_an_error_before_the_user_acts(
         assert (problems, panel.warning_label.text()) == ([], ""), name
 
 
-@pytest.mark.parametrize("module", ["EnhancePanel", "QualityPanel", "RegisterPanel"])
-def test_run_says_which_layers_it_takes(module, model, qtbot):
+ROWS = {"EnhancePanel": "Layer", "QualityPanel": "Image", "RegisterPanel": "Moving"}
+
+
+@pytest.mark.parametrize(("module", "row"), ROWS.items())
+def test_run_says_which_layers_it_takes(module, row, model, qtbot):
     panel = make(module, model, qtbot)
     panel.run()
-    assert "Choose an image layer" in panel.status.text()
+    assert f"Choose an image layer under {row};" in panel.status.text()
     samples = np.arange(4800, dtype=np.uint8).reshape(40, 40, 3)
     layer = model.add_image(samples, rgb=True, name="photo")
     assert panel.status.text() == ""

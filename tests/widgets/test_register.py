@@ -145,7 +145,8 @@ def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     assert (panel.moving.value, panel.fixed.value.name) == (light, "electrons")
     said = run_panel(panel)
     assert "Registered light to electrons" in said
-    assert "was estimated by registration with electrons" in panel.warning_label.text()
+    warning = panel.warning_label.text()  # which is true once that size is set, too
+    assert "of light, 10 nm, was estimated by registration with electrons" in warning
     assert panel.last_registration[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
     assert missed_nm(panel.last_registration[0].registration.transform) < 20
     assert "Set the measured pixel size of light" in panel.take_size_button.text()

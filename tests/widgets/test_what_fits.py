@@ -62,7 +62,7 @@ def test_an_image_that_says_nothing_is_asked_about(add_made, model, hold):
     known = add_made("stitch", instrument="sem")
     panel = hold(EnhancePanel(model))
     panel.layer.value = silent
-    with refused(OptionError, "model-missing"):
+    with refused(OptionError, "model-missing", match="under Model or method"):
         panel.create_request()
     panel.model.answers.findChildren(QPushButton)[1].click()
     assert panel.model.value == "ssum-sem"

@@ -248,9 +248,8 @@ def check_images_differ(
         for low, high in zip(lows, highs, strict=True)
     ):
         msg = (
-            f"The two images of a pair must differ, but {lows[0].name} and "
-            f"{highs[0].name} have identical pixels: choose two different images of "
-            "the same field."
+            f"{lows[0].name} and {highs[0].name} have identical pixels: choose "
+            "different images."
         )
         raise core.OptionError(msg, code="same-image")
 

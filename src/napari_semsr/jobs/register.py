@@ -257,9 +257,8 @@ def _set_estimated_size(
     metadata = {**image.metadata, core.ORIGIN_KEY: origin}
     run.images[role] = image.replace(metadata=metadata)
     core.warn(
-        f"{image.name} has no pixel size; a pixel size of "
-        f"{core.format_rounded(factor)} nm was estimated by registration with "
-        f"{other.name}.",
+        f"The pixel size of {image.name}, {core.format_rounded(factor)} nm, was "
+        f"estimated by registration with {other.name}.",
         "pixel-size-found",
     )
 

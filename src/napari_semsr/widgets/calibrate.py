@@ -373,7 +373,7 @@ class CalibrationControls(base.Form):
         how: str = layers.TYPED_SIZE,
     ) -> None:
         layer, origin = self.layer.value, core.create_size_source(how, size)
-        before = layers.micrograph_from_layer(layer)
+        before = layers.micrograph_from_layer(layer, row=self.layer.label)
         ratios, layers_outdated = self._find_affected_layers(layer)
         base.check_layers_unused(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
@@ -493,7 +493,7 @@ class CalibrationControls(base.Form):
 
     def _select_line_tool(self) -> None:
         layer: Image = self.layer.value
-        micrograph = layers.micrograph_from_layer(layer)
+        micrograph = layers.micrograph_from_layer(layer, row=self.layer.label)
         line = self._find_line_layer()
         linear, shift = layers.get_pixel_transform(layer)
         units = layer.units[-2:]
@@ -530,7 +530,7 @@ class CalibrationControls(base.Form):
         """Start the command on the layer, which `show` receives with its report."""
         with self._panel.messages.show_errors():
             layer = self.layer.value
-            image = layers.micrograph_from_layer(layer)
+            image = layers.micrograph_from_layer(layer, row=self.layer.label)
             make = partial(CALIBRATE.job, image, options=options)
             self._panel.messages.clear_warnings()
             self._panel.controls.start(make, partial(show, layer), title)

@@ -21,8 +21,6 @@ _MADE_OF_ANOTHER = ("adapt", "enhance", "restore", "degrade", "blend", _EDIT)
 _SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
-NO_IMAGE = "Choose an image layer; to open one, use Open or a sample."
-"""Message shown if no image is chosen."""
 _TOLERANCE = 1e-6  # relative tolerance between equal scales; chosen
 _FILL_SHARE = 0.95  # share of the canvas, as with napari's Home button
 _MAX_CLASSES = 256  # chosen: a record of a few kilobytes
@@ -488,15 +486,18 @@ def micrograph_from_layer(
     plane: tuple[int, ...] | None = None,
     is_unturned: bool = False,
     colour: bool = False,
+    row: str = "",
 ) -> core.Micrograph:
     """Convert a layer to a micrograph: displayed plane, calibration and history.
 
     Returns level 0, lazy if the layer is; uncalibrated if the layer's unit is the
     pixel. `is_unturned`: ignore everything except scale and translation; `colour`: read
-    a colour layer as its luminance, in parts.
+    a colour layer as its luminance, in parts; `row`: label of the list of layers.
     """
     if layer is None:
-        raise core.ShapeError(NO_IMAGE, code="missing-value")
+        where = f" under {row}" if row else ""
+        msg = f"Choose an image layer{where}; to open one, use Open or a sample."
+        raise core.ShapeError(msg, code="missing-value")
     if layer.metadata.get(io.LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is still growing or only partly enhanced; let "

@@ -318,7 +318,7 @@ class OpenMosaicPanel(base.VerbPanel):
         layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = base.get_entered_path(self.path)
         if path is None:
-            msg = "Choose a file first."
+            msg = f"Choose an image under {self.path.label}."
             raise core.OptionError(msg, code="missing-value")
         if path != self._path_described:
             self.facts = {}

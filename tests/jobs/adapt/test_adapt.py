@@ -14,6 +14,7 @@ from napari_semsr.core import (
     Message,
     Micrograph,
     OptionError,
+    SemsrError,
     ShapeError,
     WriteError,
     capture_warnings,
@@ -194,12 +195,24 @@ def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
         adapt(mosaic, [sem], tmp_path / "run", transform=off)
 
 
-def test_an_earlier_run_is_not_replaced_unasked(adapted, place):
-    made, folder, _ = adapted
-    mosaic, sem = place
-    with refused(WriteError, "output-exists"):
-        adapt(mosaic, [sem], folder)
-    assert (folder / made.report.rpartition("/")[2]).is_file()
+def test_an_earlier_run_is_not_replaced_unasked_or_by_unusable_images(
+    adapted, place, tmp_path
+):
+    (mosaic, sem), folder = place, shutil.copytree(adapted[1], tmp_path / "run")
+    state, damaged = folder / train.TRAINING_STATE, tmp_path / "damaged.tif"
+    before = state.read_bytes()
+    damaged.write_bytes(b"II*\0")
+    twice, elsewhere = sem.replace(name="twice"), micrograph(sem_of(objects(9)), "far")
+    again = {"overwrite": True}
+    for sems, how, code in (
+        ([sem], {}, "output-exists"),
+        ([sem, twice], again | {"transform": None}, "same-image"),
+        ([sem], again | {"apply": [damaged]}, "file-damaged"),
+        ([elsewhere], again, "pairs-uncorrelated"),
+    ):
+        with refused(SemsrError, code):
+            adapt(mosaic, sems, folder, **how)
+        assert state.read_bytes() == before
 
 
 @pytest.mark.filterwarnings("error")

@@ -130,6 +130,22 @@ def test_cancel_answers_before_a_long_step_has_ended(qtbot, runner):
     assert (log.returned, log.cancelled, log.failed) == ([None], [None], [])
 
 
+def test_a_job_that_ends_after_cancel_returns_nothing(qtbot, runner):
+    log, begun, ends = Log(runner), threading.Event(), threading.Event()
+
+    def job() -> Job[None]:
+        begun.set()
+        ends.wait(LIMIT_S)
+        yield from ()
+
+    runner.start("last step", JobRequest(job))
+    assert begun.wait(LIMIT_S)
+    runner.stop()
+    ends.set()
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
+    assert (log.returned, log.cancelled) == ([], [None])
+
+
 def test_what_a_window_leaves_is_freed_in_the_main_thread(qtbot, qapp, runner):
     window = QMainWindow()
     window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)

@@ -166,7 +166,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     assert (layer.opacity, colours[0, 3]) == (0.5, 0)  # transparent without a frame
     assert len(np.unique(colours[1:].round(3), axis=0)) == 4
     np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
-    assert "covered by up to 4 frames" in panel.status.text()
+    assert "Stitched" in panel.status.text()
     assert layer not in list_grey_layers(model)
     run_panel(panel)  # a coverage of the new mosaic takes its place
     qtbot.waitUntil(lambda: layer not in model.layers, timeout=LIMIT_MS)
@@ -232,14 +232,14 @@ def test_frames_in_colour_are_looked_into_again_when_asked(make, rng, finish, tm
 
 def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
     panel = make()
-    assert "Choose a folder of frames first" in run_panel(panel)
+    assert "Choose a folder of frames under" in run_panel(panel)
     panel.folder.value = scan
     finish(panel)
     panel.grid.value = "3x3"
     assert "needs 9 frames, got 4" in run_panel(panel)
     panel.grid.value = ""
     panel.flat.value = "file"
-    assert "Choose a flat-field file" in run_panel(panel)
+    assert "Choose a file under File" in run_panel(panel)
 
 
 @pytest.mark.broad

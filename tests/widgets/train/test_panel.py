@@ -260,7 +260,7 @@ def test_wrong_input_is_one_sentence(
     wrong = [
         (panel.high, panel.low.value, "must be different layers, got soft"),
         (panel.patch, 128, "lower 'Patch (px)'"),
-        (panel.images.source, "store", "Choose a .zarr store of pairs"),
+        (panel.images.source, "store", "Choose a .zarr store under Store"),
         (panel.name, "sem-restore", "model sem-restore already exists"),
         (panel.name, "../mine", "got '../mine'"),
         (panel.name, "taken", "or set 'Replace an earlier one'"),

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import chain, combinations, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +37,7 @@ from napari_semsr.jobs.adapt.areas import (
 )
 from napari_semsr.jobs.enhance import enhance
 from napari_semsr.jobs.models import get_model_origin
+from napari_semsr.jobs.pairs import check_images_differ
 from napari_semsr.jobs.resume import Step, StepRecord, run_step
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb, command
 from napari_semsr.models import MOSAIC_MODEL
@@ -265,14 +266,12 @@ def adapt(
             "images: adapt to one of them."
         )
         raise core.OptionError(msg, code="options-contradict")
-    for path in run.inputs:  # rather than after the training
-        if not io.path_exists(path):
-            raise io.create_missing_file_error(path)
-    state_file = output / train.TRAINING_STATE
-    if run.existing.overwrite:
-        state_file.unlink(missing_ok=True)
-    elif (state_file.is_file() or (output / _TRAINING).is_file()) and not any(
-        output.glob(".registration-*.done.json")
+    _check_images(run, (mosaic, *(apply or ())), sem)
+    parts = (output / name for name in (train.TRAINING_STATE, _TRAINING))
+    if (
+        not existing.overwrite
+        and any(part.is_file() for part in parts)
+        and not any(output.glob(".registration-*.done.json"))
     ):
         msg = (
             f"The run in {output} has no records, as if of an earlier version, and "
@@ -319,6 +318,20 @@ def adapt(
     numbers = {"kind": "adapt", **result.to_json()}
     reporting.write_json(Path(result.report).with_suffix(".json"), numbers)
     return result
+
+
+def _check_images(
+    run: Run[train.AdaptOptions],
+    lights: Sequence[images.Image],
+    sem: Sequence[images.Image],
+) -> None:
+    """Raise an error, before anything is replaced, for images that cannot be used."""
+    with core.capture_warnings(lambda _: None):  # each step opens, and warns, again
+        for one in lights:
+            images.open_image(one, run.opening)
+        sems = [images.open_image(one, run.get_read_options("sem")) for one in sem]
+    for pair in combinations(sems, 2):
+        check_images_differ(pair[:1], pair[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +424,9 @@ class _Steps:
         step = Step(verb.name, inputs, options, (*outputs.values(),))
         record, result = yield from core.map_progress(
             run_step(
-                step, lambda: _start_step(verb, values), again=run.existing.overwrite
+                step,
+                lambda: _start_step(verb, values, again=run.existing.overwrite),
+                again=run.existing.overwrite,
             ),
             lambda one: replace(one, message=f"{activity}: {one.message}"),
         )
@@ -421,9 +436,11 @@ class _Steps:
         return record
 
 
-def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> core.Job[Any]:
+def _start_step(
+    verb: Verb[Any, Any], values: dict[str, Any], *, again: bool
+) -> core.Job[Any]:
     """Start a command; an interrupted store of the same run is resumed."""
-    begun = False
+    begun = not again
     if verb.resumes:
         store = io.get_output_store_path(Path(values["output"]), resume=True)
         begun = io.read_store_state(store)[1].get("complete") is False

@@ -150,7 +150,7 @@ def train_on_sem(
         images[INPUT].append(light[area.held_out.slices])
         images[LINEAR].append(linear.apply(light)[area.held_out.slices])
     before = evaluate(areas, images, cut_off)
-    fit = yield from _fit_network(options, output, areas, levels, before, cut_off)
+    fit = yield from _fit_network(run, output, areas, levels, before, cut_off)
     card = _create_card(run, output.stem, mosaic_image, areas, fit, levels)
     images = yield from _enhance_held_out(
         areas, models.LoadedModel(fit.network, card, ""), levels, options.device
@@ -223,7 +223,7 @@ def _open_areas(
 
 
 def _fit_network(
-    settings: AdaptOptions,
+    run: Run[AdaptOptions],
     output: Path,
     areas: Sequence[SharedArea],
     levels: core.FloatPair,
@@ -231,8 +231,10 @@ def _fit_network(
     cut_off_nm: float | None,
 ) -> core.Job["training.AreaFitResult"]:
     """Train on the training parts, resuming an interrupted training."""
+    settings, state_file = run.options, output.with_name(TRAINING_STATE)
     stop_file = output.with_name(STOP)
-    stop_file.unlink(missing_ok=True)
+    for file in (stop_file,) if run.existing.resume else (stop_file, state_file):
+        file.unlink(missing_ok=True)
     images = []
     for area in areas:
         sem = np.full_like(area.sem.array(), np.nan)
@@ -245,7 +247,7 @@ def _fit_network(
     job = fit_in_process(
         images,
         training.AreaOptions(seed=settings.seed),
-        state_file=output.with_name(TRAINING_STATE),
+        state_file=state_file,
         stop_file=stop_file,
         levels=levels,
         cut_off_nm=cut_off_nm,

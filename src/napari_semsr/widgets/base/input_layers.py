@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 NO_CHOICE = "choose an image"
 """Choice of a second image that is required, if none fits."""
+_EMPTY = "", NO_CHOICE
 _Box = CategoricalWidget[Any]
 Planes = dict[Image, tuple[int, ...]]
 
@@ -57,8 +58,8 @@ def _refresh_layer_choices(box: _Box) -> None:
         left = [item for item in (before if many else [before]) if item in box.choices]
         if many:
             box.value = left
-        elif left:
-            box.value = left[0]
+        elif box.choices:  # not the neighbour of a removed one, as Qt does
+            box.value = (*left, *box.choices)[0]
     if box.value != before:
         box.changed.emit(box.value)
 
@@ -225,7 +226,10 @@ class InputLayers(QObject):
             disable_cache(layer)
             plane = () if self.uses_all_planes() else get_displayed_plane(layer, dims)
             self.planes_read[layer] = plane
+        lists = (box for box in self._boxes if isinstance(box, ComboBox))
+        empty = (box.label for box in lists if box.native.currentText() in _EMPTY)
         how: Any = {"is_unturned": is_unturned, "colour": colour}
+        how["row"] = next(empty, "")
         try:
             return micrograph_from_layer(layer, dims, **how)
         except core.ShapeError as error:

@@ -356,6 +356,8 @@ class _JobQueue(QObject):
     def _on_end(self, run: _JobRun) -> None:
         _get_thread_pool().reserveThread()
         self.runs.remove(run)
+        if run.cancel.is_set() and run.error is None:  # in its last step
+            run.error = core.Cancelled(f"{run.title} was cancelled.")
         if run.error is not None:
             self._report_end(run, run.error)
             return

@@ -881,14 +881,20 @@ class Session(QObject):
             return not self.failing
         answer = self.ask(window, names)
         if answer == "save":
-            if self.folder is not None:
-                self.save(window.close)
-            elif folder := ask_new_project_path(window):
-                try:
-                    self.create_project(folder, window.close)
-                except SemsrError as error:
-                    self._report_failure(str(error))
+            self._save_and_close(window)
+        elif answer == "discard":  # nothing is added while napari asks as well
+            for panel in filter(is_alive, self._panels):
+                panel.controls.runner.cancel()
         return answer == "discard"
+
+    def _save_and_close(self, window: QMainWindow) -> None:
+        if self.folder is not None:
+            self.save(window.close)
+        elif folder := ask_new_project_path(window):
+            try:
+                self.create_project(folder, window.close)
+            except SemsrError as error:
+                self._report_failure(str(error))
 
 
 def _read_abandoned_results(

@@ -277,7 +277,8 @@ class ModelChooser(base.Form):
     def require_model(self) -> str:
         """Return the chosen model, or raise an error if none is."""
         if self.value is None:
-            raise core.OptionError(QUESTION, code="model-missing")
+            msg = f"Choose one under {self.box.label}. {QUESTION}"
+            raise core.OptionError(msg, code="model-missing")
         return self.value
 
     def _choose_import(self) -> None:

@@ -85,5 +85,3 @@ class Coverage(QObject):
         )
         show_colour_bar(layer)
         viewer.layers.selection.active = active
-        sentence = f"Each pixel is covered by up to {most} frames."
-        self._panel.messages.show_status(sentence)

@@ -310,7 +310,7 @@ class StitchMosaicPanel(base.VerbPanel):
         """Return the folder entered in the form."""
         folder = base.get_entered_path(self.folder)
         if folder is None:
-            msg = "Choose a folder of frames first."
+            msg = f"Choose a folder of frames under {self.folder.label}."
             raise core.OptionError(msg, code="missing-value")
         return folder
 
@@ -387,7 +387,7 @@ class StitchMosaicPanel(base.VerbPanel):
         if method == _FLAT_FILE:
             path = self.flat_file.value
             if not isinstance(path, Path) or not path.is_file():
-                msg = "Choose a flat-field file, or another method."
+                msg = f"Choose a file under {self.flat_file.label}, or another method."
                 raise core.OptionError(msg, code="missing-value")
             method = str(path)
         calibration = base.get_entered_path(self.calibration)

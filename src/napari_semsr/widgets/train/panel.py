@@ -186,7 +186,8 @@ class ImagesForm(base.Form):
         path_typed = base.get_entered_path(self.transform)
         if path_typed is None:
             other = _UNPLACED[self.have.value]
-            msg = f"Choose a transform file (.json, saved by Register), or '{other}'."
+            msg = f"Choose a file saved by Register under {self.transform.label}, or "
+            msg += f"'{other}'."
             raise core.OptionError(msg, code="missing-value")
         return path_typed
 
@@ -194,7 +195,7 @@ class ImagesForm(base.Form):
         """Return the path of the chosen store of pairs; None for the recipe's data."""
         path_typed = base.get_entered_path(self.store)
         if path_typed is None and self.source.value == _STORE:
-            msg = "Choose a .zarr store of pairs, or train on two layers."
+            msg = f"Choose a .zarr store under {self.store.label}, or two layers."
             raise core.OptionError(msg, code="missing-value")
         return str(path_typed) if self.source.value == _STORE else None
 
