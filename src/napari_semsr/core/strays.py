@@ -160,8 +160,9 @@ def survey_pixels(
         places = np.argwhere(stray[own])
         filled = _compute_fill_values(window, stray, to_fill) if len(places) else window
         values = filled[own][tuple(places.T)].astype(np.float32)
-        known = window[own][~stray[own]] if len(places) else window[own]
-        count = count_grey_values(known) if is_short else 0
+        count = count_grey_values(window[own]) if is_short else 0
+        if is_short and len(places):
+            count -= count_grey_values(window[own][stray[own]])
         return places + np.array([tile.core.y0, tile.core.x0]), values, count
 
     windows = itertools.chain.from_iterable(
@@ -244,13 +245,17 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     ) & finite
     if not is_stray.any():
         return none, none
-    values = values.astype(np.float32, copy=False)
     stray, narrow, dead = _select_isolated_spots(values, is_stray, finite, far)
-    others = values[finite & ~stray]
-    beyond = np.maximum(values - others.max(), others.min() - values)
-    beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
-    is_far = (beyond > _BEYOND_WIDE) | (narrow & (beyond > _BEYOND))
-    return stray, stray & (dead | is_far)
+    if not stray.any():
+        return none, none
+    others, own = values[finite & ~stray], values[stray].astype(np.float32, copy=False)
+    low, high = np.float32(others.min()), np.float32(others.max())
+    beyond = np.maximum(own - high, low - own)
+    beyond /= max(high - low, np.finfo(np.float32).tiny)
+    to_fill = stray.copy()
+    is_far = (beyond > _BEYOND_WIDE) | (narrow[stray] & (beyond > _BEYOND))
+    to_fill[stray] = dead[stray] | is_far
+    return stray, to_fill
 
 
 def _find_peaks_and_lines(values: RealArray) -> BoolArray:
@@ -426,7 +431,7 @@ def _find_plateaus(values: RealArray, ends: tuple[float, float]) -> BoolArray:
 
 
 def _select_isolated_spots(
-    values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
+    values: RealArray, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Select sharp, isolated `spots` with noisy surroundings.
 
@@ -442,7 +447,8 @@ def _select_isolated_spots(
     others = finite & ~spots
     for number, spot in enumerate(ndimage.find_objects(labels), 1):
         place = _grow_slices(spot, _AROUND)
-        own, usable, part = labels[place] == number, others[place], values[place]
+        own, usable = labels[place] == number, others[place]
+        part = values[place].astype(np.float32, copy=False)
         around = ndimage.binary_dilation(own, ones)
         further = ndimage.binary_dilation(around, ones) & ~around & usable
         around &= usable
