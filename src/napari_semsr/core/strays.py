@@ -447,8 +447,11 @@ def _select_isolated_spots(
     others = finite & ~spots
     for number, spot in enumerate(ndimage.find_objects(labels), 1):
         place = _grow_slices(spot, _AROUND)
-        own, usable = labels[place] == number, others[place]
-        part = values[place].astype(np.float32, copy=False)
+        own, usable, part = (
+            labels[place] == number,
+            others[place],
+            values[place].astype(np.float32, copy=False),
+        )
         around = ndimage.binary_dilation(own, ones)
         further = ndimage.binary_dilation(around, ones) & ~around & usable
         around &= usable

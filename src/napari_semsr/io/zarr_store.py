@@ -336,18 +336,20 @@ def downsample_block(block: core.RealArray) -> core.RealArray:
     sides the last row or column is averaged with itself. Integers are rounded, booleans
     decided by the majority.
     """
-    rows, columns = block.shape
-    padded_block = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
+    if any(side % 2 for side in block.shape):
+        block = np.pad(block, [(0, side % 2) for side in block.shape], mode="edge")
     work = np.float32 if block.dtype.itemsize < 4 or block.dtype == "f4" else np.float64
-    shape = padded_block.shape[0] // 2, padded_block.shape[1] // 2
-    total, count = np.zeros(shape, work), np.zeros(shape, np.uint8)
+    places = [(slice(i, None, 2), slice(j, None, 2)) for i in (0, 1) for j in (0, 1)]
+    known: list[Any] = [True] * 4
+    if block.dtype.kind == "f" and (missing := np.isnan(block)).any():
+        known = [~missing[place] for place in places]
+    mean = np.zeros([side // 2 for side in block.shape], work)
     with np.errstate(invalid="ignore", over="ignore"):
-        for quarter in (padded_block[i::2, j::2] for i in (0, 1) for j in (0, 1)):
-            finite = ~np.isnan(quarter) if block.dtype.kind == "f" else True
-            np.add(total, quarter, out=total, where=finite, casting="unsafe")
-            count += finite
-        mean = np.full(shape, np.nan, work)
-        np.divide(total, count, out=mean, where=count > 0)
+        for place, where in zip(places, known, strict=True):
+            np.add(mean, block[place], out=mean, where=where, casting="unsafe")
+        count = np.sum(known, axis=0, dtype=np.uint8)
+        mean /= count
+        mean[count == 0] = np.nan
         if block.dtype.kind == "b":
             return np.asarray(mean >= 0.5)
         if block.dtype.kind in "ui":
