@@ -59,7 +59,7 @@ _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _MIN_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
 _WINDOWS = 8  # at a time
-_BAND, _HELD_BYTES = 512, 20 << 20  # rows read at once, and bytes kept; chosen
+_BAND, _HELD_BYTES = 512, 40 << 20  # rows read at once, and bytes kept; chosen
 _SURVEYING = "Measuring the grey values"
 
 
@@ -199,21 +199,28 @@ def _read_windows(
     """Yield the tiles of some columns, row by row, and their windows."""
     left, right = (plan.tile(0, columns[at]).window for at in (0, -1))
     bands = _read_bands(data, (left.x0, right.x1))
-    held: deque[RealArray] = deque()
-    top = end = 0  # of the rows in these bands
+    held: deque[tuple[int, RealArray]] = deque()  # Their first rows, and bands
+    end = 0  # of the rows in these bands
     for row in range(plan.grid[0]):
         window = plan.tile(row, 0).window
-        while held and top + len(held[0]) <= window.y0:
-            top += len(held.popleft())
+        while held and held[0][0] + len(held[0][1]) <= window.y0:
+            held.popleft()
         while end < window.y1:
-            held.append(next(bands))
-            end += len(held[-1])
+            held.append((end, next(bands)))
+            end += len(held[-1][1])
             if see_rows is not None:
-                see_rows(held[-1])
+                see_rows(held[-1][1])
         for tile in (plan.tile(row, column) for column in columns):
             across = slice(tile.window.x0 - left.x0, tile.window.x1 - left.x0)
-            pixels = np.concatenate([band[:, across] for band in held])
-            yield tile, pixels[window.y0 - top : window.y1 - top]
+            yield (
+                tile,
+                np.concatenate(
+                    [
+                        band[max(0, window.y0 - top) : window.y1 - top, across]
+                        for top, band in held
+                    ]
+                ),
+            )
 
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
