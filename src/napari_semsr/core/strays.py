@@ -59,7 +59,7 @@ _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _MIN_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
 _WINDOWS = 8  # at a time
-_BAND, _HELD_BYTES = 512, 20 << 20  # rows read at once, and bytes kept; chosen
+_BAND, _HELD_BYTES = 512, 40 << 20  # rows read at once, and bytes kept; chosen
 _SURVEYING = "Measuring the grey values"
 
 
@@ -160,8 +160,9 @@ def survey_pixels(
         places = np.argwhere(stray[own])
         filled = _compute_fill_values(window, stray, to_fill) if len(places) else window
         values = filled[own][tuple(places.T)].astype(np.float32)
-        known = window[own][~stray[own]] if len(places) else window[own]
-        count = count_grey_values(known) if is_short else 0
+        count = count_grey_values(window[own]) if is_short else 0
+        if is_short and len(places):
+            count -= count_grey_values(window[own][stray[own]])
         return places + np.array([tile.core.y0, tile.core.x0]), values, count
 
     windows = itertools.chain.from_iterable(
@@ -198,21 +199,28 @@ def _read_windows(
     """Yield the tiles of some columns, row by row, and their windows."""
     left, right = (plan.tile(0, columns[at]).window for at in (0, -1))
     bands = _read_bands(data, (left.x0, right.x1))
-    held: deque[RealArray] = deque()
-    top = end = 0  # of the rows in these bands
+    held: deque[tuple[int, RealArray]] = deque()  # Their first rows, and bands
+    end = 0  # of the rows in these bands
     for row in range(plan.grid[0]):
         window = plan.tile(row, 0).window
-        while held and top + len(held[0]) <= window.y0:
-            top += len(held.popleft())
+        while held and held[0][0] + len(held[0][1]) <= window.y0:
+            held.popleft()
         while end < window.y1:
-            held.append(next(bands))
-            end += len(held[-1])
+            held.append((end, next(bands)))
+            end += len(held[-1][1])
             if see_rows is not None:
-                see_rows(held[-1])
+                see_rows(held[-1][1])
         for tile in (plan.tile(row, column) for column in columns):
             across = slice(tile.window.x0 - left.x0, tile.window.x1 - left.x0)
-            pixels = np.concatenate([band[:, across] for band in held])
-            yield tile, pixels[window.y0 - top : window.y1 - top]
+            yield (
+                tile,
+                np.concatenate(
+                    [
+                        band[max(0, window.y0 - top) : window.y1 - top, across]
+                        for top, band in held
+                    ]
+                ),
+            )
 
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
@@ -244,13 +252,17 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     ) & finite
     if not is_stray.any():
         return none, none
-    values = values.astype(np.float32, copy=False)
     stray, narrow, dead = _select_isolated_spots(values, is_stray, finite, far)
-    others = values[finite & ~stray]
-    beyond = np.maximum(values - others.max(), others.min() - values)
-    beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
-    is_far = (beyond > _BEYOND_WIDE) | (narrow & (beyond > _BEYOND))
-    return stray, stray & (dead | is_far)
+    if not stray.any():
+        return none, none
+    others, own = values[finite & ~stray], values[stray].astype(np.float32, copy=False)
+    low, high = np.float32(others.min()), np.float32(others.max())
+    beyond = np.maximum(own - high, low - own)
+    beyond /= max(high - low, np.finfo(np.float32).tiny)
+    to_fill = stray.copy()
+    is_far = (beyond > _BEYOND_WIDE) | (narrow[stray] & (beyond > _BEYOND))
+    to_fill[stray] = dead[stray] | is_far
+    return stray, to_fill
 
 
 def _find_peaks_and_lines(values: RealArray) -> BoolArray:
@@ -426,7 +438,7 @@ def _find_plateaus(values: RealArray, ends: tuple[float, float]) -> BoolArray:
 
 
 def _select_isolated_spots(
-    values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
+    values: RealArray, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Select sharp, isolated `spots` with noisy surroundings.
 
@@ -442,7 +454,11 @@ def _select_isolated_spots(
     others = finite & ~spots
     for number, spot in enumerate(ndimage.find_objects(labels), 1):
         place = _grow_slices(spot, _AROUND)
-        own, usable, part = labels[place] == number, others[place], values[place]
+        own, usable, part = (
+            labels[place] == number,
+            others[place],
+            values[place].astype(np.float32, copy=False),
+        )
         around = ndimage.binary_dilation(own, ones)
         further = ndimage.binary_dilation(around, ones) & ~around & usable
         around &= usable

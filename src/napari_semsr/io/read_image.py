@@ -953,8 +953,8 @@ def convert_to_grey(
 
 
 LAZY_BYTES = 64 * 2**20  # larger images stay lazy; chosen
-_BLOCK = 2048  # px; chosen: 16 MB of float32
-_MAX_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
+_BLOCK = 512, 2048  # px; chosen: flat, as images are read by rows; 4 MB of float32
+_MAX_BLOCKS = 1 << 18  # chosen: 500k x 500k px
 
 
 class PlaneReader(Protocol):
@@ -972,16 +972,22 @@ def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) ->
     """Read a plane, lazily in blocks if it is large."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
         return source.read_window(slice(shape[0]), slice(shape[1]))
-    return create_lazy_plane(source, shape, dtype, (_BLOCK, _BLOCK))
+    return create_lazy_plane(source, shape, dtype)
 
 
 def create_lazy_plane(
-    source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike, block: core.IntPair
+    source: PlaneReader,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    unit: core.IntPair = (1, 1),
 ) -> Pixels:
-    """Return a large plane as a dask array, read block by block."""
+    """Return a large plane as a dask array, read in blocks of whole units."""
     import dask.array as da
     from dask.base import tokenize
 
+    high, wide = (max(1, side) for side in unit)
+    rows = high * max(1, min(_BLOCK[0], math.prod(_BLOCK) // wide) // high)
+    block = rows, wide * max(1, math.prod(_BLOCK) // rows // wide)
     counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
     if math.prod(counts) > _MAX_BLOCKS:
         msg = f"{source.path} states {shape[0]} x {shape[1]} px, too many to open: "

@@ -518,9 +518,6 @@ def _read_imagej_pixel_size(
 
 # Pixels: one plane, in memory or lazily, never through an open handle.
 
-_BLOCK = 2048  # side of the blocks of a lazy plane; chosen
-_STRIP_BYTES = 32 * 2**20  # largest strip that is read at once; chosen
-
 
 @dataclass(frozen=True, slots=True)
 class _PlaneSource:
@@ -539,7 +536,7 @@ class _PlaneSource:
     dtype: str  # Type with byte order, as stored
     offset: int | None  # First byte when the plane is one uncompressed run of bytes
     sample: int | None  # Sample to keep, if samples are channels
-    block: core.IntPair  # Rows and columns that are cheap to read at once
+    unit: core.IntPair = (1, 1)  # Rows and columns of a tile or strip, decoded at once
 
     @property
     def nbytes(self) -> int:
@@ -580,7 +577,7 @@ class _PlaneSource:
     def read(self) -> read_image.Pixels:
         """Read the plane as an array of shape `out_shape`, lazily if it is large."""
         if self.nbytes > read_image.LAZY_BYTES:
-            layout = self.out_shape, self.dtype, self.block
+            layout = self.out_shape, self.dtype, self.unit
             return read_image.create_lazy_plane(self, *layout)
         if self.offset is not None:
             count = math.prod(self.shape)
@@ -648,19 +645,6 @@ def _check_pixel_data(path: Path, page: TiffPage) -> None:
     files.check_file_size(path, max(ends))
 
 
-def _choose_block_shape(page: TiffPage, extent: core.IntPair) -> core.IntPair:
-    """Choose a block shape that consists of whole tiles or strips."""
-    rows, columns = extent
-    if page.is_tiled:
-        high, wide = max(1, page.tilelength), max(1, page.tilewidth)
-        high, wide = (side * max(1, _BLOCK // side) for side in (high, wide))
-        return min(rows, high), min(columns, wide)
-    strip = max(1, min(rows, page.rowsperstrip or rows))
-    row_bytes = max(1, columns * page.samplesperpixel * np.dtype(page.dtype).itemsize)
-    rows_wanted = max(1, _STRIP_BYTES // row_bytes)
-    return min(rows, strip * max(1, rows_wanted // strip)), columns
-
-
 def _find_plane(
     path: Path,
     tif: TiffFile,
@@ -689,29 +673,26 @@ def _find_plane(
         dtype=np.dtype(pages.dtype).newbyteorder(tif.byteorder).str,
         offset=None,
         sample=sample,
-        block=(1, 1),
     )
     # the offset refers to the file that holds the pages, perhaps another one of a set
     is_own = all(page is not None and page.parent is tif for page in pages.pages)
     if pages.dataoffset is not None and is_own:
         offset = int(pages.dataoffset) + outer * plane.nbytes
         files.check_file_size(path, offset + plane.nbytes)
-        # a contiguous run of bytes can be read in any blocks, whatever its strips
-        rows, columns = (min(n, _BLOCK) for n in plane.extent)
-        return replace(plane, offset=offset, block=(rows, columns))
+        return replace(plane, offset=offset)  # can be read in any blocks
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
         msg = f"{path} lacks plane {outer}: choose another, or copy the whole set."
         raise core.ReadError(msg, code="plane-missing")
+    strip = min(key.rowsperstrip, key.imagelength), key.imagewidth
+    sides = (key.tilelength, key.tilewidth) if key.is_tiled else strip
     if page.parent is tif:
         _check_pixel_data(path, page)
         # the decoded size of one tile or strip, including padding
-        strip = min(key.rowsperstrip, key.imagelength), key.imagewidth
-        sides = (key.tilelength, key.tilewidth) if key.is_tiled else strip
         pixel_bytes = key.samplesperpixel * np.dtype(key.dtype).itemsize
         most = max(plane.nbytes, math.prod(sides) * pixel_bytes)
         files.check_claimed_size(path, most, sum(page.databytecounts))
-    return replace(plane, page=outer, block=_choose_block_shape(key, plane.extent))
+    return replace(plane, page=outer, unit=sides)
 
 
 # The file: its planes, its calibration, its dialect.

@@ -102,15 +102,21 @@ class OmeZarrStore:
 
     def mark_done(self, row: int, column: int) -> None:
         """Mark a write unit as finished after its pixels were written."""
-        mark = self._compute_done_mark(row, column)
+        written = self._pyramid.checksums.pop((row, column), None)
+        mark = self._compute_done_mark(row, column, written)
         _write_chunk(self.marks, (row, column), np.full((1, 1), mark))
 
-    def _compute_done_mark(self, row: int, column: int) -> int:
-        """Compute the mark of a write unit, which is 1 if the unit has no file."""
+    def _compute_done_mark(
+        self, row: int, column: int, written: int | None = None
+    ) -> int:
+        """Compute the mark of a write unit, which is 1 if the unit has no file.
+
+        `written` is the checksum of its first file, if this process has written it.
+        """
         if self.marks.dtype.itemsize == 1:
             return 1
-        total = 0
-        for file in self._list_unit_files(row, column):
+        total, unit_files = written or 0, self._list_unit_files(row, column)
+        for file in unit_files if written is None else unit_files[1:]:
             with suppress(FileNotFoundError):  # all its pixels are the fill value
                 total = zlib.crc32(core.read_bytes(file, _LARGEST_UNIT), total)
         return total + 1
@@ -248,7 +254,10 @@ class OmeZarrStore:
             raise core.WriteError(msg, code="output-removed") from error
         blocks = sum(count_blocks(self.path, level) for level in levels)
         self.write_note(_BLOCKS, blocks)
-        files.sync_to_disk(self.path)
+        for part in self.path.iterdir():
+            if part.name != _DONE_ARRAY:
+                files.sync_to_disk(part)
+        files.sync_to_disk(self.path, inside=False)
         self.write_note("complete", True)
         # the map is no longer needed, and has a file for each tile
         del self.group[_DONE_ARRAY]
@@ -336,18 +345,20 @@ def downsample_block(block: core.RealArray) -> core.RealArray:
     sides the last row or column is averaged with itself. Integers are rounded, booleans
     decided by the majority.
     """
-    rows, columns = block.shape
-    padded_block = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
+    if any(side % 2 for side in block.shape):
+        block = np.pad(block, [(0, side % 2) for side in block.shape], mode="edge")
     work = np.float32 if block.dtype.itemsize < 4 or block.dtype == "f4" else np.float64
-    shape = padded_block.shape[0] // 2, padded_block.shape[1] // 2
-    total, count = np.zeros(shape, work), np.zeros(shape, np.uint8)
+    places = [(slice(i, None, 2), slice(j, None, 2)) for i in (0, 1) for j in (0, 1)]
+    known: list[Any] = [True] * 4
+    if block.dtype.kind == "f" and (missing := np.isnan(block)).any():
+        known = [~missing[place] for place in places]
+    mean = np.zeros([side // 2 for side in block.shape], work)
     with np.errstate(invalid="ignore", over="ignore"):
-        for quarter in (padded_block[i::2, j::2] for i in (0, 1) for j in (0, 1)):
-            finite = ~np.isnan(quarter) if block.dtype.kind == "f" else True
-            np.add(total, quarter, out=total, where=finite, casting="unsafe")
-            count += finite
-        mean = np.full(shape, np.nan, work)
-        np.divide(total, count, out=mean, where=count > 0)
+        for place, where in zip(places, known, strict=True):
+            np.add(mean, block[place], out=mean, where=where, casting="unsafe")
+        count = np.sum(known, axis=0, dtype=np.uint8)
+        mean /= count
+        mean[count == 0] = np.nan
         if block.dtype.kind == "b":
             return np.asarray(mean >= 0.5)
         if block.dtype.kind in "ui":
@@ -388,6 +399,7 @@ class _Pyramid:
         self._group, self._finest, self._unit = group, finest, unit
         self._reduce = reduce
         self._shapes = _compute_level_shapes(finest)
+        self.checksums: dict[core.IntPair, int | None] = {}  # of the finest blocks
         self._levels: list[ZarrArray] = [finest]
         self._done: set[_Block] = set()  # coarser blocks, as they should be
         self._reduced = core.BoundedCache(_REDUCED_BYTES)
@@ -406,8 +418,10 @@ class _Pyramid:
             block = number, place[0] >> number, place[1] >> number
             self._done.discard(block)
             self._reduced.drop(block)
-        _write_chunk(self._open_level(level), place, values)
+        checksum = _write_chunk(self._open_level(level), place, values)
         self._done.add((level, *place))
+        if level == 0:
+            self.checksums[place] = checksum
         sides = zip(self._unit, self._shapes[level], strict=True)
         splits_pixels = any(side % 2 and side < n for side, n in sides)
         if level + 1 == len(self._shapes) or splits_pixels:
@@ -464,16 +478,17 @@ class _Pyramid:
 
 def _write_chunk(
     array: "ZarrArray", place: core.IntPair, values: core.RealArray
-) -> None:
+) -> int | None:
     """Write the chunk, or shard, at ``(row, column)``, which may end at the border.
 
     zarr's event loop takes as long as the compression, so it writes only shards.
+    Returns the checksum of the file, which is 0 if there is none, and None of a shard.
     """
     store, encoder = array.store, _find_encoder(array)
     if encoder is None or not isinstance(store, core.FolderStore):
         sides = zip(place, array.shards or array.chunks, values.shape, strict=True)
         array[tuple(slice(at * n, at * n + size) for at, n, size in sides)] = values
-        return
+        return None
     chunk = np.ascontiguousarray(values, array.dtype)
     if chunk.shape != array.chunks:
         margins = [(0, n - m) for n, m in zip(array.chunks, chunk.shape, strict=True)]
@@ -481,15 +496,17 @@ def _write_chunk(
     path = store.root / array.path / array.metadata.encode_chunk_key(place)
     if not chunk.view(np.uint8).any():
         path.unlink(missing_ok=True)
-        return
+        return 0
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{uuid4().hex}.partial")
+    encoded = encoder.encode(chunk)
     try:
-        part.write_bytes(encoder.encode(chunk))
+        part.write_bytes(encoded)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    return zlib.crc32(encoded)
 
 
 def _find_encoder(array: "ZarrArray") -> Any:
