@@ -54,6 +54,8 @@ def test_before_and_after_shows_these_two_alone(panel, model, look_at):
     np.testing.assert_array_equal(model.layers["before"].data, other.data[0:100, 0:60])
     panel.look.split.value = 0
     assert visible(model) == ["field", "field · wiener", "mark"]
+    model.layers.remove("other")
+    assert panel.look.left.value is None  # and no other image
 
 
 def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):

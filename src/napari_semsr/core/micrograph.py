@@ -430,11 +430,8 @@ class Micrograph:
         # dask's may be unknown
         if len(shape) != 2 or not all(side >= 1 for side in shape):
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {shape}"
-            if shape[2:] in ((3,), (4,)):
-                msg += ": convert its colours to grey, as by array.mean(axis=2)"
-            elif shape[2:]:
-                msg += ": pass one plane at a time, such as array[0]"
-            raise ShapeError(f"{msg}.")
+            remedy = "pass one plane, array[0], or the mean of colours, array.mean(-1)"
+            raise ShapeError(f"{msg}: {remedy}." if shape[2:] else f"{msg}.")
         data, dtype = self.data, np.dtype(self.data.dtype)
         if dtype.kind not in "buif":
             msg = f"An image must have real grey values, got {dtype} in {self.name}."

@@ -228,7 +228,8 @@ class CompareControls(base.Form):
         self._pair: tuple[Layer, ...] = ()  # the compared layers
         self.before = BeforeAfterOverlay(viewer, self)
         images = partial(layers.list_image_layers, viewer)
-        create = partial(panel.input_layers.create_box, layers=images)
+        how = {"layers": images, "none": base.NO_CHOICE}
+        create = partial(panel.input_layers.create_box, **how)
         self.left, self.right = boxes or (
             create("left", "Left", "Left layer: the input or any other image."),
             create("right", "Right", "Right layer: the result or any other image."),
