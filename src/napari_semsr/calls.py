@@ -15,21 +15,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from numpy.typing import ArrayLike
 
-from napari_semsr.core import (
-    FloatPair,
-    Micrograph,
-    OptionError,
-    Options,
-    Progress,
-    ShapeError,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.io import ReadOptions, array_to_image, is_array
 from napari_semsr.jobs import ImageInput, Result, Verb, get_verb
 
 PathLike = str | os.PathLike[str]
-Source = Micrograph | ArrayLike | PathLike
-Report = Callable[[Progress], None]
+Source = core.Micrograph | ArrayLike | PathLike
+Report = Callable[[core.Progress], None]
 
 _NO_DEFAULT = inspect.Parameter.empty
 _IMAGE = "Micrograph, (Y, X) array_like or path"
@@ -52,7 +44,7 @@ def convert_source(
 
     In a sequence of images each image is converted, if there may be `several`.
     """
-    if isinstance(image, (Micrograph, str, os.PathLike)):
+    if isinstance(image, (core.Micrograph, str, os.PathLike)):
         return image
     if is_array(image):
         return array_to_image(image)
@@ -64,7 +56,7 @@ def convert_source(
         "An image must be a path, a Micrograph or a (Y, X) array, got "
         f"{type(image).__name__}."
     )
-    raise ShapeError(msg, code="wrong-type")
+    raise core.ShapeError(msg, code="wrong-type")
 
 
 @cache
@@ -73,7 +65,7 @@ def get_function(name: str) -> Callable[..., object]:
     verb = get_verb(name)
     if verb is None:
         msg = f"There is no function for the command {name}."
-        raise OptionError(msg, code="verb-unknown")
+        raise core.OptionError(msg, code="verb-unknown")
     signature = create_signature(verb)
     parameters = set(signature.parameters)
     further_types = _find_further_types(verb)
@@ -95,7 +87,7 @@ def get_function(name: str) -> Callable[..., object]:
             several = item.many or further_types[name] is not None
             files[name] = convert_source(files[name], item, several=several)
         settings = verb.parse_options({**arguments, **options})
-        return verb.get_return_value(run(verb.job(**files, **settings), report))
+        return verb.get_return_value(core.run(verb.job(**files, **settings), report))
 
     call.__name__ = call.__qualname__ = verb.function_name
     call.__doc__ = _create_docstring(verb)
@@ -106,7 +98,7 @@ def get_function(name: str) -> Callable[..., object]:
     return call
 
 
-def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
+def create_signature(verb: Verb[core.Options, Result]) -> inspect.Signature:
     """Return the signature of a command's function, with types and defaults."""
     settings = [*_list_settings(verb)]
     others = {one.name: one for one in (*_list_files(verb), *settings)}
@@ -133,10 +125,10 @@ def _declare(name: str, annotation: object, default: object) -> inspect.Paramete
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, **how)
 
 
-_PATHS = {Micrograph, Path, str, os.PathLike[str], NoneType}
+_PATHS = {core.Micrograph, Path, str, os.PathLike[str], NoneType}
 
 
-def _find_further_types(verb: Verb[Options, Result]) -> dict[str, Any]:
+def _find_further_types(verb: Verb[core.Options, Result]) -> dict[str, Any]:
     """Return what a command takes besides an image or a path, by input; None if no."""
     hints, found = get_type_hints(verb.function), {}
     for item in verb.inputs:
@@ -150,7 +142,7 @@ def _find_further_types(verb: Verb[Options, Result]) -> dict[str, Any]:
     return found
 
 
-def _list_files(verb: Verb[Options, Result]) -> Iterator[inspect.Parameter]:
+def _list_files(verb: Verb[core.Options, Result]) -> Iterator[inspect.Parameter]:
     """Yield the parameters for the input and output files of a command."""
     further_types = _find_further_types(verb)
     for item in verb.inputs:
@@ -169,7 +161,7 @@ def _list_files(verb: Verb[Options, Result]) -> Iterator[inspect.Parameter]:
         yield _declare(output.name, kind, None if optional else _NO_DEFAULT)
 
 
-def _list_settings(verb: Verb[Options, Result]) -> Iterator[inspect.Parameter]:
+def _list_settings(verb: Verb[core.Options, Result]) -> Iterator[inspect.Parameter]:
     """Yield the parameters for a command's own and common options."""
     for model in (one.options for one in verb.option_groups if not one.before):
         for name, info in model.model_fields.items():
@@ -180,7 +172,7 @@ def _list_settings(verb: Verb[Options, Result]) -> Iterator[inspect.Parameter]:
             if not info.is_required():
                 default = info.get_default(call_default_factory=True)
             # one number may be given for both axes, as in the options
-            kind = kind | float if FloatPair in get_args(kind) else kind
+            kind = kind | float if core.FloatPair in get_args(kind) else kind
             yield _declare(name, kind, default)
     if verb.overwrites:
         yield _declare("overwrite", bool, default=False)
@@ -189,7 +181,7 @@ def _list_settings(verb: Verb[Options, Result]) -> Iterator[inspect.Parameter]:
     yield _declare("progress", Report | None, None)
 
 
-def _create_docstring(verb: Verb[Options, Result]) -> str:
+def _create_docstring(verb: Verb[core.Options, Result]) -> str:
     """Return the docstring of a command's function."""
     lines = [_format_sentence(verb.summary), "", "Parameters", "-" * 10]
 

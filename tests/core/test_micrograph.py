@@ -23,8 +23,9 @@ def test_what_is_no_length_and_no_image_is_refused():
     for value in (*numbers, "wide", True, (5, True), np.True_):
         with refused(OptionError, "pixel-size-invalid"):
             parse_pixel_size(value)
-    for shape in ((4,), (2, 4, 4), (0, 4), (4, 0)):
-        with refused(ShapeError, "wrong-shape"):
+    three = "one plane, array.0., or the mean of colours"
+    for shape in ((4,), (2, 4, 4), (4, 4, 3), (0, 4), (4, 0)):
+        with refused(ShapeError, "wrong-shape", match=three if shape[2:] else None):
             Micrograph(np.zeros(shape))
 
 

@@ -3,23 +3,17 @@ from typing import Literal, Self
 import pytest
 from pydantic import Field, model_validator
 
+from napari_semsr.core import options
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.options import (
-    Options,
-    check_user_only_options,
-    declare_device_option,
-    get_user_only_options,
-    option,
-)
 from napari_semsr.inference import EnhanceOptions
 from tests.refusals import refused, warned
 
 
-class Turn(Options):
+class Turn(options.Options):
     """Options of which one has a part with some values of another."""
 
     way: Literal["keep", "turn", "flip"] = "keep"
-    degrees: float | None = option(None, when={"way": ("turn", "flip")})
+    degrees: float | None = options.option(None, when={"way": ("turn", "flip")})
 
 
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
@@ -31,18 +25,18 @@ def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
 
 
 def test_what_a_person_alone_gives_is_refused_of_a_file() -> None:
-    class Elsewhere(Options):
-        address: str | None = option(None, user_only=True)
+    class Elsewhere(options.Options):
+        address: str | None = options.option(None, user_only=True)
         count: int = 1
 
-    persons = get_user_only_options(Elsewhere)
+    persons = options.get_user_only_options(Elsewhere)
     assert persons == {"address"}
-    check_user_only_options(["count"], persons, "A recipe")
+    options.check_user_only_options(["count"], persons, "A recipe")
     with refused(OptionError, "unsafe-content", match="address"):
-        check_user_only_options(["count", "address"], persons, "A recipe")
+        options.check_user_only_options(["count", "address"], persons, "A recipe")
 
 
-class Inner(Options):
+class Inner(options.Options):
     side_px: int = Field(8, multiple_of=4)
     kind: Literal["wide", "narrow"] = "wide"
     least: float = 0.0
@@ -56,12 +50,12 @@ class Inner(Options):
         return self
 
 
-class Outer(Options):
+class Outer(options.Options):
     inner: Inner = Inner()
     many: tuple[Inner, ...] = ()
     pair: tuple[float, float] = (0, 1)
     shares: dict[Literal["a", "b"], float] = Field(default_factory=dict)
-    device: str = declare_device_option()
+    device: str = options.declare_device_option()
     count: int = 3
 
 

@@ -6,15 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.core import (
-    Box,
-    Micrograph,
-    Resampling,
-    get_error_code,
-    parse_pixel_size,
-    run,
-    survey_pixels,
-)
+from napari_semsr import core
 from napari_semsr.inference import create_enhanced_array, enhance_in_memory
 from napari_semsr.inference.network_input import ResampledField
 from napari_semsr.inference.options import EnhanceOptions
@@ -27,21 +19,21 @@ def _field(rng, shape, size, dtype=np.uint8):
     smooth = rng.random((shape[0] // 6 + 2, shape[1] // 6 + 2)).repeat(6, 0)
     image = smooth.repeat(6, 1)[: shape[0], : shape[1]] + 0.2 * rng.random(shape)
     values = (image * 200).astype(dtype)
-    return Micrograph(values, parse_pixel_size(size), origin=(70.0, -20.0))
+    return core.Micrograph(values, core.parse_pixel_size(size), origin=(70.0, -20.0))
 
 
 def _resample(image, resampling, shape):
-    place = Box(0, image.shape[0], 0, image.shape[1])
-    return resampling.resample(image, place, Box(0, shape[0], 0, shape[1]))
+    place = core.Box(0, image.shape[0], 0, image.shape[1])
+    return resampling.resample(image, place, core.Box(0, shape[0], 0, shape[1]))
 
 
 def _by_hand(field, loaded, steps):
     """Resample, enhance whole at the trained pixel size, resample back."""
-    there = Resampling(field.shape, steps)
-    seen = Micrograph(_resample(field.array(), there, there.shape))
+    there = core.Resampling(field.shape, steps)
+    seen = core.Micrograph(_resample(field.array(), there, there.shape))
     options = FP32.replace(tile=None, norm="whole")
-    made = run(enhance_in_memory(seen, loaded, options)).data
-    back = Resampling(made.shape, (1 / steps[0], 1 / steps[1]))
+    made = core.run(enhance_in_memory(seen, loaded, options)).data
+    back = core.Resampling(made.shape, (1 / steps[0], 1 / steps[1]))
     scale = loaded.card.scale
     return _resample(made, back, (field.shape[0] * scale, field.shape[1] * scale))
 
@@ -65,7 +57,7 @@ def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
     field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
     expected = _by_hand(field, loaded, steps)
     for tile in (16, None):
-        result = run(enhance_in_memory(field, loaded, FP32.replace(tile=tile)))
+        result = core.run(enhance_in_memory(field, loaded, FP32.replace(tile=tile)))
         assert result.shape == expected.shape
         error = np.abs(result.data - expected).max()
         assert error <= 1e-5 * np.ptp(expected)
@@ -81,13 +73,13 @@ def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
 def test_the_result_lies_where_the_field_does(kind, scale, size, make_loaded, rng):
     field, loaded = _field(rng, (61, 48), size), make_loaded(kind, **TRAINED)
     options = FP32.replace(resample="never")
-    plain = run(enhance_in_memory(field, loaded, options))
-    result = run(enhance_in_memory(field, loaded, FP32))
+    plain = core.run(enhance_in_memory(field, loaded, options))
+    result = core.run(enhance_in_memory(field, loaded, FP32))
     assert result.shape == plain.shape == (61 * scale, 48 * scale)
     assert result.pixel_size_nm == plain.pixel_size_nm == (size / scale,) * 2
     assert result.origin == plain.origin
     note = plain.metadata["enhance"]["notes"][0]
-    assert get_error_code(note) == "not-resampled"
+    assert core.get_error_code(note) == "not-resampled"
 
 
 @pytest.mark.parametrize(
@@ -97,11 +89,11 @@ def test_what_cannot_be_resampled_is_run_as_it_is_with_one_note(
     size, code, make_loaded, rng
 ):
     field = _field(rng, (70, 60), size)
-    expected = run(enhance_in_memory(field, make_loaded("plain"), FP32))
-    made = run(enhance_in_memory(field, make_loaded("plain", **TRAINED), FP32))
+    expected = core.run(enhance_in_memory(field, make_loaded("plain"), FP32))
+    made = core.run(enhance_in_memory(field, make_loaded("plain", **TRAINED), FP32))
     np.testing.assert_array_equal(made.data, expected.data)
     notes = made.metadata["enhance"]["notes"]
-    assert [get_error_code(note) for note in notes] == [code]
+    assert [core.get_error_code(note) for note in notes] == [code]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +105,7 @@ def test_what_cannot_be_resampled_is_run_as_it_is_with_one_note(
 )
 def test_thin_fields_work(kind, shape, size, make_loaded, rng):
     field, loaded = _field(rng, shape, size), make_loaded(kind, **TRAINED)
-    result = run(enhance_in_memory(field, loaded, FP32))
+    result = core.run(enhance_in_memory(field, loaded, FP32))
     assert result.shape == tuple(n * loaded.card.scale for n in shape)
     assert np.isfinite(result.data).all()
 
@@ -130,11 +122,11 @@ def test_thin_fields_work(kind, shape, size, make_loaded, rng):
 def test_lazy_equals_the_engine(kind, source, size, make_loaded, rng):
     field = _field(rng, (95, 78), size, np.float32)
     field.data[3, 4], field.data[40, 30] = np.nan, 3000
-    assert run(survey_pixels(field.data)).strays is not None
+    assert core.run(core.survey_pixels(field.data)).strays is not None
     data = field.data if source == "numpy" else da.from_array(field.data, chunks=25)
     loaded, given = make_loaded(kind, **TRAINED), field.replace(data=data)
     array = create_enhanced_array(given, loaded, FP32)
-    expected = run(enhance_in_memory(field, loaded, FP32)).data
+    expected = core.run(enhance_in_memory(field, loaded, FP32)).data
     assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
     np.testing.assert_allclose(array.compute(), expected, atol=1e-3)
 
@@ -143,11 +135,11 @@ def test_lazy_equals_the_engine(kind, source, size, make_loaded, rng):
 def test_results_may_stay_on_the_models_grid(kind, size, make_loaded, rng):
     pixel, steps = CASES[size]
     field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
-    scale, there = loaded.card.scale, Resampling(field.shape, steps)
-    seen = Micrograph(_resample(field.array(), there, there.shape))
-    expected = run(enhance_in_memory(seen, loaded, FP32)).data
+    scale, there = loaded.card.scale, core.Resampling(field.shape, steps)
+    seen = core.Micrograph(_resample(field.array(), there, there.shape))
+    expected = core.run(enhance_in_memory(seen, loaded, FP32)).data
     options = FP32.replace(resample="keep")
-    result = run(enhance_in_memory(field, loaded, options))
+    result = core.run(enhance_in_memory(field, loaded, options))
     np.testing.assert_allclose(result.data, expected, atol=1e-5 * np.ptp(expected))
     for axis in (0, 1):
         pitch = field.pixel_size_nm[axis] * float(steps[axis]) / scale
@@ -164,14 +156,14 @@ def test_missing_pixels_are_missing_on_the_grid_of_the_model(make_loaded, rng):
     field = _field(rng, (60, 64), 20.0, np.float32)
     field.data[20:23, 30:33] = np.nan
     options = FP32.replace(resample="keep")
-    made = run(enhance_in_memory(field, make_loaded("double", **TRAINED), options))
+    made = core.run(enhance_in_memory(field, make_loaded("double", **TRAINED), options))
     gaps = np.isnan(field.data).repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(np.isnan(made.data), gaps)
 
 
 def test_a_resampled_field_reads_like_an_array(rng):
     image = (rng.random((1300, 40)) * 255).astype(np.uint8)
-    there = Resampling(image.shape, (Fraction(2, 3), Fraction(3, 2)))
+    there = core.Resampling(image.shape, (Fraction(2, 3), Fraction(3, 2)))
     field = ResampledField(da.from_array(image, chunks=100), there)
     whole = _resample(image, there, there.shape)
     assert field.shape == whole.shape == (1950, 27)

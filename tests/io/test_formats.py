@@ -10,13 +10,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 
 import napari_semsr as semsr
-from napari_semsr.core import (
-    Micrograph,
-    Provenance,
-    ReadError,
-    WriteError,
-    get_error_code,
-)
+from napari_semsr import core
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import Record, create_image_record
 from tests.refusals import refused, warned
@@ -40,10 +34,10 @@ def _draw(dtype: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("suffix", "dtype"), _CASES)
 def test_read_returns_what_write_was_given(tmp_path, suffix, dtype):
-    made = Provenance(
+    made = core.Provenance(
         job="test", options={"tile": 64}, model_name="net", model_digest="sha256:1"
     )
-    image = Micrograph(
+    image = core.Micrograph(
         _draw(dtype), (7.70833, 1 / 3), "caf\u00e9", made, origin=(3.25, -17.1)
     )
     path = tmp_path / f"written{suffix}"
@@ -59,7 +53,7 @@ def test_read_returns_what_write_was_given(tmp_path, suffix, dtype):
 
 @pytest.mark.parametrize("suffix", _WRITABLE)
 def test_write_keeps_the_unknown_unknown(tmp_path, suffix, grey):
-    image = Micrograph(grey, origin=(31.5, 31.5), spacing_px=(16.0, 16.0))
+    image = core.Micrograph(grey, origin=(31.5, 31.5), spacing_px=(16.0, 16.0))
     path = tmp_path / f"a{suffix}"
     registry.write(image, path)
     found = registry.read(path)
@@ -77,7 +71,7 @@ def test_write_keeps_the_unknown_unknown(tmp_path, suffix, grey):
 @given(data=images(high=20), size=pixel_sizes())
 def test_read_inverts_write_for_any_image(tmp_path, suffix, data, size):
     path = tmp_path / f"any{suffix}"
-    registry.write(Micrograph(data, size), path, overwrite=True)
+    registry.write(core.Micrograph(data, size), path, overwrite=True)
     found = registry.read(path)
     assert suffix == ".tif" or found.dtype == data.dtype  # ImageJ has fewer types
     assert np.array_equal(found.array(), data)
@@ -88,7 +82,7 @@ def test_read_inverts_write_for_any_image(tmp_path, suffix, data, size):
 def test_nan_and_infinity_are_kept_and_counted(tmp_path, suffix, rng):
     data = rng.random((20, 30)).astype(np.float32)
     data[3, 4], data[5, 6], data[7, 8] = np.nan, np.inf, -np.inf
-    registry.write(Micrograph(data), tmp_path / f"a{suffix}")
+    registry.write(core.Micrograph(data), tmp_path / f"a{suffix}")
     found = registry.read(tmp_path / f"a{suffix}")
     assert np.array_equal(found.array(), data, equal_nan=True)
     if not found.is_lazy:
@@ -98,13 +92,13 @@ def test_nan_and_infinity_are_kept_and_counted(tmp_path, suffix, rng):
 @pytest.mark.parametrize("suffix", _WRITABLE)
 def test_write_streams_lazy_data(tmp_path, suffix):
     data = (np.indices((70, 90)).sum(axis=0) % 251).astype(np.uint8)
-    lazy = Micrograph(da.from_array(data, chunks=(32, 40)), (5.0, 5.0))
+    lazy = core.Micrograph(da.from_array(data, chunks=(32, 40)), (5.0, 5.0))
     registry.write(lazy, tmp_path / f"a{suffix}")
     assert np.array_equal(registry.read(tmp_path / f"a{suffix}").array(), data)
 
 
 def test_a_tiff_of_any_size_is_read(tmp_path, monkeypatch, grey):
-    registry.write(Micrograph(grey), tmp_path / "a.tif")
+    registry.write(core.Micrograph(grey), tmp_path / "a.tif")
     monkeypatch.setattr(registry, "_LARGEST_FILE", 8)  # bytes
     assert np.array_equal(registry.read(tmp_path / "a.tif").array(), grey)
 
@@ -114,22 +108,22 @@ def test_write_converts_with_rounding_and_clipping(tmp_path, suffix):
     data = np.array([[-3.0, 0.4, 0.6, 254.7, 300.0]], np.float32)
     for kind in (data, da.from_array(data)):
         path = tmp_path / f"a{suffix}"
-        registry.write(Micrograph(kind), path, dtype="uint8", overwrite=True)
+        registry.write(core.Micrograph(kind), path, dtype="uint8", overwrite=True)
         assert registry.read(path).array().tolist() == [[0, 0, 1, 255, 255]]
 
 
 def test_write_png_stretches_other_types_over_8_bits(tmp_path):
     data = np.array([[10.0, 20.0, np.nan, np.inf]], np.float32)
-    registry.write(Micrograph(data), tmp_path / "a.png")
+    registry.write(core.Micrograph(data), tmp_path / "a.png")
     assert registry.read(tmp_path / "a.png").array().tolist() == [[0, 255, 0, 255]]
 
 
 @pytest.mark.parametrize("suffix", _WRITABLE)
 def test_write_never_replaces_unasked(tmp_path, suffix, grey):
     path = tmp_path / f"a{suffix}"
-    registry.write(Micrograph(grey), path)
-    with refused(WriteError, "output-exists"):
-        registry.write(Micrograph(grey + 1), path)
+    registry.write(core.Micrograph(grey), path)
+    with refused(core.WriteError, "output-exists"):
+        registry.write(core.Micrograph(grey + 1), path)
     registry.write(registry.read(path), path, overwrite=True)
     assert np.array_equal(registry.read(path).array(), grey)
 
@@ -141,7 +135,7 @@ def test_write_leaves_nothing_when_the_data_fail(tmp_path, suffix):
 
     data = da.zeros((40, 40), dtype="u1").map_blocks(fail, dtype="u1", meta=np.empty(0))
     with pytest.raises(KeyError):
-        registry.write(Micrograph(data), tmp_path / f"a{suffix}")
+        registry.write(core.Micrograph(data), tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -164,7 +158,7 @@ def test_read_refuses_in_one_sentence(tmp_path, name, content, code, value):
     if content is not None:
         path.write_bytes(content)
     for verb in (registry.read, registry.describe):
-        with refused(ReadError, code, match=value) as caught:
+        with refused(core.ReadError, code, match=value) as caught:
             verb(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -176,30 +170,30 @@ def test_read_refuses_in_one_sentence(tmp_path, name, content, code, value):
 )
 def test_read_refuses_choices_that_do_not_exist(tmp_path, suffix, what, grey):
     path = tmp_path / f"a{suffix}"
-    registry.write(Micrograph(grey), path)
-    with refused(ReadError, "plane-missing", match=f"{what} 7"):
+    registry.write(core.Micrograph(grey), path)
+    with refused(core.ReadError, "plane-missing", match=f"{what} 7"):
         registry.read(path, **{what: 7})
 
 
 def test_read_takes_a_pixel_size_and_a_crop_from_the_user(tmp_path, grey):
-    registry.write(Micrograph(grey, (5.0, 5.0)), tmp_path / "a.tif")
+    registry.write(core.Micrograph(grey, (5.0, 5.0)), tmp_path / "a.tif")
     found = registry.read(tmp_path / "a.tif", pixel_size_nm=8, databar_rows=7)
     assert found.pixel_size_nm == (8.0, 8.0)
     assert np.array_equal(found.array(), grey[:-7])
-    with refused(ReadError, "out-of-range", match="37 rows"):
+    with refused(core.ReadError, "out-of-range", match="37 rows"):
         registry.read(tmp_path / "a.tif", databar_rows=37)
 
 
 @pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**60)])
 def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, value):
-    image = Micrograph(np.full((4, 4), value, np.int64))
-    with refused(WriteError, "out-of-range", match=str(value)):
+    image = core.Micrograph(np.full((4, 4), value, np.int64))
+    with refused(core.WriteError, "out-of-range", match=str(value)):
         registry.write(image, tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
-RECORD = create_image_record(Micrograph(np.zeros((2, 3)), name="a")).to_dict()
+RECORD = create_image_record(core.Micrograph(np.zeros((2, 3)), name="a")).to_dict()
 DAMAGED = {"pixel_size_nm": [0, 1], "origin": [1], "provenance": {"job": 1}}
 
 
@@ -212,14 +206,14 @@ DAMAGED = {"pixel_size_nm": [0, 1], "origin": [1], "provenance": {"job": 1}}
 )
 def test_a_damaged_record_is_reported_and_not_used(text, tmp_path, grey):
     assert Record.from_json(text, warnings := []) is None
-    assert [*map(get_error_code, warnings)] == ["metadata-damaged"]
+    assert [*map(core.get_error_code, warnings)] == ["metadata-damaged"]
     assert Record.from_json("null", []) is None
     assert Record.from_json(json.dumps(RECORD), []).name == "a"
 
 
 @pytest.mark.parametrize("name", ["a.ome.tif", "a.tif", "a.png", "a.ome.zarr"])
 def test_files_with_a_damaged_record_say_so(name, tmp_path, grey, monkeypatch):
-    image = Micrograph(grey, name="b", provenance=Provenance(job="crop"))
+    image = core.Micrograph(grey, name="b", provenance=core.Provenance(job="crop"))
     path = tmp_path / name
     registry.write(image, path)
     assert registry.read(path).provenance is not None
@@ -242,8 +236,8 @@ def test_it_is_known_what_stated_a_pixel_size(tmp_path, grey):
     assert registry.describe(path).pixel_size_from == "from the OME-TIFF metadata"
     known = registry.read(path, pixel_size_nm=7, pixel_size_sd_nm=0.1)
     assert known.pixel_size_from == "from a calibration"
-    assert Micrograph(grey).pixel_size_from is None
-    assert Micrograph(grey, (5, 5)).pixel_size_from == "given with its array"
+    assert core.Micrograph(grey).pixel_size_from is None
+    assert core.Micrograph(grey, (5, 5)).pixel_size_from == "given with its array"
 
 
 @pytest.mark.parametrize("name", ["b.ome.tif", "b.tif", "b.ome.zarr"])

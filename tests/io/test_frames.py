@@ -11,14 +11,7 @@ import tifffile
 from PIL import Image
 
 import napari_semsr as semsr
-from napari_semsr.core import (
-    Micrograph,
-    OptionError,
-    ReadError,
-    capture_warnings,
-    get_error_code,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.io.frames import open_frames
 from tests.refusals import refused
 
@@ -41,7 +34,7 @@ def table(folder, rows, header="frame,y_px,x_px"):
 
 
 def test_open_frames_takes_natural_order_and_reads_late(folder):
-    scan = run(open_frames(folder))
+    scan = core.run(open_frames(folder))
     assert scan.names == ("frame1.tif", "frame2.tif", "frame9.tif", "frame10.tif")
     assert [int(scan.read(i)[0, 0]) for i in range(4)] == [1, 2, 9, 10]
     assert scan.shape == (4, 12, 16)
@@ -55,7 +48,7 @@ def test_open_frames_takes_positions_and_scan(folder):
     )
     scan_json = {"pixel_size_nm": 5, "grid": [2, 2], "overlap": 0.3, "objective": "50x"}
     (folder / "scan.json").write_text(json.dumps(scan_json))
-    scan = run(open_frames(folder))
+    scan = core.run(open_frames(folder))
     assert scan.nominal_nm[:, 1].tolist() == [50, 100, 450, 500]
     assert scan.nominal_px is None
     assert scan.pixel_size_nm == (5.0, 5.0)
@@ -67,28 +60,28 @@ def test_open_frames_takes_positions_as_spreadsheets_write_them(folder):
     rows = [f"frame{i}.tif;0;{i},5" for i in (1, 2, 9)]
     text = "\n".join(["frame;y_px;x_px", *rows, "frame10.tif;;"])
     (folder / "positions.csv").write_text(text, "utf-8-sig")
-    scan = run(open_frames(folder))
+    scan = core.run(open_frames(folder))
     assert scan.nominal_px.tolist() == [[0, 1.5], [0, 2.5], [0, 9.5]]
     assert [fault.frame for fault in scan.faults] == ["frame10.tif"]
 
 
 @pytest.mark.parametrize("given", [{"order": "column"}, {"overlap": 0.2}], ids=str)
 def test_open_frames_refuses_what_describes_a_grid_without_one(folder, given):
-    with refused(OptionError, "grid-missing"):
-        run(open_frames(folder, **given))
+    with refused(core.OptionError, "grid-missing"):
+        core.run(open_frames(folder, **given))
     (folder / "scan.json").write_text('{"grid": [2, 2]}')
-    scan = run(open_frames(folder, **given))  # of the grid that is stated
+    scan = core.run(open_frames(folder, **given))  # of the grid that is stated
     assert {name: getattr(scan, name) for name in given} == given
     table(folder, [(f"frame{i}.tif", 0, i) for i in (1, 2, 9, 10)])
-    with refused(OptionError, "grid-missing"):  # positions say more
-        run(open_frames(folder, **given))
+    with refused(core.OptionError, "grid-missing"):  # positions say more
+        core.run(open_frames(folder, **given))
 
 
 def test_open_frames_lists_frames_that_cannot_be_used(folder):
     whole = (folder / "frame9.tif").read_bytes()
     (folder / "frame9.tif").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").touch()
-    scan = run(open_frames(folder))
+    scan = core.run(open_frames(folder))
     assert len(scan) == 3
     assert {fault.frame for fault in scan.faults} == {"frame9.tif", "empty.png"}
     assert all("\n" not in fault.reason for fault in scan.faults)
@@ -96,11 +89,13 @@ def test_open_frames_lists_frames_that_cannot_be_used(folder):
 
 def test_open_frames_keeps_the_grid_around_a_gap(folder):
     (folder / "frame2.tif").write_bytes(b"II*\0")
-    scan = run(open_frames(folder, grid=(2, 2), overlap=0.25))
+    scan = core.run(open_frames(folder, grid=(2, 2), overlap=0.25))
     assert scan.grid == (2, 2)
     assert scan.cells.tolist() == [[0, 0], [1, 0], [1, 1]]
     assert scan.nominal_px is None
-    assert run(open_frames(folder, grid=(2, 2))).cells.tolist() == scan.cells.tolist()
+    assert (
+        core.run(open_frames(folder, grid=(2, 2))).cells.tolist() == scan.cells.tolist()
+    )
 
 
 @pytest.mark.parametrize("bad", [0, 2])
@@ -113,7 +108,7 @@ def test_a_bad_page_of_a_stack_is_left_out_as_a_bad_file(tmp_path, rng, bad):
     stored = bytearray(path.read_bytes())
     stored[offset : offset + length] = b"x" * length
     path.write_bytes(stored)
-    scan = run(open_frames(path, grid=(2, 2)))
+    scan = core.run(open_frames(path, grid=(2, 2)))
     left = [page for page in range(4) if page != bad]
     assert scan.names == tuple(f"a-{page}" for page in left)
     assert [fault.frame for fault in scan.faults] == [f"a-{bad}"]
@@ -129,7 +124,7 @@ def test_copies_and_blank_frames_need_no_place_in_a_grid(folder):
     write(folder, "frame12.tif", 0)
     names = ("frame1.tif", "frame2.tif", "frame9.tif", "frame10.tif")
     for grid, blank in ((None, "frame12.tif"), ((1, 5), "frame12.tif"), ((2, 2), None)):
-        scan = run(open_frames(folder, grid=grid))
+        scan = core.run(open_frames(folder, grid=grid))
         assert scan.names == (names if blank is None else (*names, blank))
         left_out = [fault.frame for fault in scan.faults]
         assert left_out == ["frame11.tif"] + ["frame12.tif"] * (blank is None)
@@ -139,7 +134,7 @@ def test_copies_and_blank_frames_need_no_place_in_a_grid(folder):
 def test_open_frames_lists_what_positions_and_folder_do_not_share(folder):
     names = ("frame1.tif", "frame2.tif", "gone.tif", ".")
     table(folder, [(name, 0, 9 * number) for number, name in enumerate(names)])
-    scan = run(open_frames(folder))
+    scan = core.run(open_frames(folder))
     assert scan.names == ("frame1.tif", "frame2.tif")
     faults = {fault.frame: fault.reason for fault in scan.faults}
     assert "no such file" in faults["gone.tif"]
@@ -148,7 +143,7 @@ def test_open_frames_lists_what_positions_and_folder_do_not_share(folder):
 
 def sized(folder, name, size_nm):
     """Write a frame of 1 that states a pixel size."""
-    image = Micrograph(np.ones((12, 16), np.uint16), (size_nm, size_nm))
+    image = core.Micrograph(np.ones((12, 16), np.uint16), (size_nm, size_nm))
     semsr.write(image, folder / name, overwrite=True)
 
 
@@ -201,8 +196,8 @@ def test_open_frames_refuses(folder, spoil, code, values):
     else:
         name, text = spoil
         (folder / name).write_text(text)
-    with refused(ReadError, code, match=values):
-        run(open_frames(folder))
+    with refused(core.ReadError, code, match=values):
+        core.run(open_frames(folder))
 
 
 @pytest.mark.parametrize("pages", [False, True], ids=["files", "pages"])
@@ -216,9 +211,9 @@ def test_a_data_bar_that_no_header_tells_of_is_told(tmp_path, rng, pages):
         data[3, 300:] = 100  # the others outvote it
         for index, frame in enumerate(data):
             Image.fromarray(frame).save(tmp_path / f"f{index}.png")
-    with capture_warnings((heard := []).append):
+    with core.capture_warnings((heard := []).append):
         for rows in (None, 0, 30):  # of which the first is none that a user typed
-            scan = run(open_frames(tmp_path, databar_rows=rows))
+            scan = core.run(open_frames(tmp_path, databar_rows=rows))
             height = 330 - (rows or 0)
             assert np.array_equal(scan.read(2), data[2, :height])
     assert re.search(r"30 rows .* look like a data bar.*`databar_rows=30`", *heard)
@@ -228,16 +223,16 @@ def test_frames_in_colour_are_taken_by_their_luminance(tmp_path, rng):
     data = rng.integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
     for index, frame in enumerate(data):
         Image.fromarray(frame).save(tmp_path / f"f{index}.png")
-    with refused(ReadError, "frames-unusable", match="`colour=luminance`"):
-        run(open_frames(tmp_path))
-    scan = run(open_frames(tmp_path, colour="luminance"))
+    with refused(core.ReadError, "frames-unusable", match="`colour=luminance`"):
+        core.run(open_frames(tmp_path))
+    scan = core.run(open_frames(tmp_path, colour="luminance"))
     assert scan.shape == (4, 40, 48)
     assert np.allclose(scan.read(2), data[2] @ (0.299, 0.587, 0.114), atol=1)
     how = {"photometric": "minisblack", "metadata": {"axes": "CYX"}}
     for index, frame in enumerate(data):
         (tmp_path / f"f{index}.png").unlink()
         tifffile.imwrite(tmp_path / f"f{index}.tif", np.moveaxis(frame, 2, 0), **how)
-    scan = run(open_frames(tmp_path, channel=1))
+    scan = core.run(open_frames(tmp_path, channel=1))
     assert np.array_equal(scan.read(2), data[2, ..., 1])
 
 
@@ -246,12 +241,12 @@ def test_overexposed_frames_are_told(tmp_path, rng):
     data[2] = np.minimum(2 * data[2], 4095)  # of a camera of 12 bits
     data[3, :1] = 4095
     few = rng.integers(0, 8, (2, 40, 48), dtype=np.uint8)  # each fills an eighth
-    with capture_warnings((heard := []).append):
+    with core.capture_warnings((heard := []).append):
         for name, frames in (("camera", data), ("few", few)):
             (tmp_path / name).mkdir()
             for index, frame in enumerate(frames):
                 tifffile.imwrite(tmp_path / name / f"f{index}.tif", frame)
-            run(open_frames(tmp_path / name))
+            core.run(open_frames(tmp_path / name))
     said = r"1 of 4 frames .*4095, cover up to [45]\d % of a frame \(f2.tif\)"
     assert re.search(said, *heard)
 
@@ -263,17 +258,17 @@ def test_overexposed_frames_are_told(tmp_path, rng):
 def test_a_scan_that_contradicts_its_frames_is_told(folder, told, given, says):
     sized(folder, "frame2.tif", 10)  # others do not say
     (folder / "scan.json").write_text(json.dumps({"pixel_size_nm": told}))
-    with capture_warnings((heard := []).append):
-        scan = run(open_frames(folder, pixel_size_nm=given))
+    with core.capture_warnings((heard := []).append):
+        scan = core.run(open_frames(folder, pixel_size_nm=given))
     assert scan.pixel_size_nm == (given or told,) * 2
     assert len(heard) == bool(says)
     assert says in "".join(heard)
 
 
 def test_frames_notice_that_a_file_changed(folder):
-    scan = run(open_frames(folder))
+    scan = core.run(open_frames(folder))
     write(folder, "frame2.tif", 2, shape=(5, 5))
-    with refused(ReadError, "content-changed"):
+    with refused(core.ReadError, "content-changed"):
         scan.read(1)
 
 
@@ -282,9 +277,9 @@ def test_what_frames_have_in_common_is_warned_of_once(tmp_path, rng):
         text = "ImageJ=1.54f\nunit=furlong\ncf=21\n"
         how = {"description": text, "resolution": (2 + index, 2 + index)}
         tifffile.imwrite(tmp_path / f"f{index}.tif", frame, metadata=None, **how)
-    with capture_warnings((heard := []).append):
-        run(open_frames(tmp_path)).read(0)
-    codes = {get_error_code(one) for one in heard}
+    with core.capture_warnings((heard := []).append):
+        core.run(open_frames(tmp_path)).read(0)
+    codes = {core.get_error_code(one) for one in heard}
     assert codes == {"grey-calibration-ignored", "pixel-size-invalid"}
     assert len(heard) == 2
     assert all("(4 such frames" in one for one in heard)
@@ -297,7 +292,7 @@ def test_names_match_however_their_letters_are_composed(tmp_path, forms):
     write(tmp_path, stored, 1)
     write(tmp_path, "b.tif", 2)
     table(tmp_path, [(named, 0, 7), ("b.tif", 0, 1)])
-    scan = run(open_frames(tmp_path))
+    scan = core.run(open_frames(tmp_path))
     assert not scan.faults
     places = dict(zip(scan.names, scan.nominal_px[:, 1], strict=True))
     assert places == {stored: 7, "b.tif": 1}
@@ -308,9 +303,9 @@ def test_a_last_frame_of_which_rows_were_not_written_is_left_out(folder, rng):
         pixels = rng.integers(1, 9, (12, 16)).astype(np.uint16)
         pixels[7 if index == 10 else 12 :] = 0
         tifffile.imwrite(folder / f"frame{index}.tif", pixels)
-    scan = run(open_frames(folder, other_frames="leave-out"))
+    scan = core.run(open_frames(folder, other_frames="leave-out"))
     assert [fault.frame for fault in scan.faults] == ["frame10.tif"]
     assert len(scan) == 3
     # where another frame ends in black, too, it belongs to the sample
     tifffile.imwrite(folder / "frame9.tif", pixels * 2)
-    assert len(run(open_frames(folder, other_frames="leave-out"))) == 4
+    assert len(core.run(open_frames(folder, other_frames="leave-out"))) == 4

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core import (
-    Acquisition,
-    Micrograph,
-    ReadError,
-    WriteError,
-    parse_pixel_size,
-)
+from napari_semsr import core
 from napari_semsr.io import read_heights, read_landmarks, select_frames, write_landmarks
 from napari_semsr.io.layers import list_images
 from napari_semsr.io.sheets import check_sheet_path, read_sheet, write_sheet
@@ -44,7 +38,7 @@ def test_read_sheet_gives_what_write_sheet_wrote(tmp_path_factory, rows):
 def test_read_sheet_refuses_what_is_no_table(tmp_path, bytes_, code):
     path = tmp_path / "table.csv"
     path.write_bytes(bytes_)
-    with refused(ReadError, code):
+    with refused(core.ReadError, code):
         read_sheet(path, "images")
 
 
@@ -68,10 +62,10 @@ def test_parquet_has_types_and_comes_back(tmp_path):
 def test_parquet_says_how_to_get_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = tmp_path / "table.parquet"
-    with refused(WriteError, "extra-missing"):
+    with refused(core.WriteError, "extra-missing"):
         check_sheet_path(path)
     path.write_bytes(b"PAR1")
-    with refused(ReadError, "extra-missing"):
+    with refused(core.ReadError, "extra-missing"):
         read_sheet(path, "images")
 
 
@@ -84,10 +78,10 @@ def test_list_images_takes_images_and_stores_in_natural_order(tmp_path):
     assert found == ["a.ome.zarr", "b9.PNG", "b10.tif"]
 
 
-MOVING = Micrograph(
-    np.zeros((50, 60)), parse_pixel_size((10, 20)), "optical", origin=(100, -50)
+MOVING = core.Micrograph(
+    np.zeros((50, 60)), core.parse_pixel_size((10, 20)), "optical", origin=(100, -50)
 )
-FIXED = Micrograph(np.zeros((90, 80)), parse_pixel_size(5), "SEM")
+FIXED = core.Micrograph(np.zeros((90, 80)), core.parse_pixel_size(5), "SEM")
 HEADER = "moving_y_nm,moving_x_nm,fixed_y_nm,fixed_x_nm"
 
 
@@ -134,13 +128,13 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
     ids=["napari", "units", "text", "short", "nan", "binary"],
 )
 def test_what_is_no_table_is_refused(tmp_path, text, code, values):
-    with refused(ReadError, code, match=values):
+    with refused(core.ReadError, code, match=values):
         _read(tmp_path, text)
 
 
 def test_nanometres_need_a_pixel_size(tmp_path):
-    bare = Micrograph(np.zeros((5, 5)), name="bare")
-    with refused(ReadError, "pixel-size-missing", match="bare"):
+    bare = core.Micrograph(np.zeros((5, 5)), name="bare")
+    with refused(core.ReadError, "pixel-size-missing", match="bare"):
         _read(tmp_path, HEADER + "\n1,2,3,4\n", moving=bare)
     table = HEADER.replace("nm", "px") + "\n1,2,3,4\n"
     moving, _ = _read(tmp_path, table, moving=bare)
@@ -181,13 +175,13 @@ def test_heights_come_rising(folder):
 def test_a_table_that_cannot_be_used_is_refused(folder, text, code, values):
     if text is not None:
         table(folder, text)
-    with refused(ReadError, code, match=values):
+    with refused(core.ReadError, code, match=values):
         read_heights(folder)
 
 
 def test_chosen_frames_keep_their_places(rng):
     frames = rng.random((4, 10, 20))
-    scan = Acquisition(frames, tuple("abcd"), grid=(2, 2), overlap=0.25)
+    scan = core.Acquisition(frames, tuple("abcd"), grid=(2, 2), overlap=0.25)
     part = select_frames(scan, {"a", "c", "d", "x"})
     assert part.names == ("a", "c", "d")
     assert np.array_equal(part.read(1), scan.read(2))

@@ -6,15 +6,7 @@ from pathlib import Path
 import pytest
 
 from napari_semsr.core.errors import WriteError
-from napari_semsr.io.files import (
-    check_target,
-    get_output_format,
-    move,
-    remove_leftovers,
-    replace_atomically,
-    replace_output,
-    use_temporary_path,
-)
+from napari_semsr.io import files
 from tests import children
 from tests.refusals import refused
 
@@ -22,25 +14,25 @@ from tests.refusals import refused
 def test_output_kind_follows_the_longest_suffix(tmp_path):
     kinds = {"a.zarr": "ome-zarr", "A.OME.TIFF": "ome-tiff", "a.b.tif": "tiff"}
     for name, kind in kinds.items():
-        assert get_output_format(tmp_path / name) == kind
+        assert files.get_output_format(tmp_path / name) == kind
     for name in ("a", "a.jpg", ".tif", ".ome.tif", "a.tif.bak"):
         with refused(WriteError, "suffix-unknown"):
-            get_output_format(tmp_path / name)
+            files.get_output_format(tmp_path / name)
 
 
 def test_check_target_never_replaces_what_was_not_to_be_replaced(tmp_path):
     path, folder = tmp_path / "a.tif", tmp_path / "a.ome.zarr"
     path.write_text("precious")
     with refused(WriteError, "folder-missing"):
-        check_target(tmp_path / "no" / "a.tif", overwrite=True)
+        files.check_target(tmp_path / "no" / "a.tif", overwrite=True)
     with refused(WriteError, "output-exists"):
-        check_target(path, overwrite=False)
-    check_target(path, overwrite=True)
+        files.check_target(path, overwrite=False)
+    files.check_target(path, overwrite=True)
     folder.mkdir()
-    check_target(folder, overwrite=True)
+    files.check_target(folder, overwrite=True)
     (folder / "thesis.txt").write_text("precious")
     with refused(WriteError, "output-is-folder"):
-        check_target(folder, overwrite=True)
+        files.check_target(folder, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +42,9 @@ def test_check_target_never_replaces_what_was_not_to_be_replaced(tmp_path):
 )
 def test_a_full_disk_is_told_of_the_output_itself(tmp_path, error):
     def fail() -> None:
-        with use_temporary_path(tmp_path / "scan") as place:
+        with files.use_temporary_path(tmp_path / "scan") as place:
             place.mkdir()
-            with replace_atomically(place / "a.tif"):
+            with files.replace_atomically(place / "a.tif"):
                 raise error
 
     with refused(WriteError, "disk-full") as caught:
@@ -65,8 +57,8 @@ def test_move_takes_no_name_that_is_taken(tmp_path):
     one.mkdir()
     two.mkdir()
     with pytest.raises(FileExistsError):
-        move(one, two)
-    move(one, tmp_path / "three")
+        files.move(one, two)
+    files.move(one, tmp_path / "three")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["three", "two"]
 
 
@@ -88,10 +80,10 @@ def test_remains_of_a_killed_process_are_removed_by_the_next_run(tmp_path, name)
     children.run_python(KILLED, tmp_path / name)
     for other in (".a-notes.csv", ".b-0123456789abcd.csv", "a.txt"):
         (tmp_path / other).touch()
-    with use_temporary_path(tmp_path / name) as in_use:
+    with files.use_temporary_path(tmp_path / name) as in_use:
         in_use.touch()
         assert len(list(tmp_path.iterdir())) == 6
-        remove_leftovers(tmp_path, "a.ome.zarr")
+        files.remove_leftovers(tmp_path, "a.ome.zarr")
         assert in_use.exists()
     assert {path.name for path in tmp_path.iterdir()} == {
         *(".a-notes.csv", ".b-0123456789abcd.csv", "a.txt")
@@ -104,7 +96,7 @@ def test_store_hidden_by_a_killed_process_gets_its_name_back(tmp_path):
     (path / "zarr.json").write_text("precious")
     children.run_python(KILLED, path, "replacing")
     assert not path.exists()
-    remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert (path / "zarr.json").read_text() == "precious"
 
@@ -120,5 +112,5 @@ def test_store_is_kept_if_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        replace_output(new, path)
+        files.replace_output(new, path)
     assert (path / "zarr.json").read_text() == "precious"

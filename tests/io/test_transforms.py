@@ -7,15 +7,7 @@ import operator
 import numpy as np
 import pytest
 
-from napari_semsr.core import (
-    Affine,
-    BSplineDisplacement,
-    Elastic,
-    Micrograph,
-    OptionError,
-    ReadError,
-    parse_pixel_size,
-)
+from napari_semsr import core
 from napari_semsr.io import (
     ImageIdentity,
     StoredTransform,
@@ -25,13 +17,13 @@ from napari_semsr.io import (
 from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
-SIMILAR = Affine.create_similarity(
+SIMILAR = core.Affine.create_similarity(
     12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4)
 )
-SHEARED = Affine(((1.1, 0.2), (-0.1, -0.9)), (1 / 7, 3e6))
-BENT = Elastic(
+SHEARED = core.Affine(((1.1, 0.2), (-0.1, -0.9)), (1 / 7, 3e6))
+BENT = core.Elastic(
     SHEARED,
-    BSplineDisplacement((-5.0, 1 / 3), (50.0, 40.0), RNG.normal(0, 5, (2, 4, 6))),
+    core.BSplineDisplacement((-5.0, 1 / 3), (50.0, 40.0), RNG.normal(0, 5, (2, 4, 6))),
 )
 SIZES = {"shape": (300, 400), "pixel_size_nm": (40.0, 41.5), "origin_nm": (120.5, -3.0)}
 MOVING = ImageIdentity(name="optical.tif", digest="sha256:ab", **SIZES)
@@ -99,7 +91,7 @@ def test_damage_is_said(tmp_path, values, name):
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
     code = "other-version" if name == "version" else "file-damaged"
-    with refused(ReadError, code, match=stated):
+    with refused(core.ReadError, code, match=stated):
         read_transform(path)
 
 
@@ -108,7 +100,7 @@ def test_what_is_missing_is_named(tmp_path, values, key):
     del values[key]
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
-    with refused(ReadError, "file-damaged", match=f"'{key}'"):
+    with refused(core.ReadError, "file-damaged", match=f"'{key}'"):
         read_transform(path)
 
 
@@ -118,13 +110,13 @@ def test_what_is_missing_is_named(tmp_path, values, key):
 def test_other_files_are_no_transforms(tmp_path, data):
     path = tmp_path / "map.json"
     path.write_bytes(data)
-    with refused(ReadError, "not-a-transform"):
+    with refused(core.ReadError, "not-a-transform"):
         read_transform(path)
 
 
 def _image(shape=(300, 400), size=(40.0, 41.5), origin=(120.5, -3.0)):
-    about = parse_pixel_size(size)
-    return Micrograph(np.zeros(shape, np.uint8), about, "optical", origin=origin)
+    about = core.parse_pixel_size(size)
+    return core.Micrograph(np.zeros(shape, np.uint8), about, "optical", origin=origin)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +186,6 @@ def test_ngff_and_napari_map_there_in_y_and_x(tmp_path, transform):
 
 def test_a_bent_map_is_no_matrix(tmp_path):
     for ending in (".tfm", ".ngff.json", ".csv"):
-        with refused(OptionError, "transform-unsupported"):
+        with refused(core.OptionError, "transform-unsupported"):
             write_transform(tmp_path / f"map{ending}", _stored(BENT))
     assert not list(tmp_path.iterdir())

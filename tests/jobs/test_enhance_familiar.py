@@ -5,14 +5,8 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
+from napari_semsr import core
 from napari_semsr.analysis import FAMILIARITY, BlockFeatures
-from napari_semsr.core import (
-    Micrograph,
-    OptionError,
-    capture_warnings,
-    parse_pixel_size,
-    run,
-)
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs import ENHANCE
@@ -33,8 +27,8 @@ def texture(pitch_px, seed):
 
 
 def field(pitch_px, seed=1, pixel_nm=20.0):
-    size = None if pixel_nm is None else parse_pixel_size(pixel_nm)
-    return Micrograph(texture(pitch_px, seed), size, f"pitch {pitch_px}")
+    size = None if pixel_nm is None else core.parse_pixel_size(pixel_nm)
+    return core.Micrograph(texture(pitch_px, seed), size, f"pitch {pitch_px}")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +44,8 @@ def adapted(tmp_path_factory):
 
 def enhanced(image, folder, model, **how):
     heard = []
-    with capture_warnings(heard.append):
-        made = run(
+    with core.capture_warnings(heard.append):
+        made = core.run(
             ENHANCE.job(image, folder / "a.ome.zarr", model=model, options=TINY, **how)
         )
     return made, [text for text in heard if "trained on" in text]
@@ -67,10 +61,10 @@ def test_the_image_is_compared_on_the_pixels_of_the_model(adapted, tmp_path):
     """The sample at half the pixel size is familiar, a finer one at 10 nm is not."""
     fine = field(8)
     data = ndimage.zoom(fine.data, 2, order=3)
-    same = Micrograph(data, parse_pixel_size(10.0), "same")
+    same = core.Micrograph(data, core.parse_pixel_size(10.0), "same")
     made, _ = enhanced(same, tmp_path, adapted)
     assert made.unfamiliar_percent <= 30
-    other = Micrograph(fine.data, parse_pixel_size(10.0), "finer")
+    other = core.Micrograph(fine.data, core.parse_pixel_size(10.0), "finer")
     made, heard = enhanced(other, tmp_path, adapted, overwrite=True)
     assert made.unfamiliar_percent > 80
     assert len(heard) == 1
@@ -101,7 +95,7 @@ def test_other_models_state_no_place(tmp_path):
     made, heard = enhanced(field(8), tmp_path, model)
     assert made.unfamiliar_percent is None
     assert not heard
-    with refused(OptionError, "model-unsuitable"):
+    with refused(core.OptionError, "model-unsuitable"):
         enhanced(
             field(8), tmp_path, model, unfamiliar_map=tmp_path / "m.tif", overwrite=True
         )

@@ -7,15 +7,8 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
+from napari_semsr import core
 from napari_semsr.analysis import GapOptions
-from napari_semsr.core import (
-    Micrograph,
-    OptionError,
-    ReadError,
-    ShapeError,
-    WriteError,
-    run,
-)
 from napari_semsr.jobs import GAPS
 from tests import tables
 from tests.refusals import refused, warned
@@ -44,8 +37,8 @@ def noisy(rng):
 
 def rows_of(values, pixel_size_nm, sd=None, **options):
     """Return the table of particles that a command gives."""
-    image = Micrograph(values, pixel_size_nm, "balls").with_size_error(sd)
-    return run(GAPS.job(image, options=GapOptions(**options))).particle_rows
+    image = core.Micrograph(values, pixel_size_nm, "balls").with_size_error(sd)
+    return core.run(GAPS.job(image, options=GapOptions(**options))).particle_rows
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -115,12 +108,12 @@ def test_labels_are_measured_as_they_are(kind, other):
 
 
 def test_labels_that_were_written_give_the_same_particles(noisy, tmp_path):
-    image = Micrograph(noisy, (5.0, 5.0), "balls", origin=(20.0, -10.0))
-    first = run(GAPS.job(image, labels_out=tmp_path / "labels.ome.tif"))
+    image = core.Micrograph(noisy, (5.0, 5.0), "balls", origin=(20.0, -10.0))
+    first = core.run(GAPS.job(image, labels_out=tmp_path / "labels.ome.tif"))
     stored = semsr.read(tmp_path / "labels.ome.tif")
     np.testing.assert_array_equal(stored.array(), first.result.labels)
     assert stored.pixel_size_nm == (5.0, 5.0)
-    again = run(GAPS.job(stored, options=GapOptions(labels=True)))
+    again = core.run(GAPS.job(stored, options=GapOptions(labels=True)))
     assert again.particle_rows == first.particle_rows
     assert again.result.cut == first.result.cut
 
@@ -133,7 +126,7 @@ def test_labels_of_64_bits_are_stored_or_refused(tmp_path):
     stored = semsr.read(tmp_path / "labels.ome.zarr")
     np.testing.assert_array_equal(stored.array(), labels)
     for name in ("labels.png", "labels.ome.tif"):
-        with refused(WriteError, "out-of-range"):
+        with refused(core.WriteError, "out-of-range"):
             semsr.gaps(labels, labels_out=tmp_path / name, **how)
 
 
@@ -148,11 +141,11 @@ def test_gaps_between_labels_are_those_between_their_outlines():
 
 def test_what_is_no_label_image_is_refused(noisy):
     for wrong in (noisy, noisy.astype(np.uint8), -np.eye(64)):
-        with refused(ShapeError, "not-labels"):
+        with refused(core.ShapeError, "not-labels"):
             semsr.gaps(wrong, labels=True, pixel_size_nm=1)
-    with refused(OptionError, "options-contradict"):
+    with refused(core.OptionError, "options-contradict"):
         semsr.gaps(FIELD > 100, FIELD, labels=True, pixel_size_nm=1)
-    with refused(ReadError, "no-finite-values"):
+    with refused(core.ReadError, "no-finite-values"):
         semsr.gaps(np.full_like(FIELD, np.nan), pixel_size_nm=1)
 
 
@@ -162,7 +155,7 @@ def test_pieces_of_a_net_are_doubted_and_balls_are_not(rng):
     nearest, second = np.sort(np.hypot(y - rows, x - columns), axis=0)[:2]
     net = 100 * np.exp(-(((second - nearest) / 4) ** 2))  # walls between cells
     with warned("particles-doubtful", match="net"):
-        found = semsr.gaps(Micrograph(net, (1.0, 1.0), "net"))
+        found = semsr.gaps(core.Micrograph(net, (1.0, 1.0), "net"))
     assert found.particles > 10
     assert found.clear < 0.2
     balls = [(20 + 40 * i, 20 + 45 * j + 3 * i, 15) for i in range(4) for j in range(4)]

@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import RegistrationError, run
-from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.frames import (
-    CorrectedFrames,
-    FlatField,
-    SurfaceBasis,
-    estimate_initial_flat,
-    find_field_centre,
-)
+from napari_semsr.stitching import StitchOptions, frames, solve_mosaic
 from napari_semsr.stitching.shading import choose_flat_field
 from tests.refusals import refused
 from tests.stitching import scans
@@ -59,16 +52,18 @@ def test_shading_that_remains_is_told(square_scan, square_solution):
 def test_a_flat_field_that_holds_the_sample_is_given_up(scene):
     scan = scans.cut_scan(scene, grid=(1, 2), overlap=0.7, seed=9)
     wrong = (0.6 + scene[:128, :128]).astype(np.float32)
-    flat = FlatField(wrong / wrong.max(), 0.0, np.ones((128, 128), bool), "radial")
+    flat = frames.FlatField(
+        wrong / wrong.max(), 0.0, np.ones((128, 128), bool), "radial"
+    )
     found = choose_flat_field(
-        CorrectedFrames(scan.acquisition, flat), scan.truth, [(0, 1)]
+        frames.CorrectedFrames(scan.acquisition, flat), scan.truth, [(0, 1)]
     )
     assert (found.flat == 1).all()
 
 
 def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan, square_scan):
-    assert estimate_initial_flat(square_scan.acquisition).dark == 0  # all is lit
-    found = estimate_initial_flat(round_scan.acquisition)
+    assert frames.estimate_initial_flat(square_scan.acquisition).dark == 0  # all is lit
+    found = frames.estimate_initial_flat(round_scan.acquisition)
     inside = found.valid
     ratio = found.flat[inside] / round_scan.flat[inside]
     assert ratio.std() / ratio.mean() < 0.06
@@ -108,17 +103,17 @@ def test_frames_that_agree_pixel_by_pixel_are_refused(scene):
 
 def test_the_centre_of_a_round_field_is_found():
     flat = scans.round_flat(128, centre=(0.06, -0.05), radius=0.43)
-    found, _ = find_field_centre(flat)
+    found, _ = frames.find_field_centre(flat)
     assert found == pytest.approx((63.5 + 128 * 0.06, 63.5 - 128 * 0.05), abs=0.7)
 
 
 def test_low_shapes_are_powers_of_half_frames():
-    (found,) = SurfaceBasis((40, 60), 4).evaluate_shapes(np.array([[4.5, 9.5]]))
+    (found,) = frames.SurfaceBasis((40, 60), 4).evaluate_shapes(np.array([[4.5, 9.5]]))
     assert found == pytest.approx([-1 / 2, -2 / 3, 25 / 36, (25 / 36) ** 2])
 
 
 def test_a_sample_that_comes_back_in_every_frame_is_no_dust():
     scene = scans.lattice((520, 520), 12.0)
     scan = scans.cut_scan(scene, side=120, overlap=0.3, jitter=0.0, seed=6)  # 7 periods
-    found = estimate_initial_flat(scan.acquisition)
+    found = frames.estimate_initial_flat(scan.acquisition)
     assert np.ptp(np.diff(found.flat[60])) < 0.02  # steps from pixel to pixel

@@ -8,13 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from napari_semsr.core import (
-    DeviceMemoryError,
-    OptionError,
-    SemsrError,
-    capture_warnings,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.models import Device, devices
 from napari_semsr.training import choose_training_device, fit as loop
 from napari_semsr.training.batches import CachedBatches, SceneCache
@@ -32,17 +26,17 @@ CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 def test_devices_that_cannot_train_are_refused(monkeypatch):
     several = RECIPE.replace(devices=2)
     for name in ("cuda:1", "mps"):
-        with refused(OptionError, "device-unsuitable", match=f" {name};"):
+        with refused(core.OptionError, "device-unsuitable", match=f" {name};"):
             choose_training_device(several, name)
     monkeypatch.setattr("napari_semsr.models.device_count", lambda kind: 4)
     assert choose_training_device(several) == CUDA
     assert choose_training_device(several, "cpu") == CPU
-    with refused(OptionError, "device-missing", match=r"\(4\), got 8"):
+    with refused(core.OptionError, "device-missing", match=r"\(4\), got 8"):
         choose_training_device(RECIPE.replace(devices=8), "cuda")
     choose = "napari_semsr.models.devices.find_device"
     monkeypatch.setattr(choose, lambda _name: Device(CPU, "Device cuda is old."))
     heard: list[str] = []
-    with capture_warnings(heard.append):
+    with core.capture_warnings(heard.append):
         assert choose_training_device(RECIPE) == CPU
     assert heard == ["Device cuda is old."]
 
@@ -57,7 +51,7 @@ def test_a_state_of_a_card_is_resumed_on_the_cpu(tmp_path, monkeypatch):
         stop_at(loop.train(RECIPE, tmp_path, device="cpu"), "", 3)
     with pytest.raises(RuntimeError, match="CUDA device"):
         torch.load(tmp_path / "last.ckpt", weights_only=True)
-    result = run(loop.train(RECIPE, tmp_path, resume=True, device="cpu"))
+    result = core.run(loop.train(RECIPE, tmp_path, resume=True, device="cpu"))
     assert result.steps == 6
 
 
@@ -75,7 +69,7 @@ def test_losses_on_a_card_are_looked_at_now_and_then(monkeypatch):
         loss = torch.tensor(math.nan if step == 20 else 1.0).as_subclass(OnCard)
         if step < 32:
             learner.check_finite("loss is", loss)
-    with refused(SemsrError, "training-diverged", match="step 32"):
+    with refused(core.SemsrError, "training-diverged", match="step 32"):
         learner.check_finite("loss is", loss)
 
 
@@ -107,8 +101,8 @@ def test_a_compiler_that_fails_is_told_in_a_sentence():
     kind = type("BackendCompilerFailed", (Exception,), {})
     kind.__module__ = "torch._dynamo.exc"
     made = vars(loop)["_translate_error"](kind("Cannot find a working triton.\nTrace"))
-    assert isinstance(made, OptionError)
+    assert isinstance(made, core.OptionError)
     assert "Cannot find a working triton." in str(made)
     full = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
-    assert isinstance(vars(loop)["_translate_error"](full), DeviceMemoryError)
+    assert isinstance(vars(loop)["_translate_error"](full), core.DeviceMemoryError)
     assert devices.is_out_of_memory_error(full)

@@ -38,7 +38,7 @@ def visible(model) -> list[str]:
     return [item.name for item in model.layers if item.visible]
 
 
-def test_before_and_after_shows_these_two_alone(panel, model, look_at):
+def test_before_and_after_shows_these_two_alone(panel, model, look_at, add, exposures):
     model.layers["other"].visible = False
     model.add_points(np.zeros((1, 2)), name="mark", scale=(10, 10), units="nm")
     source = model.layers["field"]
@@ -54,6 +54,11 @@ def test_before_and_after_shows_these_two_alone(panel, model, look_at):
     np.testing.assert_array_equal(model.layers["before"].data, other.data[0:100, 0:60])
     panel.look.split.value = 0
     assert visible(model) == ["field", "field · wiener", "mark"]
+    model.layers.remove("other")
+    assert panel.look.left.value is None  # and no other image
+    add(model, exposures[0].replace(name="later"))
+    model.layers.remove("field")
+    assert (panel.look.left.value.name, panel.look.right.value) == ("later", None)
 
 
 def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):

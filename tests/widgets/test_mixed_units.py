@@ -115,6 +115,21 @@ def test_positions_of_the_camera_are_in_the_units_of_the_viewer(model):
         assert (*camera.center[-2:], camera.zoom) == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize(("unit", "nm"), [("mm", 1e6), ("um", 1e3)])
+def test_lengths_remain_comparable_beside_an_image_without_any(model, unit, nm):
+    coarse = model.add_image(np.eye(4096), units=unit, scale=(5 / nm, 5 / nm))
+    watch_images(model)
+    fill_view(model, coarse)
+    field = host.get_camera(model).zoom / nm
+    bare = model.add_image(np.eye(64))
+    fine = model.add_image(np.eye(4096), units="nm", scale=(5, 5))
+    np.testing.assert_allclose(area_of(coarse), area_of(fine))
+    assert host.get_camera(model).zoom == pytest.approx(field)
+    assert np.ptp(area_of(bare)) == pytest.approx(np.ptp(area_of(fine)), rel=0.02)
+    steps = [(axis.stop - axis.start) / axis.step for axis in model.dims.range]
+    assert max(steps) < 2**31  # as many as napari's slider can count
+
+
 @pytest.mark.parametrize("sized", [True, False])
 def test_a_picture_beside_calibrated_layers_is_as_high_as_they_are(model, sized):
     watch_images(model)

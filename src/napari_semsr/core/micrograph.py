@@ -429,8 +429,9 @@ class Micrograph:
         shape = tuple(self.data.shape)
         # dask's may be unknown
         if len(shape) != 2 or not all(side >= 1 for side in shape):
-            msg = f"A micrograph must be a non-empty (Y, X) image, got shape {shape}."
-            raise ShapeError(msg)
+            msg = f"A micrograph must be a non-empty (Y, X) image, got shape {shape}"
+            remedy = "pass one plane, array[0], or the mean of colours, array.mean(-1)"
+            raise ShapeError(f"{msg}: {remedy}." if shape[2:] else f"{msg}.")
         data, dtype = self.data, np.dtype(self.data.dtype)
         if dtype.kind not in "buif":
             msg = f"An image must have real grey values, got {dtype} in {self.name}."

@@ -15,14 +15,8 @@ import numpy as np
 import scipy  # its parts are imported at first use
 from numpy.typing import NDArray
 
+from napari_semsr.core import grids
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.grids import (
-    Box,
-    Grid,
-    Resampling,
-    get_interpolation_dtype,
-    read_box,
-)
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, RealArray
 
@@ -305,14 +299,14 @@ class WarpedImage:
     """Image resampled to a grid through a transform."""
 
     image: Micrograph
-    grid: Grid  # in the plane to which the transform maps
+    grid: grids.Grid  # in the plane to which the transform maps
     # from the plane of the image, in its unit, to that of the grid
     transform: Transform
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the grey values; pixels outside the image are NaN."""
-        return get_interpolation_dtype(self.image.dtype)
+        return grids.get_interpolation_dtype(self.image.dtype)
 
     @cached_property
     def _sampling_step(self) -> FloatArray:
@@ -325,13 +319,13 @@ class WarpedImage:
         return np.stack([down, across], axis=1)
 
     @cached_property
-    def _resampling(self) -> Resampling:
+    def _resampling(self) -> grids.Resampling:
         """Resampling of the image to a pixel size near that of the grid."""
         steps = []
         for step in np.hypot(*self._sampling_step.T).tolist():
             part = Fraction(step / _OVERSAMPLING).limit_denominator(_STEP_PARTS)
             steps.append(part if step > _COARSER else Fraction(1))
-        return Resampling(self.image.shape, (steps[0], steps[1]))
+        return grids.Resampling(self.image.shape, (steps[0], steps[1]))
 
     @cached_property
     def _kernel(self) -> FloatArray | None:
@@ -351,19 +345,19 @@ class WarpedImage:
         weights = np.where(away < _RADIUS, jinc * window, 0)
         return np.asarray(weights / weights.sum())
 
-    def read(self, box: Box | None = None) -> NDArray[Any]:
+    def read(self, box: grids.Box | None = None) -> NDArray[Any]:
         """Compute the pixels of a box of the grid, by default of the whole grid."""
-        box = box or Box.from_shape(self.grid.shape)
+        box = box or grids.Box.from_shape(self.grid.shape)
         result = np.empty(box.shape, dtype=self.dtype)
         # pixels of a coarse grid cover more of the image
         side = max(_LATTICE, int(_PART / max(1.0, *np.hypot(*self._sampling_step.T))))
         for y in range(box.y0, box.y1, side):
             for x in range(box.x0, box.x1, side):
-                part = Box(y, min(y + side, box.y1), x, min(x + side, box.x1))
+                part = grids.Box(y, min(y + side, box.y1), x, min(x + side, box.x1))
                 result[part.relative_to(box).slices] = self._compute_box(part)
         return result
 
-    def _compute_box(self, box: Box) -> RealArray:
+    def _compute_box(self, box: grids.Box) -> RealArray:
         """Compute the pixels of a box that fits into memory."""
         places = self._pixel_centres(box)  # (2, Y, X) in pixels of the image
         size = np.array(self.image.shape)[:, None, None]
@@ -377,8 +371,8 @@ class WarpedImage:
         margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
         low = np.floor(at.min(axis=1)).astype(int) - margin
         high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
-        around = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
-        part = around.intersection(Box.from_shape(self._resampling.shape))
+        around = grids.Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+        part = around.intersection(grids.Box.from_shape(self._resampling.shape))
         at -= np.array(part.corner, dtype=float)[:, None]
         block = self._read_block(part)
         finite = np.isfinite(block)
@@ -403,13 +397,13 @@ class WarpedImage:
             block = fft.irfft2(spectrum, sides)[width:rows, width:columns]
         return np.asarray(scipy.ndimage.map_coordinates(block, at, mode="mirror"))
 
-    def _read_block(self, part: Box) -> FloatArray:
+    def _read_block(self, part: grids.Box) -> FloatArray:
         """Return grey values of a box of the resampled image; NaN next to gaps."""
         resampling = self._resampling
         if max(resampling.steps) == 1:
-            return np.asarray(read_box(self.image.data, part), dtype=np.float64)
+            return np.asarray(grids.read_box(self.image.data, part), dtype=np.float64)
         place = resampling.source_region(part)
-        block = np.asarray(read_box(self.image.data, place), dtype=np.float64)
+        block = np.asarray(grids.read_box(self.image.data, place), dtype=np.float64)
         finite = np.isfinite(block)
         if finite.all():
             return resampling.resample(block, place, part)
@@ -420,7 +414,7 @@ class WarpedImage:
         values[np.abs(gaps) > _GAP] = np.nan
         return values
 
-    def _pixel_centres(self, box: Box) -> FloatArray:
+    def _pixel_centres(self, box: grids.Box) -> FloatArray:
         """Return the centres of grid pixels (2, Y, X) in image pixels."""
         spans = (box.y0, box.y1), (box.x0, box.x1)
         if isinstance(self.transform, Affine):

@@ -13,15 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import (
-    Affine,
-    BSplineDisplacement,
-    Elastic,
-    FloatArray,
-    IntPair,
-    OptionError,
-    Options,
-)
+from napari_semsr import core
 from napari_semsr.simulation.scan import RandomStream, Scan
 from napari_semsr.simulation.sem import EffectOptions, add_effects, compute_sem_contrast
 from napari_semsr.simulation.specimen import declare_option
@@ -31,7 +23,7 @@ _KNOTS = 4  # spline intervals of a bending across a view, on each axis; chosen
 _BAND = 256  # rows sampled at once; chosen: limits the memory
 
 
-class SemViewOptions(Options):
+class SemViewOptions(core.Options):
     """Options for an SEM image of the scanned area with its own axes."""
 
     view_pixel_nm: float | None = declare_option(
@@ -81,7 +73,7 @@ class View:
     image: NDArray[np.uint8]  # (Y, X)
     pixel_nm: float
     # From nm in the view, whose first pixel's centre is (0, 0), to nm in the scan
-    transform: Affine | Elastic
+    transform: core.Affine | core.Elastic
 
 
 def simulate_sem_view(scan: Scan, options: SemViewOptions) -> View:
@@ -93,7 +85,7 @@ def simulate_sem_view(scan: Scan, options: SemViewOptions) -> View:
     surface = scan.scene.surface
     if surface is None:
         msg = "An SEM image requires a simulated sample (`phantom`), got an image."
-        raise OptionError(msg, code="heights-missing")
+        raise core.OptionError(msg, code="heights-missing")
     # chosen: 0.8, so that the pixel grids differ
     pixel = options.view_pixel_nm or 0.8 * surface.pixel_nm
     shape, transform = _fit_sem_view(scan, options, pixel)
@@ -116,7 +108,7 @@ def simulate_sem_view(scan: Scan, options: SemViewOptions) -> View:
 
 def _fit_sem_view(
     scan: Scan, options: SemViewOptions, pixel: float
-) -> tuple[IntPair, Affine | Elastic]:
+) -> tuple[core.IntPair, core.Affine | core.Elastic]:
     """Find the shape of a view within the sample, and its transform to the scan."""
     low, high = _get_scene_area(scan)
     share = options.view_field or 0.75  # as the option says
@@ -136,10 +128,10 @@ def _fit_sem_view(
                 f"The view extends {beyond:.3g} nm beyond the sample: lower "
                 "`view_field`, `view_shift` or `view_bending_nm`."
             )
-            raise OptionError(msg, code="out-of-range")
+            raise core.OptionError(msg, code="out-of-range")
 
 
-def _get_scene_area(scan: Scan) -> tuple[FloatArray, FloatArray]:
+def _get_scene_area(scan: Scan) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the first and last pixel centres of a scene, in scan coordinates (nm)."""
     scene, frame_nm = scan.scene, _get_frame_pixel_nm(scan)
     first = np.array(scene.origin_px)
@@ -154,8 +146,8 @@ def _get_frame_pixel_nm(scan: Scan) -> float:
 
 
 def _create_transform(
-    scan: Scan, options: SemViewOptions, shape: IntPair, pixel: float
-) -> Affine | Elastic:
+    scan: Scan, options: SemViewOptions, shape: core.IntPair, pixel: float
+) -> core.Affine | core.Elastic:
     """Create a random transform of a view: centre, rotation, drift and bending."""
     low, high = _get_scene_area(scan)
     off, way = (scan.options.create_rng(RandomStream.VIEW, index) for index in (0, 1))
@@ -163,11 +155,11 @@ def _create_transform(
     goal = goal + options.view_shift * (high - low) * off.uniform(-1, 1, 2)
     angle = way.uniform(0, 2 * np.pi)
     turn, is_mirrored = options.view_turn_deg, options.view_mirror
-    linear = Affine.create_similarity(turn, is_mirrored=is_mirrored).linear
+    linear = core.Affine.create_similarity(turn, is_mirrored=is_mirrored).linear
     # each row is shifted further by the drift of one row
     linear[:, 0] += options.view_shear * np.array([np.sin(angle), np.cos(angle)])
     centre = (np.array(shape) - 1) / 2 * pixel
-    affine = Affine.from_matrix(linear, goal - linear @ centre)
+    affine = core.Affine.from_matrix(linear, goal - linear @ centre)
     if options.view_bending_nm == 0:
         return affine
     # chosen: a bending of four intervals is smooth over 64 points
@@ -179,13 +171,13 @@ def _create_transform(
     rng = scan.options.create_rng(RandomStream.VIEW, 2)
     values = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
     knots = (y, x), (down, across)
-    moves = BSplineDisplacement(*knots, values).displacement(places)
+    moves = core.BSplineDisplacement(*knots, values).displacement(places)
     share = options.view_bending_nm / np.hypot(moves[..., 0], moves[..., 1]).max()
-    bending = BSplineDisplacement(*knots, share * values)
+    bending = core.BSplineDisplacement(*knots, share * values)
     # below that local area, a bending nearly folds; chosen
     if bending.min_jacobian() < 0.5:
         high, wide = end - top_left
         what = f"A displacement of {options.view_bending_nm:g} nm nearly folds a view"
         msg = f"{what} of {high:.4g} x {wide:.4g} nm: lower `view_bending_nm`."
-        raise OptionError(msg, code="out-of-range")
-    return Elastic(affine, bending)
+        raise core.OptionError(msg, code="out-of-range")
+    return core.Elastic(affine, bending)

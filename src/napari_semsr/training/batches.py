@@ -23,13 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from napari_semsr.core import Float32Array, OptionError, RealArray, WriteError
 from napari_semsr.io import move
 from napari_semsr.models import get_free_memory, to_device
-from napari_semsr.training.patches import (
-    Patches,
-    ScenePairDataset,
-    ScenePatchDataset,
-    StoredPatchDataset,
-    flatten_scenes,
-)
+from napari_semsr.training import patches
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import (
     SceneBatch,
@@ -123,7 +117,7 @@ def _create_bank(recipe: Recipe, scale: int, folder: Path, report: Report) -> No
 def _create_scene_dataset(recipe: Recipe, scale: int) -> Dataset[object]:
     """Create the dataset of scenes for a recipe, indexed over the whole run."""
     if recipe.kind != "restorer":
-        return ScenePairDataset(recipe, scale)
+        return patches.ScenePairDataset(recipe, scale)
     if scale != 1:
         msg = (
             f"Training kind {recipe.kind} requires a network of scale 1, got scale "
@@ -238,7 +232,7 @@ class PatchSelection(NamedTuple):
     high_corners: NDArray[np.int64]  # (S, P, 2) in the clear ones
 
 
-class CachedBatches(_RandomBatches[SceneBatch | Patches]):
+class CachedBatches(_RandomBatches[SceneBatch | patches.Patches]):
     """Random batches of cached scenes, held on the training GPU if they fit."""
 
     def __init__(
@@ -262,7 +256,7 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
         self.low, self.high = (to_device(a) for a in (cache.low, cache.high))
         self.rest = [to_device(a) for a in cache[2:] if a is not None]
 
-    def sample_batch(self, step: int) -> SceneBatch | Patches:
+    def sample_batch(self, step: int) -> SceneBatch | patches.Patches:
         """Sample the batch of a step for the recipe's kind of training."""
         numbers, others, corners, high_corners = self.select_patches(step)
         low = self._select_scenes(self.low, numbers)
@@ -284,7 +278,7 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
         if self.recipe.is_unpaired:
             high = normalise_scenes(high)
         side = self.recipe.data.patch_px
-        return Patches.cut_batch(low, high, corners, high_corners, side)
+        return patches.Patches.cut_batch(low, high, corners, high_corners, side)
 
     def select_patches(self, step: int) -> PatchSelection:
         """Sample the scenes and the corners of the patches of a step."""
@@ -304,7 +298,7 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
         return scenes[to_device(numbers, self.device)].float()[:, None]
 
 
-class MixedBatches(_RandomBatches[Patches]):
+class MixedBatches(_RandomBatches[patches.Patches]):
     """Random batches of simulated scenes and stored pairs, as the recipe specifies."""
 
     def __init__(
@@ -317,24 +311,26 @@ class MixedBatches(_RandomBatches[Patches]):
     ) -> None:
         scenes = simulated_batches
         super().__init__(recipe, scenes.first_step, process, scenes.count)
-        self.scenes, self.items = scenes, StoredPatchDataset(recipe, scale)
+        self.scenes, self.items = scenes, patches.StoredPatchDataset(recipe, scale)
         self.process, self.of = process, of
         scene_patches = scenes.per_step * recipe.data.patches_per_scene
         self.pairs_per_step = max(1, recipe.batch - scene_patches)
 
-    def sample_batch(self, step: int) -> Patches:
+    def sample_batch(self, step: int) -> patches.Patches:
         """Sample the batch of a step: patches of scenes, then patches of the store."""
         first = step * self.pairs_per_step
         pairs = [
             self.items[self.process + self.of * (first + n)]
             for n in range(self.pairs_per_step)
         ]
-        scenes = flatten_scenes(Patches(*self.scenes.sample_batch(step)))
+        scenes = patches.flatten_scenes(
+            patches.Patches(*self.scenes.sample_batch(step))
+        )
         joined_batch = (
             torch.cat([scene, *(part.to(scene.device) for part in parts)])[:, None]
             for scene, *parts in zip(scenes, *pairs, strict=True)
         )
-        return Patches(*joined_batch)
+        return patches.Patches(*joined_batch)
 
 
 def normalise_scenes(scenes: Tensor) -> Tensor:
@@ -385,11 +381,11 @@ class TrainingData(lightning.LightningDataModule):
         )
         items: Dataset[object]
         if has_stores:
-            items = StoredPatchDataset(recipe, self.scale)
+            items = patches.StoredPatchDataset(recipe, self.scale)
         elif recipe.kind == "restorer":
             items = _create_scene_dataset(recipe, self.scale)
         else:
-            items = ScenePatchDataset(recipe, self.scale)
+            items = patches.ScenePatchDataset(recipe, self.scale)
         return DataLoader(
             Subset(items, range(first + number, end, of)),
             batch_size=per_step,

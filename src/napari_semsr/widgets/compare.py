@@ -228,7 +228,9 @@ class CompareControls(base.Form):
         self._pair: tuple[Layer, ...] = ()  # the compared layers
         self.before = BeforeAfterOverlay(viewer, self)
         images = partial(layers.list_image_layers, viewer)
-        create = partial(panel.input_layers.create_box, layers=images)
+        create = partial(
+            panel.input_layers.create_box, layers=images, none=base.NO_CHOICE
+        )
         self.left, self.right = boxes or (
             create("left", "Left", "Left layer: the input or any other image."),
             create("right", "Right", "Right layer: the result or any other image."),
@@ -264,7 +266,11 @@ class CompareControls(base.Form):
     # -- which layers ---------------------------------------------------------
 
     def select_layers(self, left: Layer | None, right: Layer | None = None) -> None:
-        """Select the layers to compare; None keeps the current selection."""
+        """Select the layers to compare; None keeps all but a result of another left."""
+        made = self.right.value
+        is_result = made is not None and layers.get_last_job_name(made) in _RESULTS
+        if left and not right and is_result and not layers.is_made_from(made, left):
+            self.right.value = None
         for box, layer in ((self.left, left), (self.right, right)):
             if layer is not None and layer in box.choices:
                 box.value = layer

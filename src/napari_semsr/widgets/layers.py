@@ -870,6 +870,19 @@ def have_mixed_units(viewer: ViewerModel) -> bool:
     return len(viewer.layers) > 0 and viewer.layers.units is None
 
 
+def use_comparable_units(viewer: ViewerModel) -> bool:
+    """Convert lengths to nm if units are mixed; return False if there is no layer.
+
+    napari then ignores all units: an image in mm would not lie on its result in nm, and
+    more of its pixels would fit along them than Qt can count.
+    """
+    if have_mixed_units(viewer):
+        for layer in filter(is_calibrated, viewer.layers):
+            if np.any(get_nm_scale(layer) != 1):
+                resize_pixels(layer, get_layer_pixel_size(layer), ("nm", "nm"))
+    return len(viewer.layers) > 0
+
+
 def is_calibrated(layer: Layer) -> bool:
     """Return whether a layer has a pixel size."""
     return all(get_nm_per_unit(unit) is not None for unit in layer.units[-2:])

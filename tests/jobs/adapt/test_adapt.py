@@ -7,23 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr import training
-from napari_semsr.core import (
-    Affine,
-    Box,
-    Message,
-    Micrograph,
-    OptionError,
-    SemsrError,
-    ShapeError,
-    WriteError,
-    capture_warnings,
-    crop_to_box,
-    digest_path,
-    get_error_code,
-    parse_pixel_size,
-    run,
-)
+from napari_semsr import core, training
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
@@ -35,7 +19,7 @@ from tests.refusals import refused, warned
 
 FORMER_RUN = Path(__file__).parents[2] / "corpus" / "77bd7f5d" / "adapted"
 SIDE = (128, 224)
-PIXEL = parse_pixel_size(20.0)
+PIXEL = core.parse_pixel_size(20.0)
 SURE = {"error_nm": 1.0}  # expected error of the stored registration
 
 
@@ -59,7 +43,7 @@ def sem_of(image, seed=1):
 
 
 def micrograph(data, name):
-    return Micrograph(data, PIXEL, name)
+    return core.Micrograph(data, PIXEL, name)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +57,7 @@ def place():
 
 def lying(mosaic, sem, quality=SURE):
     return StoredTransform(
-        Affine(),
+        core.Affine(),
         ImageIdentity.from_image(mosaic),
         ImageIdentity.from_image(sem),
         quality,
@@ -103,7 +87,7 @@ def adapt(mosaic, sems, folder, *, steps=60, report=None, **how):
     if "transform" not in how:
         how["transform"] = lying(mosaic, sems[0])
     options = how.pop("options", AdaptOptions()).replace(minutes=(steps or 0.1) / 60)
-    return run(ADAPT.job(mosaic, sems, folder, options=options, **how), report)
+    return core.run(ADAPT.job(mosaic, sems, folder, options=options, **how), report)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +129,7 @@ def test_what_a_training_lacks_is_warned_of(place, tmp_path, monkeypatch):
         return replace(fit, light_explained=0.2, explained={"share": 0.7})
 
     monkeypatch.setattr(train, "fit_in_process", fit_without)
-    focus = Message("Out of focus.", "out-of-focus")
+    focus = core.Message("Out of focus.", "out-of-focus")
     monkeypatch.setattr(train, "create_focus_warning", lambda _image: focus)
     with warned("no-copies", match="20 %"), warned("out-of-focus"):
         made = adapt(*place[:1], place[1:], tmp_path / "run")
@@ -183,7 +167,7 @@ def test_sem_of_another_place_is_refused(place, tmp_path):
         adapt(place[0], [other], tmp_path / "run", steps=2)
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
     assert not list((tmp_path / "run").glob("*.safetensors"))
-    with refused(OptionError, "same-image"):
+    with refused(core.OptionError, "same-image"):
         adapt(place[0], place[:1], tmp_path / "itself")
 
 
@@ -210,7 +194,7 @@ def test_an_earlier_run_is_not_replaced_unasked_or_by_unusable_images(
         ([sem], again | {"apply": [damaged]}, "file-damaged"),
         ([elsewhere], again, "pairs-uncorrelated"),
     ):
-        with refused(SemsrError, code):
+        with refused(core.SemsrError, code):
             adapt(mosaic, sems, folder, **how)
         assert state.read_bytes() == before
 
@@ -220,8 +204,10 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
     files = [tmp_path / f"{one.name}.ome.tif" for one in place]
     for one, file in zip(place, files, strict=True):
         write(one, file)
-    sides = [ImageIdentity.from_image(read(file), digest_path(file)) for file in files]
-    stored = StoredTransform(Affine(), *sides, SURE)
+    sides = [
+        ImageIdentity.from_image(read(file), core.digest_path(file)) for file in files
+    ]
+    stored = StoredTransform(core.Affine(), *sides, SURE)
     with refused(AdaptationError, "no-gain"):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
@@ -294,7 +280,7 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     before = training.load_area_state(files["state_file"])
     assert before["steps"] > 0
     files["stop_file"].touch()
-    again = run(fit_in_process([training.AreaImages(light, sem)], options, **how))
+    again = core.run(fit_in_process([training.AreaImages(light, sem)], options, **how))
     assert again.steps == before["steps"]
 
 
@@ -314,17 +300,17 @@ def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     else:
         (tmp_path / train.TRAINING_STATE).write_bytes(b"PK")
     heard = []
-    with capture_warnings(heard.append), pytest.raises(AdaptationError) as caught:
+    with core.capture_warnings(heard.append), pytest.raises(AdaptationError) as caught:
         adapt(mosaic, [sem], tmp_path, steps=2, **how)
     assert caught.value.facts["steps"] == 2
-    assert ("file-damaged" in map(get_error_code, heard)) == (what == "damaged")
+    assert ("file-damaged" in map(core.get_error_code, heard)) == (what == "damaged")
 
 
 def test_a_run_of_an_earlier_version_is_refused(place, tmp_path):
     mosaic, sem = place
     shutil.copytree(FORMER_RUN, tmp_path, dirs_exist_ok=True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with refused(WriteError, "not-resumable"):
+    with refused(core.WriteError, "not-resumable"):
         adapt(mosaic, [sem], tmp_path, resume=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -367,7 +353,7 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
 
 @pytest.mark.parametrize("shape", [(500, 300), (64, 160)])
 def test_both_parts_lie_apart_and_within(shape):
-    taught, held_out = areas.split_training_area(Box.from_shape(shape))
+    taught, held_out = areas.split_training_area(core.Box.from_shape(shape))
     apart = max(held_out.y0 - taught.y1, held_out.x0 - taught.x1)
     assert apart == 32
     assert min(*taught.shape, *held_out.shape) >= 64
@@ -376,13 +362,13 @@ def test_both_parts_lie_apart_and_within(shape):
 
 def test_no_area_trains_on_what_another_evaluates(place):
     """The held-out part of the left one is of columns 100 to 164."""
-    sems = place[1], crop_to_box(place[1], Box(0, 128, 0, 164))
-    both = [areas.create_shared_area(place[0], one, Affine()) for one in sems]
+    sems = place[1], core.crop_to_box(place[1], core.Box(0, 128, 0, 164))
+    both = [areas.create_shared_area(place[0], one, core.Affine()) for one in sems]
     areas.exclude_held_out_parts(both)
     columns = [np.isfinite(one.sem.array()).all(axis=0) for one in both]
     assert [*np.flatnonzero(~columns[0])] == [*range(68, 128)]
     assert columns[1].all()
-    with refused(ShapeError, "nothing-to-train", match="sem is left"):
+    with refused(core.ShapeError, "nothing-to-train", match="sem is left"):
         areas.exclude_held_out_parts([replace(both[0], training_box=both[0].held_out)])
 
 
@@ -391,5 +377,5 @@ def test_time_ends_a_training_only_where_it_is_given(place, asked, tmp_path):
     for said in ({}, {"minutes": 2.0}):
         how = {"transform": lying(*place), "options": AdaptOptions.parse(said)}
         with pytest.raises(KeyboardInterrupt):
-            run(ADAPT.job(*place[:1], place[1:], tmp_path, **how, overwrite=True))
+            core.run(ADAPT.job(*place[:1], place[1:], tmp_path, **how, overwrite=True))
     assert [how["seconds"] for how in asked] == [None, 120.0]

@@ -21,20 +21,13 @@ from pydantic import Field, model_validator
 
 from napari_semsr import core
 from napari_semsr.analysis import light
+from napari_semsr.analysis.frc import validity
 from napari_semsr.analysis.frc.blocks import (
     NYQUIST_SHARE,
     Measurement,
     correlate_blocks,
 )
 from napari_semsr.analysis.frc.crossing import Criterion, Estimator
-from napari_semsr.analysis.frc.validity import (
-    REASON_TEXTS,
-    REASONS,
-    Reason,
-    has_unexplained_correlation,
-    is_noise_dependent,
-    is_noise_independent,
-)
 
 _Stack = NDArray[np.floating]
 _ELECTRON = "e\N{SUPERSCRIPT MINUS}"
@@ -160,7 +153,7 @@ class FrcResult:
     criterion: Annotated[Criterion, core.Quantity("Criterion")]
     estimator: Estimator
     method: Annotated[str, core.Quantity("Method")]
-    reason: Annotated[Reason | None, core.Quantity("Reason", shown=False)]
+    reason: Annotated[validity.Reason | None, core.Quantity("Reason", shown=False)]
     frequency_per_px: core.FloatArray
     correlation: core.FloatArray
     threshold: core.FloatArray
@@ -184,7 +177,7 @@ class FrcResult:
     @property
     def why(self) -> Annotated[str | None, core.declare_quantity("Why")]:
         """Reason for the missing resolution, as text."""
-        return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
+        return self.reason and f"{self.reason}: {validity.REASON_TEXTS[self.reason]}"
 
     @property
     def doubt(self) -> Annotated[str | None, core.Quantity("Doubt", tabled=False)]:
@@ -247,7 +240,7 @@ def measure_frc(
     first = cast("core.FloatArray", first)
     outcome = plan.correlate(first, second, third)
     code = int(outcome.code[0])
-    reason = REASONS[code - 1] if code else None
+    reason = validity.REASONS[code - 1] if code else None
     plan = plan.check_shared_noise(
         reason, outcome.correlation[0], first[0], None if second is None else second[0]
     )
@@ -335,11 +328,11 @@ class FrcPlan:
         first = a if a.pixel_size_nm is not None or b is None else b
         first = first if whole is None else whole
         optical = [a if whole is None else whole]
-        reason = is_noise_dependent(a, b, reference=options.reference)
+        reason = validity.is_noise_dependent(a, b, reference=options.reference)
         tests_noise = False
         if whole is None and b is not None:
             optical += [] if options.reference else [b]
-            tests_noise = not reason and not is_noise_independent(a, b)
+            tests_noise = not reason and not validity.is_noise_independent(a, b)
         return cls(
             options,
             single=is_alone and not from_one_image,
@@ -443,7 +436,7 @@ class FrcPlan:
         shares_noise = False
         is_known = reason in (None, "undetermined")
         if is_known or (reason == "beyond-nyquist" and not against):
-            shares_noise = has_unexplained_correlation(
+            shares_noise = validity.has_unexplained_correlation(
                 a, b, self.residual_shift, reference=against
             )
         elif reason == "correlated-noise":

@@ -501,7 +501,8 @@ def watch_images(viewer: ViewerModel) -> None:
 def _keep_field_in_view(viewer: ViewerModel) -> None:
     """Keep the field in view when the canvas is resized, such as by a new dock.
 
-    Also when the first layer in nm joins layers in µm: the camera has their unit.
+    Also when the unit of the viewer changes, which is that of the camera: if a layer
+    in nm joins layers in µm, or one without a unit joins layers in mm.
     """
     of_viewer, camera = ref(viewer), host.get_camera(viewer)
     field = host.get_viewbox_size(viewer) / camera.zoom
@@ -522,13 +523,14 @@ def _keep_field_in_view(viewer: ViewerModel) -> None:
     def keep_place(_: Event) -> None:
         nonlocal nm
         model = of_viewer()
-        if model is not None and model.dims.units:  # none if they are mixed
-            before, nm = nm, layers.get_nm_per_unit(model.dims.units[-1])
+        if model is not None and layers.use_comparable_units(model):
+            before, nm = nm, layers.get_nm_per_unit((model.dims.units or ("nm",))[-1])
             ratio, view = (before or 1) / (nm or 1), host.get_camera(model)
             if before and nm and ratio != 1:
                 view.center = tuple(np.array(view.center) * ratio)
                 view.zoom /= ratio
 
+    keep_place(Event("units"))
     viewer.dims.events.units.connect(keep_place)
     camera.events.zoom.connect(record_field)
     host.connect_to_resize(viewer, keep_field)

@@ -33,15 +33,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_semsr import io
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    Progress,
-    SemsrError,
-    WriteError,
-    update_value_name,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs import describe_former_name
 from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base import history, places, results
@@ -260,7 +252,7 @@ class Session(QObject):
         viewer = self._viewer()
         if viewer is None:
             msg = "The viewer is closed."
-            raise WriteError(msg, code="viewer-closed")
+            raise core.WriteError(msg, code="viewer-closed")
         return viewer
 
     # -- content -----------------------------------------------------------
@@ -358,7 +350,7 @@ class Session(QObject):
         folder = Path(read.pop())
         try:
             project = io.read_project(folder)
-        except SemsrError:
+        except core.SemsrError:
             return  # which napari has reported already
         names = {item.name for item in layers}
         layers_lost = [item for item in project.layers if item.name not in names]
@@ -484,7 +476,7 @@ class Session(QObject):
         """Save everything to a new project, and keep that project open."""
         if io.is_project(folder) and folder.exists():
             msg = f"{folder} is already a project: open it, or choose another name."
-            raise WriteError(msg, code="output-exists")
+            raise core.WriteError(msg, code="output-exists")
         io.write_project(folder, io.Project())
         self._reset_project()
         self._set_project_folder(folder)
@@ -535,10 +527,10 @@ class Session(QObject):
 
     def _store_all_layers(
         self, left: list[tuple[Layer, _Bring]]
-    ) -> Job[Callable[[], None]]:
+    ) -> core.Job[Callable[[], None]]:
         results = []
         for number, (layer, bring) in enumerate(left):
-            yield Progress(number, len(left), f"saving {layer.name}")
+            yield core.Progress(number, len(left), f"saving {layer.name}")
             results.append((layer, *bring()))
         return partial(self._finish_saving, results)
 
@@ -570,7 +562,7 @@ class Session(QObject):
                         results.remove_created_store(path)
                 self._outdated_paths.clear()
             self.failing = False
-        except SemsrError as error:
+        except core.SemsrError as error:
             self._report_failure(str(error))
             return
         then, self._then = self._then, []
@@ -717,10 +709,10 @@ class Session(QObject):
         """Return a function that writes a layer's pixels to a store in the project."""
         layers.disable_cache(layer)
         folder, name = self.folder or Path(), layer.name
-        grey: Micrograph | None = None
+        grey: core.Micrograph | None = None
         if isinstance(layer, Image) and layer.ndim == 2 and not layer.rgb:
             # without grey values, such as a mask, the pixels are saved as an array
-            with suppress(SemsrError):
+            with suppress(core.SemsrError):
                 grey = layers.micrograph_from_layer(layer)
         data = layers.get_finest_level(layer)
         lazy = hasattr(data, "dask")
@@ -729,7 +721,7 @@ class Session(QObject):
         is_in_project = isinstance(layer, Labels) and own.parent == folder and not lazy
 
         def write_pixels() -> tuple[LayerSource, dict[str, str]]:
-            with suppress(SemsrError):  # a damaged array is written again
+            with suppress(core.SemsrError):  # a damaged array is written again
                 if is_in_project and np.array_equal(io.read_array(own), data):
                     return LayerSource(own.name), {io.SAVED_KEY: str(own)}
             suffix = _ARRAY if grey is None else _STORE
@@ -752,7 +744,7 @@ class Session(QObject):
         if self.runner.is_busy:
             return False
 
-        def load_project() -> Job[Callable[[], None]]:
+        def load_project() -> core.Job[Callable[[], None]]:
             project_opened = yield from io.open_project(path)
             return partial(self._show_project, project_opened)
 
@@ -893,13 +885,13 @@ class Session(QObject):
         elif folder := ask_new_project_path(window):
             try:
                 self.create_project(folder, window.close)
-            except SemsrError as error:
+            except core.SemsrError as error:
                 self._report_failure(str(error))
 
 
 def _read_abandoned_results(
     found: dict[Path, list[Path]], session: Session
-) -> Job[Callable[[], None]]:
+) -> core.Job[Callable[[], None]]:
     """Move results of crashed sessions to this one, and read them as layers."""
     layers = []
     for folder, paths in found.items():
@@ -909,7 +901,7 @@ def _read_abandoned_results(
         except FileNotFoundError:  # another session has opened or discarded them
             continue
         for path in paths:
-            yield Progress(0, 0, f"opening {path.name}")
+            yield core.Progress(0, 0, f"opening {path.name}")
             moved = place / path.relative_to(folder)
             read_layers = io.get_reader(str(moved))
             for data, about, kind in read_layers(str(moved)) if read_layers else ():
@@ -1011,7 +1003,7 @@ def set_form_values(panel: "VerbPanel", values: dict[str, Any]) -> None:
         if isinstance(item, OptionsForm):
             for key in filter((value or {}).__contains__, item.saved_values):
                 with suppress(ValueError, TypeError, LookupError):
-                    item.set_values(**{key: update_value_name(key, value[key])})
+                    item.set_values(**{key: core.update_value_name(key, value[key])})
         elif name in values:
             with suppress(ValueError, TypeError):
                 item.value = layers.get(value, value) if value else value
