@@ -352,7 +352,7 @@ def downsample_block(block: core.RealArray) -> core.RealArray:
     known: list[Any] = [True] * 4
     if block.dtype.kind == "f" and (missing := np.isnan(block)).any():
         known = [~missing[place] for place in places]
-    mean = np.zeros([side // 2 for side in block.shape], work)
+    mean: NDArray[Any] = np.zeros([side // 2 for side in block.shape], work)
     with np.errstate(invalid="ignore", over="ignore"):
         for place, where in zip(places, known, strict=True):
             np.add(mean, block[place], out=mean, where=where, casting="unsafe")
