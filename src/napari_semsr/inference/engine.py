@@ -82,18 +82,13 @@ class _Tally:
 
 
 class MemoryMonitor:
-    """Monitor of this process's resident memory and of the elapsed time."""
+    """Monitor of this process's resident memory, and the time when it was created."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._first = int(self._process.memory_info().rss)
-        self._start = time.perf_counter()
+        self.start = time.perf_counter()
         self.peak_mb = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since this object was created."""
-        return time.perf_counter() - self._start
 
     @property
     def memory_growth_bytes(self) -> int:
@@ -275,7 +270,7 @@ def _execute_run(run: PlannedRun, sink: tiles.Sink) -> core.Job[EnhanceReport]:
             yield core.Progress(0, 0, tally.notes[-1])
         if run.plan.strategy.kind == "tiles":
             statistics = yield from _run_tiles(run, sink, places, tally)
-    plan, seconds = run.plan, watch.seconds
+    plan, seconds = run.plan, time.perf_counter() - watch.start
     outputs, condition = plan.outputs, plan.condition
     return EnhanceReport(
         tiles=len(outputs),
