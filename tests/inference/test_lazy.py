@@ -65,11 +65,10 @@ def test_the_public_form_equals_enhance(rng):
 @pytest.mark.parametrize("suffix", ["a.tif", "a.ome.zarr"])
 def test_windows_of_a_stored_image_are_its_pixels(suffix, rng, tmp_path, monkeypatch):
     monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
-    monkeypatch.setattr("napari_semsr.io.tiff_read._BLOCK", 256)
     values, path = rng.integers(0, 4000, (600, 530), np.uint16), tmp_path / suffix
     write(Micrograph(values), path)
     data = read(path).data
-    assert min(data.numblocks) > 1
+    assert data.numblocks[0] > 1  # flat, since neighbours of a row are read together
     field = run(prepare_field(Micrograph(data), ResamplingPlan(None, None))).input
     assert field is not data
     for corner in [*product(range(0, 600, 97), range(0, 530, 89))] * 2:

@@ -252,15 +252,15 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     ) & finite
     if not is_stray.any():
         return none, none
+    values = values.astype(np.float32, copy=False)
     stray, narrow, dead = _select_isolated_spots(values, is_stray, finite, far)
     if not stray.any():
         return none, none
-    others, own = values[finite & ~stray], values[stray].astype(np.float32, copy=False)
-    low, high = np.float32(others.min()), np.float32(others.max())
-    beyond = np.maximum(own - high, low - own)
-    beyond /= max(high - low, np.finfo(np.float32).tiny)
-    to_fill = stray.copy()
+    own, others = values[stray], values[finite & ~stray]
+    beyond = np.maximum(own - others.max(), others.min() - own)
+    beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
     is_far = (beyond > _BEYOND_WIDE) | (narrow[stray] & (beyond > _BEYOND))
+    to_fill = stray.copy()
     to_fill[stray] = dead[stray] | is_far
     return stray, to_fill
 
@@ -438,7 +438,7 @@ def _find_plateaus(values: RealArray, ends: tuple[float, float]) -> BoolArray:
 
 
 def _select_isolated_spots(
-    values: RealArray, spots: BoolArray, finite: BoolArray, far: BoolArray
+    values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Select sharp, isolated `spots` with noisy surroundings.
 
@@ -454,11 +454,7 @@ def _select_isolated_spots(
     others = finite & ~spots
     for number, spot in enumerate(ndimage.find_objects(labels), 1):
         place = _grow_slices(spot, _AROUND)
-        own, usable, part = (
-            labels[place] == number,
-            others[place],
-            values[place].astype(np.float32, copy=False),
-        )
+        own, usable, part = labels[place] == number, others[place], values[place]
         around = ndimage.binary_dilation(own, ones)
         further = ndimage.binary_dilation(around, ones) & ~around & usable
         around &= usable

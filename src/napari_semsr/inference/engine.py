@@ -48,10 +48,8 @@ from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
 
 _T = TypeVar("_T")
-Take = Callable[[int], Sequence[core.IntPair] | None]
-"""Function that returns up to a given number of tiles, an empty list to wait, or None
-at the end.
-"""
+Groups = Iterator[Sequence[core.IntPair]]
+"""Tiles that are run together; none to wait."""
 Work = Generator[list[tiles.TileResult] | core.Progress | None]
 """Generator that yields tiles as they are written, or None while tasks are still
 running.
@@ -84,18 +82,13 @@ class _Tally:
 
 
 class MemoryMonitor:
-    """Monitor of this process's resident memory and of the elapsed time."""
+    """Monitor of this process's resident memory, and the time when it was created."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._first = int(self._process.memory_info().rss)
-        self._start = time.perf_counter()
+        self.start = time.perf_counter()
         self.peak_mb = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since this object was created."""
-        return time.perf_counter() - self._start
 
     @property
     def memory_growth_bytes(self) -> int:
@@ -277,7 +270,7 @@ def _execute_run(run: PlannedRun, sink: tiles.Sink) -> core.Job[EnhanceReport]:
             yield core.Progress(0, 0, tally.notes[-1])
         if run.plan.strategy.kind == "tiles":
             statistics = yield from _run_tiles(run, sink, places, tally)
-    plan, seconds = run.plan, watch.seconds
+    plan, seconds = run.plan, time.perf_counter() - watch.start
     outputs, condition = plan.outputs, plan.condition
     return EnhanceReport(
         tiles=len(outputs),
@@ -323,12 +316,13 @@ def _run_tiles(
         tally.notes.append(core.Message(statistics.describe(), "statistics-sampled"))
         run = replace(run, statistics=statistics.statistics)
     predictor.statistics = run.statistics
-    take = create_tile_source(places)
+    batch = predictor.batch or 1
+    groups: Groups = (places[at : at + batch] for at in range(0, len(places), batch))
     if sink.live is not None:
-        take = sink.live.take_tiles
+        groups = iter(partial(sink.live.take_tiles, batch), None)
     elif scheduler is not None or predictor.device.type == "cpu":
-        take = create_block_source(places, choose_block(plan, predictor, grown_before))
-    work = _run_independent_tiles(run, predictor, take, scheduler)
+        groups = _group_tiles(places, choose_block(plan, predictor, grown_before))
+    work = _run_independent_tiles(run, predictor, groups, scheduler)
     yield from _collect_tiles(work, sink, plan.outputs, tally, len(places))
     return statistics
 
@@ -366,10 +360,10 @@ def _run_whole_field(
 def _run_independent_tiles(
     run: tiles.TiledRun,
     predictor: Predictor,
-    take: Take,
+    groups: Groups,
     scheduler: str | None,
 ) -> Work:
-    """Run independent tiles in this process or on a cluster, in the order of `take`.
+    """Run groups of independent tiles in this process or on a cluster.
 
     Yields lists of results; an empty one if no task is running, None if one is. Closing
     this iterator stops tasks within a layer of the network.
@@ -385,11 +379,11 @@ def _run_independent_tiles(
         plan, level0 = replace(run.plan, options=options), run.target.store.level0
         run = replace(run, plan=plan, target=level0)
         executor = ClusterExecutor(run, scheduler)
-    more, batch = True, predictor.batch or 1
+    more = True
     with executor:
         while more or executor.waiting:
             while more and executor.waiting < executor.slots:
-                places = take(batch)
+                places = next(groups, None)
                 more = places is not None
                 if not places:
                     break
@@ -574,18 +568,11 @@ def run_in_thread(
         release()
 
 
-def create_block_source(places: Sequence[core.IntPair], block: core.IntPair) -> Take:
-    """Create a `Take` of tile blocks (rows, columns) that share a window."""
+def _group_tiles(places: Sequence[core.IntPair], block: core.IntPair) -> Groups:
+    """Group tiles by blocks (rows, columns) that share a window."""
 
     def get_block(place: core.IntPair) -> core.IntPair:
         return place[0] // block[0], place[1] // block[1]
 
     groups = itertools.groupby(sorted(places, key=get_block), get_block)
-    blocks = ([*group] for _, group in groups)
-    return lambda _count: next(blocks, None)
-
-
-def create_tile_source(places: Sequence[core.IntPair]) -> Take:
-    """Create a `Take` that returns tiles in the given order."""
-    waiting = iter(places)
-    return lambda count: list(itertools.islice(waiting, count)) or None
+    return ([*group] for _, group in groups)

@@ -659,7 +659,7 @@ class _SharedBlocks:
     """Array-like dask image whose last blocks are kept for neighbouring windows."""
 
     source: core.ReadableArray  # (Y, X)
-    chunks: tuple[tuple[int, ...], ...]
+    borders: list[list[core.IntPair]]  # First and last row, and column, of each block
     blocks: core.BoundedCache
 
     @property
@@ -673,28 +673,24 @@ class _SharedBlocks:
         return np.dtype(self.source.dtype)
 
     def __getitem__(self, index: tuple[slice, slice]) -> core.RealArray:
-        touched, ends = [], []
-        for part, sides in zip(index, self.chunks, strict=True):
-            span, edges = (
-                range(sum(sides))[part],
-                itertools.accumulate(sides, initial=0),
-            )
-            ends += [span.start, span.stop]
-            borders = itertools.pairwise(edges)
-            touched.append(
-                [b for b in borders if b[0] < span.stop and b[1] > span.start]
-            )
-        window = core.Box(*ends)
+        rows, columns = (
+            part.indices(n)[:2] for part, n in zip(index, self.shape, strict=True)
+        )
+        window = core.Box(*rows, *columns)
         values = np.empty(window.shape, self.dtype)
-        for rows, columns in itertools.product(*touched):
-            block = core.Box(*rows, *columns)
+        touched = (
+            [edge for edge in edges if edge[0] < stop and edge[1] > start]
+            for (start, stop), edges in zip((rows, columns), self.borders, strict=True)
+        )
+        for place in itertools.product(*touched):
+            block = core.Box(*place[0], *place[1])
             kept = self.blocks.get(block)
             if kept is None:
                 kept = core.read_box(self.source, block)
                 self.blocks.put(block, kept)
             shared = block.intersection(window)
-            place, own = shared.relative_to(window), shared.relative_to(block)
-            values[place.slices] = kept[own.slices]
+            own = shared.relative_to(block)
+            values[shared.relative_to(window).slices] = kept[own.slices]
         return values
 
 
@@ -706,7 +702,9 @@ def _share_blocks(data: core.ReadableArray) -> core.ReadableArray:
     largest = max(chunks[0]) * max(chunks[1]) * np.dtype(data.dtype).itemsize
     if 4 * largest > _KEPT_BYTES:
         return data
-    return _SharedBlocks(data, chunks, core.BoundedCache(_KEPT_BYTES))
+    ends = (itertools.accumulate(sides, initial=0) for sides in chunks)
+    borders = [list(itertools.pairwise(edges)) for edges in ends]
+    return _SharedBlocks(data, borders, core.BoundedCache(_KEPT_BYTES))
 
 
 def prepare_field(

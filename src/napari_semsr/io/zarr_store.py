@@ -102,24 +102,19 @@ class OmeZarrStore:
 
     def mark_done(self, row: int, column: int) -> None:
         """Mark a write unit as finished after its pixels were written."""
-        written = self._pyramid.checksums.pop((row, column), None)
-        mark = self._compute_done_mark(row, column, written)
+        mark = self._compute_done_mark(row, column)
         _write_chunk(self.marks, (row, column), np.full((1, 1), mark))
 
-    def _compute_done_mark(
-        self, row: int, column: int, written: int | None = None
-    ) -> int:
-        """Compute the mark of a write unit, which is 1 if the unit has no file.
-
-        `written` is the checksum of its first file, if this process has written it.
-        """
+    def _compute_done_mark(self, row: int, column: int) -> int:
+        """Compute the mark of a write unit, which is 1 if the unit has no file."""
         if self.marks.dtype.itemsize == 1:
             return 1
-        total, unit_files = written or 0, self._list_unit_files(row, column)
-        for file in unit_files if written is None else unit_files[1:]:
+        unit_files = self._list_unit_files(row, column)
+        total = self._pyramid.written.get((0, row, column))  # of the first of them
+        for file in unit_files if total is None else unit_files[1:]:
             with suppress(FileNotFoundError):  # all its pixels are the fill value
-                total = zlib.crc32(core.read_bytes(file, _LARGEST_UNIT), total)
-        return total + 1
+                total = zlib.crc32(core.read_bytes(file, _LARGEST_UNIT), total or 0)
+        return (total or 0) + 1
 
     def _get_finest_arrays(self) -> "list[ZarrArray]":
         """Return the finest levels of the image and its labels."""
@@ -352,7 +347,7 @@ def downsample_block(block: core.RealArray) -> core.RealArray:
     known: list[Any] = [True] * 4
     if block.dtype.kind == "f" and (missing := np.isnan(block)).any():
         known = [~missing[place] for place in places]
-    mean = np.zeros([side // 2 for side in block.shape], work)
+    mean: NDArray[Any] = np.zeros([side // 2 for side in block.shape], work)
     with np.errstate(invalid="ignore", over="ignore"):
         for place, where in zip(places, known, strict=True):
             np.add(mean, block[place], out=mean, where=where, casting="unsafe")
@@ -399,9 +394,9 @@ class _Pyramid:
         self._group, self._finest, self._unit = group, finest, unit
         self._reduce = reduce
         self._shapes = _compute_level_shapes(finest)
-        self.checksums: dict[core.IntPair, int | None] = {}  # of the finest blocks
         self._levels: list[ZarrArray] = [finest]
-        self._done: set[_Block] = set()  # coarser blocks, as they should be
+        # blocks as they should be, with the checksums of their files
+        self.written: dict[_Block, int | None] = {}
         self._reduced = core.BoundedCache(_REDUCED_BYTES)
         self._lock = threading.Lock()
 
@@ -416,12 +411,10 @@ class _Pyramid:
         for number in range(len(self._shapes) if level == 0 else 0):
             # forget what was made from an earlier version of the block
             block = number, place[0] >> number, place[1] >> number
-            self._done.discard(block)
+            self.written.pop(block, None)
             self._reduced.drop(block)
         checksum = _write_chunk(self._open_level(level), place, values)
-        self._done.add((level, *place))
-        if level == 0:
-            self.checksums[place] = checksum
+        self.written[level, *place] = checksum
         sides = zip(self._unit, self._shapes[level], strict=True)
         splits_pixels = any(side % 2 and side < n for side, n in sides)
         if level + 1 == len(self._shapes) or splits_pixels:
@@ -450,7 +443,7 @@ class _Pyramid:
         missing: list[list[core.IntPair]] = [[]]
         for level, shape in enumerate(self._shapes[1:], start=1):
             units = product(range(-(-shape[0] // high)), range(-(-shape[1] // wide)))
-            missing.append([at for at in units if (level, *at) not in self._done])
+            missing.append([at for at in units if (level, *at) not in self.written])
         total = sum(map(len, missing))
         for level, places in enumerate(missing[1:], start=1):
             source, target = self._open_level(level - 1), self._open_level(level)
