@@ -64,7 +64,7 @@ def test_a_part_may_learn_alone(part: str) -> None:
         owner = owner if owner in ("survey", "sharpener") else "local"
         learns = owner == part
         if part == "noise":
-            learns = owner == "local" or name.startswith("survey.name")
+            learns = owner == "local" or name.startswith("survey.name.4")
         assert (weight.grad is not None) == learns, name
 
 

@@ -551,7 +551,7 @@ class RestorerLearner(Learner):
             raise core.OptionError(msg, code="options-contradict")
         network.survey.requires_grad_(recipe.learns in ("all", "survey"))
         if recipe.learns == "noise":
-            network.survey.name.requires_grad_(True)
+            network.survey.name[-1].requires_grad_(True)
         for part in (network.local, network.embed, network.tell):
             part.requires_grad_(recipe.learns in ("all", "local", "noise"))
         self.former: tuple[models.InformedRestorer, ...] = ()  # no module of its own
@@ -624,6 +624,7 @@ class RestorerLearner(Learner):
                 best_faults = torch.where(torch.isfinite(true), true, estimated_faults)
                 mixed_faults = torch.where(turn == 1, estimated_faults, within)
                 condition = torch.where(turn == 0, best_faults, mixed_faults)
+                condition = condition.detach() if self.former else condition
                 rings = survey.average_rings(block_scenes.statistics)
                 planes, gate = self.network.stack_planes(clear, condition, rings), None
             former_outputs = [
@@ -683,6 +684,7 @@ class RestorerLearner(Learner):
             estimate = former.survey.estimate_faults(scenes.statistics)
             faults = torch.lerp(estimate, faults, compute_truth_weight(faults))
             faults = torch.where(faults.isfinite(), faults, estimate)
+            faults[:, _WIDTHS.start :] = math.nan  # the estimate of blur remains
         return faults
 
     def _crop_scenes(self, images: Tensor, scenes: SceneBatch) -> Tensor:
