@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from napari_semsr.core import types
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.types import FloatArray, FloatPair, IntPair, RealArray
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -52,18 +51,18 @@ class Box:
     x1: int
 
     @classmethod
-    def from_shape(cls, shape: IntPair, corner: IntPair = (0, 0)) -> Self:
+    def from_shape(cls, shape: types.IntPair, corner: types.IntPair = (0, 0)) -> Self:
         """Create a box from its shape and corner ``(y, x)``."""
         (rows, columns), (y, x) = shape, corner
         return cls(y, y + rows, x, x + columns)
 
     @property
-    def shape(self) -> IntPair:
+    def shape(self) -> types.IntPair:
         """Shape of the image, (rows, columns)."""
         return self.y1 - self.y0, self.x1 - self.x0
 
     @property
-    def corner(self) -> IntPair:
+    def corner(self) -> types.IntPair:
         """First pixel ``(y, x)`` of the box."""
         return self.y0, self.x0
 
@@ -85,14 +84,14 @@ class Box:
         """Return the box in coordinates relative to the corner of another box."""
         return self.move((-outer.y0, -outer.x0))
 
-    def move(self, by: IntPair) -> Self:
+    def move(self, by: types.IntPair) -> Self:
         """Return the box moved by rows and columns.
 
         ``box.within(outer).move(outer.corner) == box``.
         """
         return self.from_shape(self.shape, (self.y0 + by[0], self.x0 + by[1]))
 
-    def grow(self, margin: IntPair | int) -> Self:
+    def grow(self, margin: types.IntPair | int) -> Self:
         """Return the box with a margin added on all sides, or removed if negative.
 
         It may extend beyond the field.
@@ -120,7 +119,7 @@ class Box:
 class Tile:
     """Tile with the region to read and the region of the output to keep."""
 
-    index: IntPair  # row and column in the grid of tiles
+    index: types.IntPair  # row and column in the grid of tiles
     core: Box  # region to keep, inside the field
     window: Box  # input of the network, inside the padded field
 
@@ -134,9 +133,9 @@ class Tile:
 class TilePlan:
     """Division of an image into tiles."""
 
-    shape: IntPair  # rows and columns of the field
+    shape: types.IntPair  # rows and columns of the field
     # the field after reflection at the bottom and right to a multiple of the stride
-    padded_shape: IntPair
+    padded_shape: types.IntPair
     # side of a core, width of the halo, and the grid that corners lie on
     core: int
     halo: int
@@ -144,7 +143,7 @@ class TilePlan:
     constant: bool  # whether all windows have one size
 
     @property
-    def grid(self) -> IntPair:
+    def grid(self) -> types.IntPair:
         """Shape of the tile grid, (rows, columns)."""
         return -(-self.shape[0] // self.core), -(-self.shape[1] // self.core)
 
@@ -166,12 +165,12 @@ class TilePlan:
         core = whole.intersection(Box.from_shape(self.shape))
         return self.create_tile(core, (row, column))
 
-    def _add_halo(self, start: int, stop: int, axis: int) -> IntPair:
+    def _add_halo(self, start: int, stop: int, axis: int) -> types.IntPair:
         """Add a halo to an interval along one axis, within the padded image."""
         end = round_up(stop, self.stride) + self.halo
         return max(start - self.halo, 0), min(end, self.padded_shape[axis])
 
-    def create_tile(self, core: Box, index: IntPair = (0, 0)) -> Tile:
+    def create_tile(self, core: Box, index: types.IntPair = (0, 0)) -> Tile:
         """Return a tile for any region that starts at a multiple of the stride.
 
         It has the window of a tile; with a constant size if the plan has one and the
@@ -181,7 +180,7 @@ class TilePlan:
         columns = self._get_window(core.x0, core.x1, 1)
         return Tile(index, core, Box(*rows, *columns))
 
-    def _get_window(self, start: int, stop: int, axis: int) -> IntPair:
+    def _get_window(self, start: int, stop: int, axis: int) -> types.IntPair:
         """Return the window for an interval along one axis."""
         if not self.constant or stop - start > self.core:
             return self._add_halo(start, stop, axis)
@@ -212,7 +211,7 @@ class BlockPlan:
     # side of a block and distance between neighbours, in pixels
     block: int
     step: int
-    grid: IntPair  # rows and columns of blocks
+    grid: types.IntPair  # rows and columns of blocks
 
     @property
     def corners(self) -> NDArray[np.intp]:
@@ -221,7 +220,7 @@ class BlockPlan:
         return np.ascontiguousarray(places * self.step).astype(np.intp)
 
     @property
-    def origin(self) -> FloatPair:
+    def origin(self) -> types.FloatPair:
         """Centre of the first block in pixel coordinates."""
         return (self.block - 1) / 2, (self.block - 1) / 2
 
@@ -232,7 +231,7 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def plan_tiles(
-    shape: IntPair,
+    shape: types.IntPair,
     *,
     core: int,
     halo: int,
@@ -258,7 +257,7 @@ def plan_tiles(
     )
 
 
-def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
+def plan_blocks(shape: types.IntPair, *, block: int, step: int) -> BlockPlan:
     """Place as many square blocks on an image as fit at a constant step.
 
     ``(size - block) // step + 1`` on each axis. Raises `ShapeError` if none fits.
@@ -283,7 +282,7 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.asarray(np.minimum(folded, 2 * (size - 1) - folded))
 
 
-def get_central_box(shape: IntPair, side: int) -> Box:
+def get_central_box(shape: types.IntPair, side: int) -> Box:
     """Return the central box of an image, at most `side` px on each axis."""
     rows, columns = (min(n, side) for n in shape)
     corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
@@ -348,14 +347,14 @@ class Resampling:
        doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.
     """
 
-    size: IntPair  # rows and columns of the field
+    size: types.IntPair  # rows and columns of the field
     # ``(y, x)`` pixels of the field in one pixel of the new grid
     steps: tuple[Fraction, Fraction]
     # ``(y, x)`` pixels of the field from its border to that of the new grid
     offsets: tuple[Fraction, Fraction] = _NO_OFFSETS
 
     @property
-    def shape(self) -> IntPair:
+    def shape(self) -> types.IntPair:
         """Shape of the new grid, up to the end of the source image."""
         rows, columns = (
             math.ceil((n - offset) / step)
@@ -395,7 +394,7 @@ class Resampling:
         rows, columns = np.ix_(*slices)
         return rows, columns
 
-    def resample(self, block: RealArray, place: Box, box: Box) -> NDArray[Any]:
+    def resample(self, block: types.RealArray, place: Box, box: Box) -> NDArray[Any]:
         """Compute the pixels of a box of the new grid.
 
         The block (Y, X) has the finite grey values of the region `place` of the field,
@@ -414,7 +413,7 @@ class Resampling:
         return np.ascontiguousarray(values, dtype=kind)
 
     def _compute_weight_matrix(
-        self, axis: int, span: IntPair, place: IntPair
+        self, axis: int, span: types.IntPair, place: types.IntPair
     ) -> "sparse.csr_matrix | None":
         """Return the weights of one axis as a matrix; None if the grids are equal."""
         step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
@@ -445,7 +444,7 @@ def _compute_kernel_width(step: Fraction) -> int:
 
 
 def _compute_pixel_centres(
-    span: IntPair, step: Fraction, offset: Fraction
+    span: types.IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], int]:
     """Return new pixel centres in source pixels: numerators and denominator."""
     parts = math.lcm(step.denominator, offset.denominator)
@@ -456,8 +455,8 @@ def _compute_pixel_centres(
 
 
 def _compute_kernel_weights(
-    span: IntPair, step: Fraction, offset: Fraction
-) -> tuple[NDArray[np.int64], FloatArray]:
+    span: types.IntPair, step: Fraction, offset: Fraction
+) -> tuple[NDArray[np.int64], types.FloatArray]:
     """Return the first source pixel and the weights for each new pixel."""
     width = _compute_kernel_width(step)
     centre, over = _compute_pixel_centres(span, step, offset)
@@ -483,9 +482,9 @@ _GAP = 1e-3  # chosen; a pixel with a larger total weight of gaps is a gap
 class Grid:
     """A regular grid of pixels in a plane."""
 
-    shape: IntPair  # rows and columns
-    pitch: FloatPair  # ``(y, x)`` side of a pixel
-    corner: FloatPair  # outer border ``(y, x)`` of pixel (0, 0)
+    shape: types.IntPair  # rows and columns
+    pitch: types.FloatPair  # ``(y, x)`` side of a pixel
+    corner: types.FloatPair  # outer border ``(y, x)`` of pixel (0, 0)
 
     @classmethod
     def from_image(cls, image: Micrograph) -> Self:
@@ -494,22 +493,22 @@ class Grid:
         return cls(image.shape, image.scale, (y, x))
 
     @property
-    def end(self) -> FloatPair:
+    def end(self) -> types.FloatPair:
         """Bottom-right corner ``(y, x)`` of the grid."""
         (y, x), (down, across) = self.corner, self.pitch
         return y + self.shape[0] * down, x + self.shape[1] * across
 
-    def move(self, by: FloatPair) -> Self:
+    def move(self, by: types.FloatPair) -> Self:
         """Return the grid moved by ``(y, x)``."""
         corner = self.corner[0] + by[0], self.corner[1] + by[1]
         return type(self)(self.shape, self.pitch, corner)
 
-    def box_origin(self, box: Box) -> FloatPair:
+    def box_origin(self, box: Box) -> types.FloatPair:
         """Return the centre ``(y, x)`` of a box's first pixel: its image's origin."""
         (y, x), (down, across) = self.corner, self.pitch
         return y + (box.y0 + 0.5) * down, x + (box.x0 + 0.5) * across
 
-    def nearest_box(self, start: FloatPair, stop: FloatPair) -> Box:
+    def nearest_box(self, start: types.FloatPair, stop: types.FloatPair) -> Box:
         """Return the box of pixels whose centres are between two corners ``(y, x)``.
 
         A centre at `start` is inside, one at `stop` is not, to a hundredth of a pixel.
@@ -518,7 +517,7 @@ class Grid:
         ends = self.locate(start, stop)
         return Box(*map(int, np.ceil(ends - 0.5 - _SLACK_PX).flat))
 
-    def locate(self, start: FloatPair, stop: FloatPair) -> FloatArray:
+    def locate(self, start: types.FloatPair, stop: types.FloatPair) -> types.FloatArray:
         """Return two corners in pixels of this grid: rows, then columns (2, 2)."""
         ends = np.transpose([start, stop]) - np.reshape(self.corner, (2, 1))
         return np.asarray(ends / np.reshape(self.pitch, (2, 1)))
@@ -603,7 +602,7 @@ class GridImage:
         placement = Resampling(self.resampling.size, steps, offset)
         return type(self)(self.image, grid, inner, placement)
 
-    def read(self, box: Box | None = None) -> RealArray:
+    def read(self, box: Box | None = None) -> types.RealArray:
         """Compute the pixels of a box, by default the whole image.
 
         A pixel that depends on a missing value is NaN.

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from napari_semsr import core
 from napari_semsr.io import czi, formats, frames, read_image, tiff_read, zarr_image
 from napari_semsr.io.files import ZARR_MARKS, get_display_name, read_text
-from napari_semsr.io.read_image import ColourError, FileInfo
 
 _MICROSCOPES = {".czi", ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".mrcs"}
 _SHORTEST = 16  # bytes; smallest size of an image file
@@ -262,7 +261,7 @@ def _read_file(path: Path) -> list[LayerTuple]:
 
 
 def _read_channels(
-    path: Path, info: FileInfo, before: int = 0, **which: str
+    path: Path, info: read_image.FileInfo, before: int = 0, **which: str
 ) -> list[LayerTuple]:
     """Read an image as one layer per channel, preceded by `before` other layers."""
     layers = []
@@ -329,7 +328,7 @@ def _read_plane(path: Path, **which: int | str) -> tuple[core.Micrograph, object
     """Read one plane, both as an image and as displayed: (Y, X) or (Y, X, 3)."""
     try:
         image = formats.read(path, **which)  # type: ignore[arg-type]
-    except ColourError as error:
+    except read_image.ColourError as error:
         grey = formats.read(path, colour="luminance", **which)  # type: ignore[arg-type]
         return grey, grey.data if error.databar_rows else error.samples
     return image, image.data

@@ -24,7 +24,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from napari_semsr.core import PICTURE_KEY, Message, Micrograph, PixelSize, ReadError
 from napari_semsr.io import files
-from napari_semsr.io.files import RECORD_KEY, Record, replace_atomically
 from napari_semsr.io.read_image import LARGEST_PRINTED_NM, RawImage, ReadOptions
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -90,7 +89,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
 
     size: PixelSize | None = None
     orientation = 1
-    record: Record | None = None
+    record: files.Record | None = None
     own_texts: dict[str, str] = {}
     warnings: list[str] = []
     with files.convert_decoding_errors(path, "PNG"):
@@ -109,8 +108,8 @@ def _read_png(path: Path, data: bytes) -> RawImage:
             elif name == "eXIf":
                 orientation = _read_orientation(content)
             text = _read_text_chunk(name, content)
-            if text is not None and text[0] == RECORD_KEY:
-                record = Record.from_json(text[1], warnings)
+            if text is not None and text[0] == files.RECORD_KEY:
+                record = files.Record.from_json(text[1], warnings)
             elif text is not None:
                 own_texts[text[0]] = text[1][:_LARGEST_TEXT]
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
@@ -138,8 +137,8 @@ def _read_png(path: Path, data: bytes) -> RawImage:
 
 
 def _mark_stretched(
-    path: Path, record: Record | None
-) -> tuple[Record | None, tuple[str, ...]]:
+    path: Path, record: files.Record | None
+) -> tuple[files.Record | None, tuple[str, ...]]:
     """Record and warn that the values of a map were stretched for display."""
     history = record and record.provenance
     unit = "nm" if record and record.pixel_size_nm else "pixel"
@@ -234,7 +233,7 @@ def write(image: Micrograph, path: Path) -> None:
         data = np.asarray(np.rint(values * 255), dtype=np.uint8)
     info = PngInfo()
     record = replace(files.create_image_record(image), look=look)
-    info.add_itxt(RECORD_KEY, record.to_json(), zip=True)
+    info.add_itxt(files.RECORD_KEY, record.to_json(), zip=True)
     pixels = np.ascontiguousarray(data)
     dpi = None
     if image.pixel_size_nm is not None:
@@ -242,7 +241,7 @@ def write(image: Micrograph, path: Path) -> None:
         # PNG cannot store the resolution of pixels finer than 0.47 nm
         if all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in (x, y)):
             dpi = x * 0.0254, y * 0.0254
-    with replace_atomically(path) as temporary:
+    with files.replace_atomically(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info, dpi=dpi)
 
 
@@ -265,5 +264,5 @@ def write_screenshot(
         ImageDraw.Draw(image).text(place, line, font=font, fill="white")
     if lines:
         info.add_itxt("Description", "\n".join(lines))
-    with replace_atomically(path) as temporary:
+    with files.replace_atomically(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=info)

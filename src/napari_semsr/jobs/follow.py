@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from napari_semsr import core, io, stitching
-from napari_semsr.stitching import StitchOptions
 
 T = TypeVar("T")
 
@@ -60,7 +59,7 @@ class LiveScan:
         self,
         place: Path,
         read: Callable[[str], core.RealArray],
-        options: StitchOptions,
+        options: stitching.StitchOptions,
         flat: core.RealArray | None = None,
         dark: core.RealArray | float | None = None,
         display: LiveDisplay | None = None,
@@ -419,7 +418,7 @@ def _handle_interrupts() -> Iterator[Callable[[], bool]]:
 def follow_scan(
     folder: io.FrameFolder,
     target: Path,
-    options: StitchOptions,
+    options: stitching.StitchOptions,
     *,
     flat: core.RealArray | None = None,
     dark: core.RealArray | float | None = None,

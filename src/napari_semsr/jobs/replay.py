@@ -20,7 +20,6 @@ from napari_semsr.jobs.history import SCAN, RecordedCall, RecordedInput, read_hi
 from napari_semsr.jobs.images import Result, digest_values, open_image
 from napari_semsr.jobs.stitch import digest_folder, get_part_paths
 from napari_semsr.jobs.verb import FileInput, ImageInput, Run, command
-from napari_semsr.models import find_model
 
 Digest = Callable[[Path], core.Job[str]]
 
@@ -142,7 +141,7 @@ class InputSearch:
         """Find a model by its digest, otherwise by its name."""
         model_path, now = None, None
         with suppress(core.CheckpointError):  # not in the library: searched as a file
-            model_path = find_model(PurePosixPath(file.name).stem)
+            model_path = models.find_model(PurePosixPath(file.name).stem)
             now = yield from _digest_file(model_path)
         if model_path is not None and now == file.digest:
             return model_path, now

@@ -16,7 +16,6 @@ from pydantic import Field
 from napari_semsr import core, io, simulation
 from napari_semsr.jobs import images
 from napari_semsr.jobs.verb import ImageInput, Output, Run, command
-from napari_semsr.simulation import OPTICS, PhantomOptions, ScanOptions, SemViewOptions
 
 _MARK = Path("truth") / "microscope.json"
 """File that identifies a simulated scan."""
@@ -32,7 +31,7 @@ _OURS = (
 _OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # folders of a focal series
 _MAX_HEIGHTS = 1000  # limit of three digits
 _OF_PHANTOMS = (
-    *PhantomOptions.model_fields,
+    *simulation.PhantomOptions.model_fields,
     "objective",
     "microsphere",
     "camera_pixel_um",
@@ -42,7 +41,7 @@ _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # bytes per pixel: sharp and blurred, in float32
 
 
-class SimulateOptions(ScanOptions, SemViewOptions):
+class SimulateOptions(simulation.ScanOptions, simulation.SemViewOptions):
     """Options for a simulated scan and its further images."""
 
     positions: Literal["px", "nm", "none"] = Field(
@@ -250,7 +249,7 @@ def _check_scan(
     if (options.sem or options.sem_view) and image is not None:
         msg = "An SEM image requires a simulated sample (`phantom`), got an image."
         raise core.OptionError(msg, code="options-contradict")
-    usual = SemViewOptions().model_dump()
+    usual = simulation.SemViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
         msg = "The `view_…` options require `sem_view`: set it as well."
@@ -456,7 +455,7 @@ class _ScanWriter:
             "source": self.inputs[0].name if self.inputs else options.phantom,
             "pixel_size_nm": scan.pixel_size_nm,
             "psf_fwhm_px": scene.fwhm_px,
-            **options.model_dump(mode="json", include=set(OPTICS)),
+            **options.model_dump(mode="json", include=set(simulation.OPTICS)),
             "cut_off_period_nm": options.cut_off_nm if scan.pixel_size_nm else None,
             "rim": options.rim_brightness,
             "dark_counts": options.offset,

@@ -21,7 +21,6 @@ from pydantic import Field, field_validator
 
 from napari_semsr import core, io, stitching
 from napari_semsr.jobs import follow, images, verb
-from napari_semsr.stitching import StitchOptions
 
 HEIGHT = "height"
 """Name of the height map: the height at which each pixel is sharpest."""
@@ -29,7 +28,7 @@ HALF = "half"
 """History key under which the name and frames of a half are recorded."""
 
 
-class StitchFolderOptions(StitchOptions):
+class StitchFolderOptions(stitching.StitchOptions):
     """Options for stitching a folder of frames."""
 
     pixel_size_nm: io.TypedSize = Field(

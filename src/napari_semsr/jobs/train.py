@@ -14,10 +14,8 @@ from pydantic import field_validator
 from napari_semsr import core, inference, models, training
 from napari_semsr.io import StoredTransform, move
 from napari_semsr.jobs import images, verb
-from napari_semsr.jobs.images import Image
 from napari_semsr.jobs.pairs import MIN_SIDE, choose_pair_options, pairs as create_pairs
 from napari_semsr.jobs.register import COSTLY_PX
-from napari_semsr.models import find_model
 from napari_semsr.pairing import PairOptions, open_pairs
 
 
@@ -288,24 +286,24 @@ def train(
     *,
     options: TrainOptions,
     low: Annotated[
-        Image | None,
+        images.Image | None,
         verb.ImageInput(
             help="image to improve; pairs are cut from it and `high` for the model "
             "and recipe, and are written next to the run"
         ),
     ] = None,
     high: Annotated[
-        Image | None,
+        images.Image | None,
         verb.ImageInput(help="target for `low`: an image of the same area"),
     ] = None,
     image: Annotated[
-        Image | None,
+        images.Image | None,
         verb.ImageInput(
             help="train on this noisy image alone, with the recipe own-image"
         ),
     ] = None,
     second: Annotated[
-        Image | None,
+        images.Image | None,
         verb.ImageInput(
             help="another scan of the area of `image`, by the same instrument; it is "
             "registered, and each is the target of the other"
@@ -451,7 +449,7 @@ def _override_recipe(
     if data:
         changes_given["data"] = plan.data.replace(**data)
     if "start_from" in changes_given:
-        start = find_model(changes_given["start_from"])
+        start = models.find_model(changes_given["start_from"])
         changes_given["start_from"] = str(start.resolve())
     plan = plan.replace(**changes_given) if changes_given else plan
     if plan.kind == "blind-spot" and plan.data.pairs is not None:
@@ -570,7 +568,7 @@ def train_on_cropped_pairs(
         )
         raise core.OptionError(msg, code="recipe-unsuitable")
     if start_from is not None:
-        plan = plan.replace(start_from=str(find_model(start_from)))
+        plan = plan.replace(start_from=str(models.find_model(start_from)))
     options = _complete_pair_options(cut, plan, patch)
     above = [one for one in folder.absolute().parents if not one.exists()]
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)

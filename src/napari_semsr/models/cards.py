@@ -21,7 +21,6 @@ from pydantic import (
 from safetensors import SafetensorError, safe_open
 
 from napari_semsr import core
-from napari_semsr.core import CheckpointError, FloatPair, open_file
 
 DEFAULT_MODEL = "sem-restore"
 MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
@@ -87,8 +86,8 @@ class ModelCard(BaseModel):
     @field_validator("input_percentiles", "input_levels", "pixel_size_nm")
     @classmethod
     def _check_order(
-        cls, value: FloatPair | None, info: ValidationInfo
-    ) -> FloatPair | None:
+        cls, value: core.FloatPair | None, info: ValidationInfo
+    ) -> core.FloatPair | None:
         may_equal = info.field_name == "pixel_size_nm"
         if value and (value[0] > value[1] or (value[0] == value[1] and not may_equal)):
             msg = f"the first number must be the smaller one, got {value}"
@@ -110,10 +109,10 @@ def resolve_model_path(name_or_path: str | Path) -> Path:
         return path
     if path.suffix == SUFFIX:
         msg = f"{path} does not exist: check the path."
-        raise CheckpointError(msg, code="file-missing")
+        raise core.CheckpointError(msg, code="file-missing")
     names, given = ", ".join(list_bundled_models()), str(name_or_path)
     msg = f"A model must be one of {names} or a {SUFFIX} file, got {given!r}."
-    raise CheckpointError(msg, code="model-unknown")
+    raise core.CheckpointError(msg, code="model-unknown")
 
 
 def get_library_folder() -> Path:
@@ -135,7 +134,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 def read_card(path: Path) -> ModelCard:
     """Read a model card without loading the weights."""
     try:
-        open_file(path).close()  # refuses a pipe
+        core.open_file(path).close()  # refuses a pipe
         with safe_open(path, framework="np") as weights:
             text = (weights.metadata() or {}).get("card")
     except (SafetensorError, OSError) as error:
@@ -144,10 +143,10 @@ def read_card(path: Path) -> ModelCard:
         )
         why = f"{path.name} is not a usable model file ({error}): export it again."
         message = core.describe_access_error(path, error) or core.Message(why, code)
-        raise CheckpointError(message) from error
+        raise core.CheckpointError(message) from error
     if text is None:
         msg = f"{path.name} has no model card; import it with its model card."
-        raise CheckpointError(msg, code="card-missing")
+        raise core.CheckpointError(msg, code="card-missing")
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
@@ -155,4 +154,4 @@ def read_card(path: Path) -> ModelCard:
         where = core.format_one_line(".".join(map(str, first["loc"]))) or "its top"
         why = first["msg"].removeprefix("Value error, ")
         msg = f"The model card of {path.name} is invalid at {where}: {why}."
-        raise CheckpointError(msg, code="card-invalid") from None
+        raise core.CheckpointError(msg, code="card-invalid") from None

@@ -19,11 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from napari_semsr import core
-from napari_semsr.core import CheckpointError
 from napari_semsr.io import write_atomically
 from napari_semsr.models import cards
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
-from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.devices import get_first_error_line
 from napari_semsr.models.onnx_network import OnnxNetwork
 
@@ -58,20 +56,20 @@ def _build_from_registry(
     if name not in registry:
         names = ", ".join(sorted(registry))
         msg = f"The {kind} must be one of {names}, got {name!r}."
-        raise CheckpointError(msg, code="architecture-unknown")
+        raise core.CheckpointError(msg, code="architecture-unknown")
     parameters = inspect.signature(registry[name]).parameters
     unknown = core.format_one_line(", ".join(sorted(set(options) - set(parameters))))
     if unknown:
         accepted = ", ".join(parameters)
         msg = f"The options of {kind} {name} are {accepted}, got {unknown}."
-        raise CheckpointError(msg, code="unknown-option")
+        raise core.CheckpointError(msg, code="unknown-option")
     try:
         module = registry[name](**options)
         _check_layer_sizes(module)
     except _REFUSALS as error:
         given, reason = core.shorten_value(options), get_first_error_line(error)
         msg = f"The {kind} {name} cannot be built from {given}: {reason}."
-        raise CheckpointError(msg, code="architecture-invalid") from error
+        raise core.CheckpointError(msg, code="architecture-invalid") from error
     return module
 
 
@@ -102,7 +100,7 @@ class _TooManyWeightsError(Exception):
 
 
 def _build_within_limits(
-    path: Path, card: ModelCard, state: Mapping[str, Tensor]
+    path: Path, card: cards.ModelCard, state: Mapping[str, Tensor]
 ) -> nn.Module:
     """Build a model card's network, limited to the number of weights in the file.
 
@@ -136,7 +134,7 @@ def _build_within_limits(
             f"The weights in {path.name} do not fit architecture {name}: its options "
             f"require more than the {weight_count} stored weights."
         )
-        raise CheckpointError(msg, code="weights-mismatch")
+        raise core.CheckpointError(msg, code="weights-mismatch")
     return build_network(name, options)
 
 
@@ -158,14 +156,14 @@ class LoadedModel:
     """Network ready for use, with its model card."""
 
     module: nn.Module  # in evaluation mode, on the CPU, in float32
-    card: ModelCard
+    card: cards.ModelCard
     digest: str  # of its file
 
 
 def save_model(
     path: Path,
     module: nn.Module,
-    card: ModelCard,
+    card: cards.ModelCard,
     *,
     beside: Mapping[str, Tensor] | None = None,
     half: bool = False,
@@ -216,14 +214,14 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         why = str(error).strip().splitlines()[-1].strip()
         name = card.architecture
         msg = f"The weights in {path.name} do not fit architecture {name}: {why}"
-        raise CheckpointError(msg, code="weights-mismatch") from error
+        raise core.CheckpointError(msg, code="weights-mismatch") from error
     not_finite = [k for k, v in module.state_dict().items() if not v.isfinite().all()]
     if not_finite:
         msg = (
             f"Weights must be finite, but {path.name} has NaN or infinite values at "
             f"{not_finite[0]}; train or export the model again."
         )
-        raise CheckpointError(msg, code="weights-not-finite")
+        raise core.CheckpointError(msg, code="weights-not-finite")
     if isinstance(module, OnnxNetwork):
         module.get_runner()  # rejects unsafe graphs
     return LoadedModel(module.eval(), card, core.digest_path(path))
@@ -244,4 +242,4 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         why = f"{path.name} is damaged: {get_first_error_line(error)}; copy it again."
         damage = core.Message(why, "model-damaged")
         message = core.describe_access_error(path, error) or damage
-        raise CheckpointError(message) from error
+        raise core.CheckpointError(message) from error

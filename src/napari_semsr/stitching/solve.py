@@ -41,7 +41,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.core import FloatArray, IntPair, RealArray
 from napari_semsr.stitching import (
     frames as prepared,
     layout,
@@ -62,8 +61,8 @@ def solve_mosaic(
     acquisition: core.Acquisition,
     options: StitchOptions | None = None,
     *,
-    flat: RealArray | None = None,
-    dark: RealArray | float | None = None,
+    flat: core.RealArray | None = None,
+    dark: core.RealArray | float | None = None,
     field_distortion: core.FieldDistortion | None = None,
 ) -> core.Job[StitchSolution]:
     """Find the position of every frame of a scan.
@@ -142,8 +141,8 @@ def _apply_options(
 def _get_flat_field(
     acquisition: core.Acquisition,
     options: StitchOptions,
-    flat_given: RealArray | None,
-    dark_given: RealArray | float | None,
+    flat_given: core.RealArray | None,
+    dark_given: core.RealArray | float | None,
 ) -> FlatField:
     shape, known = acquisition.frame_shape, dark_given is not None
     for name, image in (("flat field", flat_given), ("dark frame", dark_given)):
@@ -179,7 +178,7 @@ def _get_flat_field(
         # the image may contain the dark level, too: the frames show whether it does
         typical = prepared.estimate_initial_flat(acquisition, dark_known=dark)
 
-        def compute_misfit(image: RealArray) -> float:
+        def compute_misfit(image: core.RealArray) -> float:
             lit = typical.valid
             share = np.maximum(image[lit], 1e-6) / typical.flat[lit]
             return float(np.std(np.log(share)))
@@ -236,7 +235,7 @@ def _search_layout(state: State) -> core.Job[None]:
             return
 
 
-def _compute_search_range(state: State, share: float) -> IntPair:
+def _compute_search_range(state: State, share: float) -> core.IntPair:
     """Return the search range along both axes."""
     limit, (rows, columns) = state.options.max_shift_px, state.acquisition.frame_shape
     if limit is None:
@@ -330,7 +329,7 @@ def _rotate_positions(state: State) -> bool:
     return True
 
 
-def _compute_map_difference(first: FloatArray, second: FloatArray) -> float:
+def _compute_map_difference(first: core.FloatArray, second: core.FloatArray) -> float:
     """Return the relative difference between two (2, 2) linear maps."""
     return float(np.hypot(*(first - second)).max())
 
@@ -405,7 +404,7 @@ def _place_remaining_frames(state: State) -> None:
     expected_places = stage.predict(state.nominal)
     waiting = np.isfinite(expected_places).all(axis=1) & ~state.is_placed
     while waiting.any():
-        sure: dict[int, tuple[FloatArray, float]] = {}
+        sure: dict[int, tuple[core.FloatArray, float]] = {}
         for index in np.flatnonzero(waiting).tolist():
             place = layout.place_frame_by_neighbours(
                 state.frames,

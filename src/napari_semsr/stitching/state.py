@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from napari_semsr import core
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
 from napari_semsr.stitching import pairwise, refine
 from napari_semsr.stitching.discovery import LikelyGrid, find_likely_grids, match_frames
 from napari_semsr.stitching.frames import CorrectedFrames, FlatField
@@ -154,7 +153,7 @@ class JoinedPair(core.Options):
 
     first: str
     second: str
-    shift_px: FloatPair
+    shift_px: core.FloatPair
 
 
 class Corrections(core.Options):
@@ -224,7 +223,7 @@ class Corrections(core.Options):
         return self
 
 
-def is_placement_sufficient(has_place: BoolArray) -> bool:
+def is_placement_sufficient(has_place: core.BoolArray) -> bool:
     """Return whether enough frames (N,) are placed for a reliable result."""
     # chosen: with fewer frames, the fitting ones may be placed by chance
     return bool(has_place.sum() >= 0.8 * len(has_place))
@@ -238,21 +237,21 @@ class State:
     acquisition: core.Acquisition
     options: StitchOptions  # user options
     frames: CorrectedFrames  # corrected frames
-    nominal: FloatArray  # (N, 2) expected corners
+    nominal: core.FloatArray  # (N, 2) expected corners
     is_stated: bool  # whether the scan states these, rather than its images
     # matches of all pairs, if expected corners are from the images alone
     matches: Sequence[Overlap] = ()
     # (2, 2) map from stated positions to these, ``(y, x)``
-    axes: FloatArray = field(default_factory=lambda: np.eye(2))
+    axes: core.FloatArray = field(default_factory=lambda: np.eye(2))
     # such maps that neighbours allow; None before they are compared
     turns: PossibleRotations | None = None
     # number of frames that fitted with the stated axes, if others are used
     fitted_as_stated: int | None = None
     # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
     # mosaic even; unknown if gains are automatic
-    open_slope: FloatArray = field(default_factory=lambda: np.zeros(2))
+    open_slope: core.FloatArray = field(default_factory=lambda: np.zeros(2))
     noise: float = 0.0  # pixel noise of the raw frames
-    reach: IntPair = (0, 0)  # of the last search
+    reach: core.IntPair = (0, 0)  # of the last search
     chance: ChanceLevel | None = None  # of the expected shifts of the last search
     threshold: float = 0.0  # score above which a shift is accepted
     is_periodic: bool = False  # whether unrelated frames match too
@@ -261,7 +260,7 @@ class State:
     # whole-pixel layout
     layout: Layout = field(default_factory=lambda: Layout(np.zeros((0, 2))))
     # (N, 2) best corners so far; NaN for frames without a position
-    positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+    positions: core.FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
     is_nominal: bool = False  # whether stated positions decide, at least along one axis
     # frames placed by all their neighbours together
     rescued_frames: set[int] = field(default_factory=set)
@@ -271,18 +270,18 @@ class State:
     # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
     # (N, 2) its contribution to that of the positions; None if not corrected
-    distortion_doubt: FloatArray | None = None
+    distortion_doubt: core.FloatArray | None = None
     # pairs whose images allow another shift
-    ambiguous: set[IntPair] = field(default_factory=set)
-    struck_pairs: frozenset[IntPair] = frozenset()  # pairs that the user excludes
+    ambiguous: set[core.IntPair] = field(default_factory=set)
+    struck_pairs: frozenset[core.IntPair] = frozenset()  # pairs that the user excludes
     # pairs with a shift from the user
-    joined_pairs: frozenset[IntPair] = frozenset()
+    joined_pairs: frozenset[core.IntPair] = frozenset()
     grids: tuple[LikelyGrid, ...] = ()  # grids in which more frames may be placed
     reasons: dict[int, str] = field(default_factory=dict)  # reasons of unplaced frames
     warnings: list[str] = field(default_factory=list)  # warnings for the user
 
     @property
-    def is_placed(self) -> BoolArray:
+    def is_placed(self) -> core.BoolArray:
         """Mask (N,) of the placed frames."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
@@ -325,7 +324,7 @@ class State:
         return find_likely_grids(acquisition, matches)
 
     @property
-    def refined_shifts(self) -> dict[IntPair, refine.LinearisedShift]:
+    def refined_shifts(self) -> dict[core.IntPair, refine.LinearisedShift]:
         """Shifts of the last refinement, by pair."""
         shifts = () if self.refinement is None else self.refinement.shifts
         return {item.pair: item for item in shifts}
@@ -348,7 +347,7 @@ class State:
         """Fit the map from nominal positions to the current ones."""
         return fit_stage_map(self.nominal, self.positions, self.options.stage_model)
 
-    def list_overlapping_pairs(self) -> list[IntPair]:
+    def list_overlapping_pairs(self) -> list[core.IntPair]:
         """List the pairs of frames that overlap at their current positions."""
         pairs = find_overlapping_pairs(self.positions, self.acquisition.frame_shape)
         by_hand = self.struck_pairs | self.joined_pairs
@@ -359,7 +358,7 @@ class State:
 class PairReport(pairwise.FramePair):
     """Measured shift between two frames."""
 
-    shift_px: FloatPair  # measured position of the second minus that of the first
+    shift_px: core.FloatPair  # measured position of the second minus that of the first
     quality: float  # weighted correlation coefficient on the overlap, at most 1
     score: float  # the same in standard deviations of unrelated noise
     used: bool  # whether the positions are based on it
@@ -378,8 +377,8 @@ class StitchSolution:
     """Solution of a scan."""
 
     # (N, 2) solved top-left corners, with smallest y and x 0; NaN for frames left out
-    positions_px: FloatArray
-    nominal_px: FloatArray | None  # (N, 2) expected positions
+    positions_px: core.FloatArray
+    nominal_px: core.FloatArray | None  # (N, 2) expected positions
     names: tuple[str, ...]  # Of the frames
     left_out: tuple[core.UnusedFrame, ...]  # frames that are not placed, and why
     pairs: tuple[PairReport, ...]  # all pairs that were compared
@@ -390,14 +389,14 @@ class StitchSolution:
     residual_median_px: float | None
     residual_worst_px: float | None
     # (N, 2) standard deviation of each position from the information of its pairs
-    sigma_px: FloatArray
+    sigma_px: core.FloatArray
     flat: FlatField  # shading and dark level
-    gains: FloatArray  # (N,) brightness of each frame, 1 on average
+    gains: core.FloatArray  # (N,) brightness of each frame, 1 on average
     # (N,) grey value of each frame above the dark level without light
-    offsets: FloatArray
+    offsets: core.FloatArray
     # (N, 2) small rotation in radians and relative scale minus 1 of each frame; 0
     # unless requested
-    turns: FloatArray
+    turns: core.FloatArray
     noise: float  # standard deviation of a corrected pixel where the field is brightest
     threshold: float  # score above which a shift was accepted
     # for `correct_mosaic`: shifts of all pairs, corrected frames
@@ -407,7 +406,7 @@ class StitchSolution:
     distortion: float = 0.0
     # its standard deviation; None if neither measured nor set
     distortion_sd: float | None = None
-    distortion_centre_px: FloatPair = (0.0, 0.0)  # from the centre of the frame
+    distortion_centre_px: core.FloatPair = (0.0, 0.0)  # from the centre of the frame
     stage: StageFit | None = None  # solved against nominal positions
     # from stated positions to camera pixels; None if there are none, or if the images
     # do not determine it
@@ -428,7 +427,7 @@ class StitchSolution:
     base: "StitchSolution | None" = field(default=None, repr=False, compare=False)
 
     @property
-    def is_placed(self) -> BoolArray:
+    def is_placed(self) -> core.BoolArray:
         """Mask of the placed frames."""
         return ~np.isnan(self.positions_px[:, 0])
 

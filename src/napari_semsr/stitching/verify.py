@@ -13,12 +13,10 @@ from typing import TypeVar
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.core import FloatArray, FloatPair, IntPair
 from napari_semsr.stitching import layout, nominal, pairwise
 from napari_semsr.stitching.discovery import UnplacedFramesError, describe_grids
 from napari_semsr.stitching.frames import FINE_NOISE, FIXED_METHODS, compute_band_noise
 from napari_semsr.stitching.lines import place_across_lines, place_frames_along_lines
-from napari_semsr.stitching.pairwise import compute_correlation, compute_rounded_shift
 from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, refine_positions
 from napari_semsr.stitching.shading import measure_remaining_shading
 from napari_semsr.stitching.state import PairReport, State, StitchSolution
@@ -58,7 +56,7 @@ def remove_misfits(state: State) -> list[int]:
     """
     pairs, sums = [], []
     for pair in state.list_overlapping_pairs():
-        shift = compute_rounded_shift(state.positions, pair)
+        shift = pairwise.compute_rounded_shift(state.positions, pair)
         sums_of_pair = pairwise.compute_overlap_sums(state.frames, pair, shift)
         if sums_of_pair is not None:
             pairs.append(pair)
@@ -113,10 +111,10 @@ def list_valid_overlaps(state: State) -> list[layout.Overlap]:
         is_deviating = _has_deviating_shift(refined_shifts.get(overlap.pair))
         if is_deviating or not np.isfinite(apart).all():
             continue  # or a frame was dropped since then
-        shift = compute_rounded_shift(state.positions, overlap.pair)
+        shift = pairwise.compute_rounded_shift(state.positions, overlap.pair)
         if np.hypot(*(apart - overlap.shift)) <= layout.TOLERANCE_PX or (
             not state.is_periodic
-            and compute_correlation(state.frames, overlap.pair, shift)[1]
+            and pairwise.compute_correlation(state.frames, overlap.pair, shift)[1]
             > state.threshold
         ):
             overlaps.append(overlap)
@@ -574,8 +572,8 @@ def _compare_with_nominal(state: State) -> None:
     correlations = []
     for positions in (state.positions, stated):
         pairs = nominal.find_overlapping_pairs(positions, state.acquisition.frame_shape)
-        shifts = (compute_rounded_shift(positions, pair) for pair in pairs)
-        fits = map(partial(compute_correlation, state.frames), pairs, shifts)
+        shifts = (pairwise.compute_rounded_shift(positions, pair) for pair in pairs)
+        fits = map(partial(pairwise.compute_correlation, state.frames), pairs, shifts)
         correlations.append(float(np.mean([fit[0] for fit in fits] or [0.0])))
     solution, before = correlations
     # chosen: rounding to pixels changes the correlation by less
@@ -597,8 +595,8 @@ def _compare_with_nominal(state: State) -> None:
 def _create_pair_report(
     state: State,
     item: pairwise.Candidates,
-    shifts_in_use: dict[IntPair, FloatPair],
-    dropped_pairs: set[IntPair],
+    shifts_in_use: dict[core.IntPair, core.FloatPair],
+    dropped_pairs: set[core.IntPair],
     linearised_shift: LinearisedShift | None,
 ) -> PairReport:
     """Report a pair's shift, and the first reason that holds why it is not used."""
@@ -728,7 +726,7 @@ def _compute_residual(pairs: Sequence[PairReport]) -> float | None:
 
 
 def estimate_pixel_size(
-    nominal_nm: FloatArray, solved_positions: FloatArray
+    nominal_nm: core.FloatArray, solved_positions: core.FloatArray
 ) -> core.PixelSize | None:
     """Estimate the pixel size ``(y, x)`` from solved (px) and stage (nm) positions.
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_semsr import core, training
-from napari_semsr.core import Job, Progress, run
 from napari_semsr.io import write_atomically
 from napari_semsr.jobs.train_process import ChildProcess, Say, serve_training_request
 
@@ -34,7 +33,7 @@ def fit_with_files(
     state_file: Path,
     stop_file: Path,
     **how: Any,
-) -> Job["training.AreaFitResult"]:
+) -> core.Job["training.AreaFitResult"]:
     """Run `training.fit_area` with its state in a file, until another file exists.
 
     The state is resumed if it belongs to the same images and options.
@@ -61,7 +60,7 @@ def fit_in_process(
     state_file: Path,
     stop_file: Path,
     **how: Any,
-) -> Job["training.AreaFitResult"]:
+) -> core.Job["training.AreaFitResult"]:
     """Run `fit_with_files` in another process, with the same arguments.
 
     If the job is closed or this process dies, that process saves its state and ends.
@@ -82,7 +81,7 @@ def fit_in_process(
             "how": how,
         }
         child = ChildProcess(_MODULE, request)
-        last: Progress = Progress(0, 0, "starting a process for the training")
+        last: core.Progress = core.Progress(0, 0, "starting a process for the training")
         try:
             yield last
             while True:
@@ -99,10 +98,10 @@ def fit_in_process(
             child.stop(_PATIENCE_S)
 
 
-def _read_report(folder: Path, value: dict[str, Any]) -> Progress:
+def _read_report(folder: Path, value: dict[str, Any]) -> core.Progress:
     """Read a progress report, with the images that it names."""
     if "steps" not in value:
-        return Progress(value["done"], value["total"], value["message"])
+        return core.Progress(value["done"], value["total"], value["message"])
     images: tuple[Any, ...] = ()
     if value.pop("images"):
         with np.load(folder / _PREVIEW) as arrays:
@@ -121,7 +120,7 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
     ]
     how = request["how"]
 
-    def send_report(step: Progress) -> None:
+    def send_report(step: core.Progress) -> None:
         value = asdict(step)
         if isinstance(step, training.AreaProgress):
             if step.images:
@@ -133,7 +132,7 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
             value["images"] = bool(step.images)
         say("step", value)
 
-    fit = run(
+    fit = core.run(
         fit_with_files(
             images,
             training.AreaOptions.parse(request["options"]),
