@@ -252,7 +252,7 @@ def main() -> None:
     )
     rows = Rows(args.rows, "case", "name", "method")
     for step in (measure, measure_scans):
-        for field in fields(args.data, args.select):
+        for field in fields(args.data, args.only):
             step(field, rows, args)
     print(table(rows))
     print(f"\nAhead of {BEST_PEER}, field by field:\n\n{table(rows, ahead=True)}")
