@@ -164,6 +164,9 @@ def pairs(
         pair_map = PairTransform(found, off.places_nm, off.reliable, off.side_nm)
         transform_record = register.create_transform_record(found, off.places_nm)
     settings, scale_note = _choose_scale(options, images, is_paired=is_paired)
+    # with a correlation of 0, copies are allowed, but no second scan is one
+    if is_paired and (settings.min_correlation != 0 or settings.second_scan):
+        check_images_differ(*images)
     refusals: list[dict[str, object]] = []
     if settings.align:
         aligned = yield from _align_pairs(images, settings.scale_factor)
@@ -174,9 +177,6 @@ def pairs(
     )
     if not choice.sets["train"]:
         raise _create_refusal(choice.candidates, choice.rejections, is_paired=is_paired)
-    # with a correlation of 0, copies are allowed, but no second scan is one
-    if is_paired and (settings.min_correlation != 0 or settings.second_scan):
-        check_images_differ(*images)
     provenance = yield from run.compose_history(
         inputs=list(chain(*records)),
         preparation=NUMBERS if settings.has_preparation else None,
@@ -244,7 +244,7 @@ def check_images_differ(
 ) -> None:
     """Raise an error if all pairs consist of identical images."""
     if all(
-        low.shape == high.shape and np.array_equal(low.array(), high.array())
+        np.array_equal(low.array(), high.array(), equal_nan=True)
         for low, high in zip(lows, highs, strict=True)
     ):
         msg = (
