@@ -187,21 +187,21 @@ def image(data, pixel=None) -> Micrograph:
 
 
 GRAIN = image(np.random.default_rng(0).random((64, 64)))
-FOREIGN, SHORT, NOISY = map(image, (GRAIN.data[::-1], GRAIN.data[:50], GRAIN.data**2))
-RESCAN = {"second_scan": True, "align": True, "min_correlation": 0}
-
+FOREIGN, SHORT, DARK = map(image, (GRAIN.data[::-1], GRAIN.data[:50], GRAIN.data / 2))
+HOLED = image(np.where(GRAIN.data < 1e-3, np.nan, GRAIN.data))
+SCANS = {"second_scan": True, "align": True}
 WRONG = {
     "empty": (image(np.zeros((64, 64))), GRAIN, {}, "nothing-to-train"),
     "nan": (GRAIN, image(GRAIN.data * np.nan), {}, "no-finite-values"),
     "foreign": (GRAIN, FOREIGN, {}, "nothing-to-train"),
     "shapes": (GRAIN, SHORT, {}, "pixel-size-missing"),
     "fields": (GRAIN, SHORT, {"align": True}, "sizes-differ"),
-    "one-image": (GRAIN, NOISY, {"whole_images": True}, "too-few-images"),
-    "itself": (GRAIN, GRAIN, {}, "same-image"),
-    "rescan": (GRAIN, GRAIN, RESCAN, "same-image"),
-    "one-patch": (GRAIN, NOISY, {"patch": 64}, "too-few-patches"),
-    "too-small": (GRAIN, NOISY, {"patch": 99}, "image-too-small"),
-    "shares": (GRAIN, GRAIN, {"test": 0.9, "validation": 0.2}, "options-contradict"),
+    "one-image": (GRAIN, DARK, {"whole_images": True}, "too-few-images"),
+    "itself": (HOLED, HOLED, {}, "same-image"),
+    "rescan": (GRAIN, GRAIN, SCANS | {"min_correlation": 0}, "same-image"),
+    "one-patch": (GRAIN, DARK, {"patch": 64}, "too-few-patches"),
+    "too-small": (GRAIN, DARK, {"patch": 99}, "image-too-small"),
+    "shares": (GRAIN, DARK, {"test": 0.9, "validation": 0.2}, "options-contradict"),
 }
 
 

@@ -50,14 +50,15 @@ class BlockFeatures:
 
     @classmethod
     def from_parts(cls, parts: Iterable[core.FloatArray]) -> Self | None:
-        """Compute block features from parts of a field (Y, X); None if too small."""
+        """Compute features of gap-free blocks of parts (Y, X); None if too few."""
         looks, places = [], []
         for number, plane in enumerate(parts):
             corners = (range(0, n - BLOCK_PX + 1, _STEP_PX) for n in plane.shape)
             for y, x in itertools.product(*corners):  # overlapping blocks
                 block = plane[y : y + BLOCK_PX, x : x + BLOCK_PX]
-                looks.append(_compute_features(block))
-                places.append((number * 1e6, y, x))
+                if np.isfinite(block).all():
+                    looks.append(_compute_features(block))
+                    places.append((number * 1e6, y, x))
         if len(looks) <= _NEAREST:
             return None
         table, at = np.array(looks), np.array(places)

@@ -244,7 +244,7 @@ def check_images_differ(
 ) -> None:
     """Raise an error if all pairs consist of identical images."""
     if all(
-        low.shape == high.shape and np.array_equal(low.array(), high.array())
+        np.array_equal(low.array(), high.array(), equal_nan=True)
         for low, high in zip(lows, highs, strict=True)
     ):
         msg = (

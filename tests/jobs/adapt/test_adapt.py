@@ -2,12 +2,13 @@ import shutil
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr import core, training
+from napari_semsr import analysis, core, training
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
@@ -161,7 +162,8 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
     assert asked[0]["levels"] == pytest.approx((scaling.low, scaling.high))
 
 
-def test_sem_of_another_place_is_refused(place, tmp_path):
+@pytest.mark.filterwarnings("ignore:The expected error of the transform")
+def test_sem_of_another_place_or_a_pixel_off_is_refused(place, tmp_path):
     other = micrograph(sem_of(objects(100)), "elsewhere")
     with pytest.raises(AdaptationError) as caught:
         adapt(place[0], [other], tmp_path / "run", steps=2)
@@ -169,14 +171,9 @@ def test_sem_of_another_place_is_refused(place, tmp_path):
     assert not list((tmp_path / "run").glob("*.safetensors"))
     with refused(core.OptionError, "same-image"):
         adapt(place[0], place[:1], tmp_path / "itself")
-
-
-@pytest.mark.filterwarnings("ignore:The expected error of the transform")
-def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
-    mosaic, sem = place
-    off = lying(mosaic, sem, {"error_nm": 30.0})
+    off = lying(*place, {"error_nm": 30.0})
     with refused(AdaptationError, "not-registered"):
-        adapt(mosaic, [sem], tmp_path / "run", transform=off)
+        adapt(place[0], place[1:], tmp_path / "off", transform=off)
 
 
 def test_an_earlier_run_is_not_replaced_unasked_or_by_unusable_images(
@@ -360,15 +357,23 @@ def test_both_parts_lie_apart_and_within(shape):
     assert max(held_out.y1, held_out.x1) == max(shape)
 
 
-def test_no_area_trains_on_what_another_evaluates(place):
-    """The held-out part of the left one is of columns 100 to 164."""
+def test_no_area_trains_on_what_another_evaluates(place, monkeypatch):
+    # the held-out part of the second one is of columns 100 to 164
     sems = place[1], core.crop_to_box(place[1], core.Box(0, 128, 0, 164))
     both = [areas.create_shared_area(place[0], one, core.Affine()) for one in sems]
-    areas.exclude_held_out_parts(both)
-    columns = [np.isfinite(one.sem.array()).all(axis=0) for one in both]
-    assert [*np.flatnonzero(~columns[0])] == [*range(68, 128)]
-    assert columns[1].all()
-    with refused(core.ShapeError, "nothing-to-train", match="sem is left"):
+    first, second = areas.exclude_held_out_parts(both)
+    assert np.isfinite(both[0].sem.array()).all()
+    planes = [*first.crop_training_part(), second.crop_training_part()[1]]
+    assert [np.isfinite(one).all(axis=0).sum() for one in planes] == [68] * 3
+    records = {k: core.InputRecord(role=k, name=k) for k in ("mosaic", "sem 1")}
+    fit = SimpleNamespace(create_card=lambda _, **facts: facts["training"])
+    run, lights = SimpleNamespace(records=records), []
+    monkeypatch.setattr(analysis.BlockFeatures, "from_parts", lights.extend)
+    card = train.create_card(run, "", place[0], [first], fit, (0, 2))
+    for entry in card["learnt_from"]:
+        np.testing.assert_allclose(entry["areas"], [(-10, -10, 2550, 1350)])
+    np.testing.assert_array_equal(lights, [planes[0] / 2])
+    with refused(AdaptationError, "not-registered", match="sem is left"):
         areas.exclude_held_out_parts([replace(both[0], training_box=both[0].held_out)])
 
 

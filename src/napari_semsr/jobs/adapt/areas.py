@@ -59,6 +59,24 @@ class SharedArea:
     held_out: core.Box  # and the part to evaluate on
     # from the mosaic to the SEM image
     transform: core.Affine | core.Elastic = field(metadata={"json": False})
+    excluded: tuple[core.Box, ...] = ()  # from training, near others' held-out parts
+
+    @property
+    def training_boxes(self) -> list[core.Box]:
+        """Disjoint boxes that cover what is trained on."""
+        is_trained, boxes = np.isfinite(self.crop_training_part()[1]), []
+        while (box := core.find_gap_free_box(is_trained)) is not None:
+            boxes.append(box.move(self.training_box.corner))
+            is_trained[box.slices] = False
+        return boxes
+
+    def crop_training_part(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return both images (Y, X) of the training part; NaN where excluded."""
+        light, sem = (one.array().copy() for one in self.crop(self.training_box))
+        for part in self.excluded:
+            inner = part.intersection(self.training_box).relative_to(self.training_box)
+            light[inner.slices] = sem[inner.slices] = np.nan
+        return light, sem
 
     def crop(self, box: core.Box) -> tuple[core.Micrograph, core.Micrograph]:
         """Crop both images to a box."""
@@ -72,7 +90,7 @@ def create_shared_area(
 
     Raises
     ------
-    ShapeError
+    AdaptationError
         If both share less than 64 x 160 px.
     """
     back = core.WarpedImage(sem, core.Grid.from_image(mosaic), transform.inverse())
@@ -90,8 +108,8 @@ def create_shared_area(
             f"{_MIN_ACROSS_PX} x {MIN_PX} px of the mosaic, got {has}: use an SEM "
             "image of a larger area."
         )
-        raise core.ShapeError(msg, code="overlap-too-small")
-    training_box, held_out = split_training_area(core.Box.from_shape(box.shape))
+        raise AdaptationError(msg, "not-registered")
+    split = split_training_area(core.Box.from_shape(box.shape))
     parts = [
         mosaic.replace(
             name=one.name,
@@ -101,9 +119,7 @@ def create_shared_area(
         )
         for one, data in ((mosaic, light), (sem, sem_there))
     ]
-    return SharedArea(
-        sem.name, parts[0], parts[1], box, training_box, held_out, transform
-    )
+    return SharedArea(sem.name, parts[0], parts[1], box, *split, transform)
 
 
 def split_training_area(box: core.Box) -> tuple[core.Box, core.Box]:
@@ -114,39 +130,35 @@ def split_training_area(box: core.Box) -> tuple[core.Box, core.Box]:
     rows, columns = box.shape
     length = max(rows, columns)
     held_out_px = max(_MIN_ACROSS_PX, round(HELD_OUT * (length - APART_PX)))
+    cut = held_out_px + APART_PX
     if rows >= columns:
-        return replace(box, y1=box.y1 - held_out_px - APART_PX), replace(
-            box, y0=box.y1 - held_out_px
-        )
-    return replace(box, x1=box.x1 - held_out_px - APART_PX), replace(
-        box, x0=box.x1 - held_out_px
-    )
+        return replace(box, y1=box.y1 - cut), replace(box, y0=box.y1 - held_out_px)
+    return replace(box, x1=box.x1 - cut), replace(box, x0=box.x1 - held_out_px)
 
 
-def exclude_held_out_parts(areas: Sequence[SharedArea]) -> None:
-    """Remove SEM pixels to train on that are within 32 px of any held-out part.
+def exclude_held_out_parts(areas: Sequence[SharedArea]) -> list[SharedArea]:
+    """Exclude from training what is within 32 px of any held-out part.
 
     SEM images may overlap, but no pixel is both trained on and evaluated.
 
     Raises
     ------
-    ShapeError
+    AdaptationError
         If nothing of an area is left.
     """
+    near = [one.held_out.move(one.box.corner).grow(APART_PX) for one in areas]
+    areas_apart = []
     for area in areas:
-        sem = area.sem.array()[area.training_box.slices]
-        inner = core.Box.from_shape(sem.shape)
-        for other in areas:
-            part = other.held_out.move(other.box.corner).grow(APART_PX)
-            part = part.relative_to(area.training_box.move(area.box.corner))
-            if part.overlaps(inner):
-                sem[part.intersection(inner).slices] = np.nan
-        if not np.isfinite(sem).any():
+        parts = (part.relative_to(area.box) for part in near)
+        excluded = tuple(part for part in parts if part.overlaps(area.training_box))
+        areas_apart.append(replace(area, excluded=excluded))
+        if not np.isfinite(areas_apart[-1].crop_training_part()).any():
             msg = (
                 f"Nothing of {area.name} is left to train on, since the held-out parts "
                 "of other SEM images cover it: leave it out."
             )
-            raise core.ShapeError(msg, code="nothing-to-train")
+            raise AdaptationError(msg, "not-registered")
+    return areas_apart
 
 
 def check_correlation(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:

@@ -141,17 +141,14 @@ def train_on_sem(
     areas, registrations = yield from _open_areas(run, shown_image, sem, transforms)
     cut_off = analysis.find_cut_off(mosaic_image, options.cut_off_nm)
     yield core.Progress(0, 0, "fitting the linear filter")
-    crops = (area.crop(area.training_box) for area in areas)
-    linear = fit_linear_filter([(one.array(), two.array()) for one, two in crops])
+    linear = fit_linear_filter([area.crop_training_part() for area in areas])
     check_correlation(areas, linear.kernel)
-    images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}  # held-out parts
-    for area in areas:
-        light = area.light.array()
-        images[INPUT].append(light[area.held_out.slices])
-        images[LINEAR].append(linear.apply(light)[area.held_out.slices])
+    lights = [(area.light.array(), area.held_out.slices) for area in areas]
+    images: dict[str, list[NDArray[Any]]] = {INPUT: [x[part] for x, part in lights]}
+    images[LINEAR] = [linear.apply(light)[part] for light, part in lights]
     before = evaluate(areas, images, cut_off)
     fit = yield from _fit_network(run, output, areas, levels, before, cut_off)
-    card = _create_card(run, output.stem, mosaic_image, areas, fit, levels)
+    card = create_card(run, output.stem, mosaic_image, areas, fit, levels)
     images = yield from _enhance_held_out(
         areas, models.LoadedModel(fit.network, card, ""), levels, options.device
     )
@@ -213,13 +210,8 @@ def _open_areas(
         quality.pop("residuals", None)
         record = {"model": quality["model"], "transform": to_json_value(found)}
         registrations.append(record | quality)
-        try:
-            area = create_shared_area(mosaic, sem, stored_transform.transform)
-        except core.ShapeError as error:
-            raise AdaptationError(str(error), "not-registered") from error
-        areas.append(area)
-    exclude_held_out_parts(areas)
-    return areas, registrations
+        areas.append(create_shared_area(mosaic, sem, stored_transform.transform))
+    return exclude_held_out_parts(areas), registrations
 
 
 def _fit_network(
@@ -238,8 +230,8 @@ def _fit_network(
     images = []
     for area in areas:
         sem = np.full_like(area.sem.array(), np.nan)
-        for box in (area.training_box, area.held_out):
-            sem[box.slices] = area.sem.array()[box.slices]
+        sem[area.training_box.slices] = area.crop_training_part()[1]
+        sem[area.held_out.slices] = area.crop(area.held_out)[1].array()
         preview_values = np.zeros(sem.shape, dtype=bool)
         preview_values[area.held_out.slices] = True
         images.append(training.AreaImages(area.light.array(), sem, preview_values))
@@ -272,12 +264,10 @@ def _fit_network(
         below = step.gain_below_cutoff_db, linear.gain_below_cutoff_db
         return AdaptProgress(*common, step.seconds, *gains, *below, preview)
 
-    converted = core.map_progress(job, convert_progress)
-    area_fit: training.AreaFitResult = yield from converted
-    return area_fit
+    return (yield from core.map_progress(job, convert_progress))
 
 
-def _create_card(
+def create_card(
     run: Run[AdaptOptions],
     name: str,
     mosaic: core.Micrograph,
@@ -288,9 +278,8 @@ def _create_card(
     """Create the card of the model."""
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
-    lights = (area.light.array()[area.training_box.slices] for area in areas)
     low, high = levels
-    unit_range = [(light - low) / (high - low) for light in lights]
+    unit_range = [(one.crop_training_part()[0] - low) / (high - low) for one in areas]
     place = analysis.BlockFeatures.from_parts(unit_range)
     return fit.create_card(
         name,
@@ -317,15 +306,16 @@ def _create_card(
 
 def _record_trained_area(record: core.InputRecord, area: SharedArea) -> dict[str, Any]:
     """Record the area of an image that was trained on, in the format of `leakage`."""
-    grid, box = core.Grid.from_image(area.light), area.training_box
-    corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
-    places = grid.corner + corners * np.array(grid.pitch)
-    if record.role != LIGHT:  # in the plane of the SEM image
-        around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
-        mapped_places = area.transform(around)
-        places = np.array([mapped_places.min(axis=0), mapped_places.max(axis=0)])
+    grid, regions = core.Grid.from_image(area.light), []
+    for box in area.training_boxes:
+        places = grid.corner + np.reshape(box.ends, (2, 2)) * np.array(grid.pitch)
+        if record.role != LIGHT:  # in the plane of the SEM image
+            around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
+            mapped_places = area.transform(around)
+            places = np.array([mapped_places.min(axis=0), mapped_places.max(axis=0)])
+        regions.append([float(v) for v in places.ravel()])
     facts = record.model_dump(include={"role", "name", "digest"})
-    return {**facts, "unit": "nm", "areas": [[float(v) for v in places.ravel()]]}
+    return {**facts, "unit": "nm", "areas": regions}
 
 
 def _enhance_held_out(
