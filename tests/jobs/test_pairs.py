@@ -187,8 +187,10 @@ def image(data, pixel=None) -> Micrograph:
 
 
 GRAIN = image(np.random.default_rng(0).random((64, 64)))
-FOREIGN, SHORT = image(GRAIN.data[::-1]), image(GRAIN.data[:50])
-
+FOREIGN, SHORT, NEAR = (
+    image(data) for data in (GRAIN.data[::-1], GRAIN.data[:50], GRAIN.data**2)
+)
+RESCAN = {"second_scan": True, "align": True, "min_correlation": 0}
 
 WRONG = {
     "empty": (image(np.zeros((64, 64))), GRAIN, {}, "nothing-to-train"),
@@ -196,11 +198,11 @@ WRONG = {
     "foreign": (GRAIN, FOREIGN, {}, "nothing-to-train"),
     "shapes": (GRAIN, SHORT, {}, "pixel-size-missing"),
     "fields": (GRAIN, SHORT, {"align": True}, "sizes-differ"),
-    "one-image": (GRAIN, GRAIN, {"whole_images": True}, "too-few-images"),
+    "one-image": (GRAIN, NEAR, {"whole_images": True}, "too-few-images"),
     "itself": (GRAIN, GRAIN, {}, "same-image"),
-    "rescan": (GRAIN, GRAIN, {"second_scan": True, "min_correlation": 0}, "same-image"),
-    "one-patch": (GRAIN, GRAIN, {"patch": 64}, "too-few-patches"),
-    "too-small": (GRAIN, GRAIN, {"patch": 99}, "image-too-small"),
+    "rescan": (GRAIN, GRAIN, RESCAN, "same-image"),
+    "one-patch": (GRAIN, NEAR, {"patch": 64}, "too-few-patches"),
+    "too-small": (GRAIN, NEAR, {"patch": 99}, "image-too-small"),
     "shares": (GRAIN, GRAIN, {"test": 0.9, "validation": 0.2}, "options-contradict"),
 }
 

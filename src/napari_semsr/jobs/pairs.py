@@ -164,6 +164,9 @@ def pairs(
         pair_map = PairTransform(found, off.places_nm, off.reliable, off.side_nm)
         transform_record = register.create_transform_record(found, off.places_nm)
     settings, scale_note = _choose_scale(options, images, is_paired=is_paired)
+    # with a correlation of 0, copies are allowed, but no second scan is one
+    if is_paired and (settings.min_correlation != 0 or settings.second_scan):
+        check_images_differ(*images)  # alignment resamples
     refusals: list[dict[str, object]] = []
     if settings.align:
         aligned = yield from _align_pairs(images, settings.scale_factor)
@@ -174,9 +177,6 @@ def pairs(
     )
     if not choice.sets["train"]:
         raise _create_refusal(choice.candidates, choice.rejections, is_paired=is_paired)
-    # with a correlation of 0, copies are allowed, but no second scan is one
-    if is_paired and (settings.min_correlation != 0 or settings.second_scan):
-        check_images_differ(*images)
     provenance = yield from run.compose_history(
         inputs=list(chain(*records)),
         preparation=NUMBERS if settings.has_preparation else None,
