@@ -14,8 +14,10 @@ from napari_semsr.widgets.layers import (
     create_layer_keywords,
     fill_view,
     get_display_fit,
+    get_view,
     have_mixed_units,
     pixels_to_view,
+    restore_view,
 )
 from tests.widgets.scenes import exposures_of, grain
 from tests.widgets.test_panels import make
@@ -113,6 +115,11 @@ def test_positions_of_the_camera_are_in_the_units_of_the_viewer(model):
         act(coarse)
         camera = host.get_camera(model)
         assert (*camera.center[-2:], camera.zoom) == pytest.approx(wanted)
+    view = get_view(model)
+    model.layers.remove(fine)
+    restore_view(model, view)
+    wanted = 20, 28.5, wanted[2] * 1000
+    assert (*camera.center[-2:], camera.zoom) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("unit", "nm"), [("mm", 1e6), ("um", 1e3)])

@@ -381,8 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _handle_termination(signals), _silence_logging(debug=debug):
             return _run_command(words, verb, console, debug=debug)
-    except SystemExit as stop:  # --help has printed the help
-        console.write_result("")
+    except SystemExit as stop:
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return _report_interrupt(words, verb, console, debug=debug)
@@ -407,14 +406,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             refusal["message"] = message
             refusal |= error.to_json() if isinstance(error, core.SemsrError) else {}
             refusal |= create_warning_record(console.warnings)
-            console.print_result(refusal, "")
+            with suppress(OSError):  # stdout is full: stderr has the message
+                console.print_result(refusal, "")
         return _BAD_INPUT
 
 
 def _open_missing_streams() -> None:
     """Open the null device as closed streams, whose numbers an image would receive."""
-    while os.open(os.devnull, os.O_RDWR) <= 2:
-        pass
+    while (stream := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(stream, True)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
@@ -450,15 +450,26 @@ def _is_helper_process(verb: str | None) -> bool:
     return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
+def _parse(
+    parser: argparse.ArgumentParser, words: list[str], console: Console
+) -> argparse.Namespace:
+    try:
+        arguments, strange = parser.parse_known_args(words)
+    except SystemExit:  # --help has printed the help
+        console.write_result("")
+        raise
+    if strange:
+        _raise_unknown_arguments(strange, _get_full_command_name(arguments))
+    return arguments
+
+
 def _run_command(
     words: list[str], verb: str | None, console: Console, *, debug: bool
 ) -> int:
     """Parse and run a command, raising every failure as an exception."""
     _check_command_name(verb, [word for word in words if not word.startswith("-")])
     parser = build_parser(verb or "")
-    arguments, strange = parser.parse_known_args(words)
-    if strange:
-        _raise_unknown_arguments(strange, _get_full_command_name(arguments))
+    arguments = _parse(parser, words, console)
     if arguments.version:
         version = napari_semsr.__version__
         console.print_result({"version": version}, f"semsr {version}")

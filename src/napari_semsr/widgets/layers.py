@@ -776,6 +776,22 @@ def disable_cache(layer: Layer) -> None:
         layer.dask_optimized_slicing = nullcontext
 
 
+def get_view(viewer: ViewerModel) -> NDArray[np.float64]:
+    """Return the view's centre (3,) in nm, its zoom per nm, and 1; in px: and 0."""
+    camera = host.get_camera(viewer)
+    nm = get_nm_per_unit((viewer.dims.units or ("pixel",))[-1])
+    center = np.array(camera.center) * (nm or 1)
+    return np.array([*center, camera.zoom / (nm or 1), nm is not None])
+
+
+def restore_view(viewer: ViewerModel, view: NDArray[np.float64]) -> None:
+    """Restore a view that `get_view` returned, if it applies to the present unit."""
+    nm = get_nm_per_unit((viewer.dims.units or ("pixel",))[-1])
+    if view[-1] == (nm is not None):
+        camera = host.get_camera(viewer)
+        camera.center, camera.zoom = tuple(view[:3] / (nm or 1)), view[3] * (nm or 1)
+
+
 def get_visible_box(viewer: ViewerModel, layer: Image) -> core.Box | None:
     """Return the box of layer pixels that is visible on the canvas.
 

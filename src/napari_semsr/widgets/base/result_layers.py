@@ -16,7 +16,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, STORE_KEY
 from napari_semsr.jobs import ConvertedFile, save_image
-from napari_semsr.widgets import host, layers
+from napari_semsr.widgets import layers
 from napari_semsr.widgets.base import runner, saving
 from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.history import MADE_KEY, RUN_KEY
@@ -158,8 +158,7 @@ class ResultLayers(QObject):
                 or item.metadata.get(STORE_KEY) == str(path and path.resolve())
             )
         }
-        camera, active = host.get_camera(self._viewer), layer_list.selection.active
-        center, zoom = camera.center, camera.zoom
+        view, active = layers.get_view(self._viewer), layer_list.selection.active
         # in one go, or in parts
         layers_placed = self._new_layers if self.is_adding else layer_list
         before = list(layers_placed)
@@ -183,7 +182,7 @@ class ResultLayers(QObject):
                 if any(one != 1 for one in factors) and not layers.is_calibrated(item):
                     layers.fit_layer_to_field(item, *fits[item.name])
         if places:
-            camera.center, camera.zoom = center, zoom
+            layers.restore_view(self._viewer, view)
         self._show_helpers(bool(self.helpers.value))
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         # helper layers are not the next input

@@ -249,8 +249,11 @@ class ResolutionPanel(panel.MeasurePanel):
             )
         elif report.reason is not None:
             sentence += f" ({report.why})"
-        advised = None, "beyond-nyquist", "inverted"  # what to do is said, or nothing
-        if len(outcome.images) == 1 or report.reason not in advised:
+        # of the other reasons, the text says what to do
+        advised = "identical", "not-independent", "correlated-noise", "no-signal"
+        if report.reason in ("too-small", "undetermined"):
+            sentence += "; choose a larger Block"
+        elif len(outcome.images) == 1 or report.reason in advised:
             sentence += "; choose another exposure as Second image, or another Method"
         return sentence
 

@@ -65,7 +65,7 @@ class CorrectionList(QWidget):
         # the second one can be moved
         self._frames_shown: tuple[Image, Image] | None = None
         # centre and zoom
-        self._view_before: tuple[tuple[float, ...], float] | None = None
+        self._view_before: FloatArray | None = None
         self._frames = (0, 0)  # the rows of the list, in the order shown
         self._nudge = np.zeros(2)
         self._rows: list[PairReport] = []
@@ -179,8 +179,7 @@ class CorrectionList(QWidget):
             layer.visible = True
         viewer = self._panel.viewer
         if self._view_before is not None and viewer.dims.ndisplay == 2:
-            camera = host.get_camera(viewer)
-            camera.center, camera.zoom = self._view_before
+            layers.restore_view(viewer, self._view_before)
         self._view_before = None
         if self._frames_shown is not None and self._mosaic in viewer.layers:
             viewer.layers.selection.active = self._mosaic
@@ -207,8 +206,7 @@ class CorrectionList(QWidget):
             image, weight = frames.correct(index)
             planes.append(np.where(weight > 0, image, np.float32(0)))
         limits = np.quantile(np.stack(planes), (0.01, 0.995)).tolist()
-        camera = host.get_camera(viewer)
-        self._view_before = camera.center, camera.zoom
+        self._view_before = layers.get_view(viewer)
         self._layers_hidden = [layer for layer in viewer.layers if layer.visible]
         for layer in self._layers_hidden:
             layer.visible = False

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from napari_semsr import core, jobs
 from napari_semsr.analysis import choose_gain
 from napari_semsr.io import read
-from napari_semsr.widgets import base, host, layers
+from napari_semsr.widgets import base, layers
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -52,7 +52,7 @@ class TrainingView:
     def __init__(self, panel: base.VerbPanel) -> None:
         self._panel, self._viewer = panel, panel.viewer
         self.layer: Image | None = None
-        self._camera: tuple[object, ...] = ()  # when the layer was added
+        self._view: NDArray[np.float64] | None = None  # when the layer was added
         self._run: Path | None = None
         self._pixel_size: core.PixelSize | None = None
         self._stamps_seen: dict[str, int] = {}
@@ -171,18 +171,15 @@ class TrainingView:
             self.layer = layers.add_image_beside(self._viewer, image, title, helper)
             layers.show_scale_bar(self._viewer)
             self._viewer.reset_view()
-            self._camera = self._get_camera()
+            self._view = layers.get_view(self._viewer)
         elif self.layer in self._viewer.layers:
             self.layer.data, self.layer.name = image.data, image.name
 
     def remove_layer(self) -> None:
         """Remove the layer, and show the rest unless the user has moved the view."""
         if self.layer in self._viewer.layers:
+            view = layers.get_view(self._viewer)
             self._panel.history.remove_layers([self.layer])
-            if self._get_camera() == self._camera:
+            if self._view is not None and np.allclose(view, self._view, atol=0):
                 self._viewer.reset_view()
         self.layer = None
-
-    def _get_camera(self) -> tuple[object, ...]:
-        camera = host.get_camera(self._viewer)
-        return camera.center, camera.zoom
