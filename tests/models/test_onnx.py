@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from napari_semsr import models
 from napari_semsr.core import CheckpointError
-from napari_semsr.models import (
-    ModelCard,
-    build_network,
-    export_onnx,
-    load_model,
-    probe_network,
-    probe_onnx_network,
-    read_graph,
-    save_model,
-)
 from napari_semsr.models.onnx_network import OnnxNetwork
 from tests.refusals import refused
 
@@ -35,13 +26,13 @@ SMALL = {
 
 def _network(name):
     torch.manual_seed(0)
-    made = build_network(name, SMALL[name]).eval()
+    made = models.build_network(name, SMALL[name]).eval()
     for weights in made.parameters():  # some begin at zero
         if weights.dim() > 1 and not weights.any():
             torch.nn.init.normal_(weights, std=0.05)
     known = {"scale": int(getattr(made, "scale", 1)), "stride": int(made.stride)}
     known |= {"name": "n", "architecture": name, "receptive_field": 0}
-    return made, ModelCard(**known, options=SMALL[name])
+    return made, models.ModelCard(**known, options=SMALL[name])
 
 
 @pytest.mark.parametrize(
@@ -53,7 +44,7 @@ def _network(name):
 )
 def test_onnx_gives_what_torch_gives_whatever_the_size(name):
     network, card = _network(name)
-    graph = OnnxNetwork(card.scale, card.stride, data=export_onnx(network, card))
+    graph = OnnxNetwork(card.scale, card.stride, data=models.export_onnx(network, card))
     stride = card.stride
     odd = torch.rand(1, 1, 67, 75)
     beyond = (0, -75 % stride, 0, -67 % stride)
@@ -66,20 +57,20 @@ def test_onnx_gives_what_torch_gives_whatever_the_size(name):
 
 def test_a_model_file_holds_a_graph_as_any_other_network(tmp_path):
     network, card = _network("two-scale")
-    graph, found = probe_onnx_network(export_onnx(network, card))
+    graph, found = models.probe_onnx_network(models.export_onnx(network, card))
     onnx = {"architecture": "onnx", "options": {"scale": 2, "stride": 4}}
     told = card.model_copy(update=onnx)
-    save_model(tmp_path / "n.safetensors", graph, told)
-    loaded = load_model(tmp_path / "n.safetensors")
+    models.save_model(tmp_path / "n.safetensors", graph, told)
+    loaded = models.load_model(tmp_path / "n.safetensors")
     field = torch.rand(1, 1, 16, 24)
     assert torch.equal(loaded.module(field), graph(field))
-    assert probe_network(loaded.module, stride=4) == found
+    assert models.probe_network(loaded.module, stride=4) == found
     assert loaded.module.activation_bytes((64, 64)) > 64 * 64 * 4
 
 
 def test_memory_of_a_graph_is_that_of_its_widest_layers():
     network, card = _network("srcnn")  # 64 maps, then 32 beside them
-    graph = OnnxNetwork(data=export_onnx(network, card))
+    graph = OnnxNetwork(data=models.export_onnx(network, card))
     found = graph.activation_bytes((64, 64)) / 64**2
     assert 64 * 4 <= found <= (64 + 64 + 2) * 1.4 * 4  # of a field with its padding
 
@@ -101,7 +92,7 @@ def _model(nodes, *, given=(None, 1, None, None), made=None, weights=(), domain=
 
 
 def _read(model, *folder):
-    return read_graph(model.SerializeToString(), "bad.onnx", *folder)
+    return models.read_graph(model.SerializeToString(), "bad.onnx", *folder)
 
 
 def _node(operator, *inputs, **options):
@@ -194,7 +185,7 @@ BAD = {
 def test_a_graph_is_refused_in_one_sentence(tmp_path, name):
     model, reason = BAD[name]
     with pytest.raises(CheckpointError) as caught:
-        probe_onnx_network(_read(model, tmp_path).serialise())
+        models.probe_onnx_network(_read(model, tmp_path).serialise())
     said = str(caught.value)
     assert reason in said
     assert said.endswith(".")
@@ -211,7 +202,7 @@ def test_a_graph_is_refused_in_one_sentence(tmp_path, name):
 )
 def test_what_is_no_graph_is_refused(data, code):
     with refused(CheckpointError, code):
-        read_graph(data, "bad.onnx")
+        models.read_graph(data, "bad.onnx")
 
 
 def test_weights_beside_a_file_are_read(tmp_path):
@@ -234,7 +225,7 @@ def test_a_rectifier_does_not_hide_how_far_a_graph_looks():
         helper.make_node("MaxPool", ["b"], ["y"], kernel_shape=[3, 3], pads=[1] * 4),
     ]
     model = _model(nodes, weights=[weight])
-    network, found = probe_onnx_network(model.SerializeToString())
+    network, found = models.probe_onnx_network(model.SerializeToString())
     assert found.halo == 3 + 1 + 1
     assert network.stride == 1
 
@@ -245,7 +236,7 @@ def test_values_that_decide_are_run_whole():
         helper.make_node("Where", ["a", "x", "w"], ["y"]),
     ]
     model = _model(nodes, weights=[_numbers("w", np.zeros((), np.float32))])
-    _, found = probe_onnx_network(model.SerializeToString())
+    _, found = models.probe_onnx_network(model.SerializeToString())
     assert found.halo is None
 
 
@@ -256,4 +247,4 @@ def test_an_output_that_no_layer_makes_is_refused():
     model = _model([_node("Relu")])
     model.graph.node[0].output[0] = "z"
     with refused(CheckpointError, "model-damaged"):
-        probe_onnx_network(_read(model).serialise())
+        models.probe_onnx_network(_read(model).serialise())
