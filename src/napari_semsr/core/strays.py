@@ -199,7 +199,7 @@ def _read_windows(
     """Yield the tiles of some columns, row by row, and their windows."""
     left, right = (plan.tile(0, columns[at]).window for at in (0, -1))
     bands = _read_bands(data, (left.x0, right.x1))
-    held: deque[tuple[int, RealArray]] = deque()  # Their first rows, and bands
+    held: deque[tuple[int, RealArray]] = deque()  # with their first rows
     end = 0  # of the rows in these bands
     for row in range(plan.grid[0]):
         window = plan.tile(row, 0).window
@@ -212,15 +212,11 @@ def _read_windows(
                 see_rows(held[-1][1])
         for tile in (plan.tile(row, column) for column in columns):
             across = slice(tile.window.x0 - left.x0, tile.window.x1 - left.x0)
-            yield (
-                tile,
-                np.concatenate(
-                    [
-                        band[max(0, window.y0 - top) : window.y1 - top, across]
-                        for top, band in held
-                    ]
-                ),
-            )
+            parts = [
+                band[max(0, window.y0 - top) : window.y1 - top, across]
+                for top, band in held
+            ]
+            yield tile, np.concatenate(parts)
 
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:

@@ -244,7 +244,8 @@ def check_images_differ(
 ) -> None:
     """Raise an error if all pairs consist of identical images."""
     if all(
-        np.array_equal(low.array(), high.array(), equal_nan=True)
+        low.shape == high.shape  # or both would be read
+        and np.array_equal(low.array(), high.array(), equal_nan=True)
         for low, high in zip(lows, highs, strict=True)
     ):
         msg = (

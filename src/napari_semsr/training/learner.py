@@ -531,6 +531,16 @@ def compute_truth_weight(faults: Tensor) -> Tensor:
     return noise**8 / (1 + noise**8)
 
 
+def _blend_faults(faults: Tensor, former: Tensor | None = None) -> Tensor:
+    """Return the target (S, 9) of the survey's estimate, for that of a former one."""
+    if former is None:
+        return faults
+    blended = torch.lerp(former, faults, compute_truth_weight(faults))
+    blended = torch.where(blended.isfinite(), blended, former)
+    blended[:, _WIDTHS.start :] = math.nan  # the estimate of blur remains
+    return blended
+
+
 class RestorerLearner(Learner):
     """Learner that randomly conditions the local part on true or estimated faults."""
 
@@ -603,9 +613,13 @@ class RestorerLearner(Learner):
                 window.append(slice(first, first + length))
             rows, columns = window
             within = survey.estimate_faults(block_scenes.statistics[..., rows, columns])
+            former_faults = [
+                former.survey.estimate_faults(block_scenes.statistics)
+                for former in self.former
+            ]
         loss = torch.zeros((), device=estimated_faults.device)
         if self.recipe.learns in ("all", "survey", "noise"):
-            faults = self._blend_faults(block_scenes)
+            faults = _blend_faults(block_scenes.faults, *former_faults)
             both = fault_loss(estimated_faults, faults) + fault_loss(within, faults)
             loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
@@ -628,8 +642,8 @@ class RestorerLearner(Learner):
                 rings = survey.average_rings(block_scenes.statistics)
                 planes, gate = self.network.stack_planes(clear, condition, rings), None
             former_outputs = [
-                self._apply_former(former, clear, block_scenes.statistics, scenes)
-                for former in self.former
+                self._apply_former(former, clear, rings, before, scenes)
+                for former, before in zip(self.former, former_faults, strict=True)
             ]
             loss = loss + self._compute_patch_loss(
                 scenes, planes, condition, gate, *former_outputs
@@ -665,7 +679,7 @@ class RestorerLearner(Learner):
             noise, blur = corrections.chunk(2, dim=1)
             quiet = image + noise
             if former_output is not None:
-                weight = compute_truth_weight(condition.detach())
+                weight = compute_truth_weight(condition)
                 weight = weight.repeat_interleave(many, 0)[:, :, None, None]
                 noiseless = torch.lerp(former_output[:, :1], noiseless, weight)
                 high = torch.lerp(former_output[:, 1:], high, weight)
@@ -677,16 +691,6 @@ class RestorerLearner(Learner):
             )
             return loss
 
-    def _blend_faults(self, scenes: SurveyBatch) -> Tensor:
-        """Return the target (S, 9) of the survey's estimate."""
-        faults = scenes.faults
-        for former in self.former:
-            estimate = former.survey.estimate_faults(scenes.statistics)
-            faults = torch.lerp(estimate, faults, compute_truth_weight(faults))
-            faults = torch.where(faults.isfinite(), faults, estimate)
-            faults[:, _WIDTHS.start :] = math.nan  # the estimate of blur remains
-        return faults
-
     def _crop_scenes(self, images: Tensor, scenes: SceneBatch) -> Tensor:
         side = self.recipe.data.patch_px
         return patches.crop_patches(images, scenes.corners, side).flatten(0, 1)
@@ -696,12 +700,11 @@ class RestorerLearner(Learner):
         self,
         former: models.InformedRestorer,
         clear: Tensor,
-        statistics: Tensor,
+        rings: Tensor,
+        faults: Tensor,
         scenes: SceneBatch,
     ) -> Tensor:
         """Return patches (B, 2, H, W) as they were without noise, and restored."""
-        faults = former.survey.estimate_faults(statistics)
-        rings = former.survey.average_rings(statistics)
         planes = self._crop_scenes(former.stack_planes(clear, faults, rings), scenes)
         many = scenes.corners.shape[1]
         conditions = [

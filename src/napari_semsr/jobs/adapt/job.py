@@ -325,7 +325,10 @@ def _check_images(
     lights: Sequence[images.Image],
     sem: Sequence[images.Image],
 ) -> None:
-    """Raise an error, before anything is replaced, for images that cannot be used."""
+    """Raise an error, before anything is replaced, for inputs that cannot be used."""
+    for path in run.inputs:
+        if not io.path_exists(path):
+            raise io.create_missing_file_error(path)
     with core.capture_warnings(lambda _: None):  # each step opens, and warns, again
         for one in lights:
             images.open_image(one, run.opening)
