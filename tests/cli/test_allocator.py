@@ -5,6 +5,7 @@ import pytest
 from napari_semsr import core
 from napari_semsr.core import configure_allocator
 from napari_semsr.inference import cluster
+from tests import children
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,25 @@ def test_a_dask_worker_keeps_its_memory_unless_a_user_set_it(
     monkeypatch.setenv(name, value)
     cluster.RunPlugin("token", None).setup(None)
     assert (bool(calls), name in os.environ) == (is_changed, not is_changed)
+
+
+def test_freed_memory_is_reused_within_passes_alone():
+    children.run_python(
+        """
+import ctypes, numpy as np
+from napari_semsr import core
+library = ctypes.CDLL(None)
+if core.configure_allocator():
+    class Counts(ctypes.Structure):
+        _fields_ = [(str(n), ctypes.c_size_t) for n in range(10)]
+    library.mallinfo2.restype = Counts
+    def count_requested():
+        block = np.empty(64 << 20, 'u1')
+        return getattr(library.mallinfo2(), '4') >> 20
+    with (reuse := core.MemoryReuse()):
+        within = count_requested()
+    with reuse:
+        again = count_requested()
+    assert (within, again, count_requested()) == (0, 0, 64), (within, again)
+"""
+    )

@@ -139,6 +139,7 @@ from .options import (
 )
 from .progress import (
     Job as Job,
+    MemoryReuse as MemoryReuse,
     Progress as Progress,
     TimeEstimator as TimeEstimator,
     WaitingProgress as WaitingProgress,

@@ -360,13 +360,17 @@ def release_free_memory() -> None:
 # 4 MB and more are requested from the system and returned to it. Page faults of such
 # blocks would cost a fifth of the time for each layer without huge pages, which torch
 # requests if an environment variable is set. Another one lets its threads sleep between
-# layers, since spinning took 40 % of the processor time on two cores.
+# layers, since spinning took 40 % of the processor time on two cores. Where one pass of
+# a network follows another, blocks are taken from the heap instead and reused: clearing
+# the pages of new ones takes a fifth of the time. The heap is trimmed after each pass.
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # in malloc.h
+_USUAL_MAPS = 65536  # blocks that glibc requests from the system at most
 _LARGE = 4 << 20  # bytes; larger blocks are requested from the system and returned
 _HEAP_TOP = 96 << 20  # bytes of free memory kept at the top of the heap; chosen
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
+_configured: list[ctypes.CDLL] = []  # the C library, once it has been configured
 
 
 def configure_allocator() -> bool:
@@ -385,6 +389,7 @@ def configure_allocator() -> bool:
     if not hasattr(library, "gnu_get_libc_version"):
         return False
     library.mallopt(_ARENA_MAX, 1)
+    _configured.append(library)
     try:
         has_huge_pages = "[never]" not in _HUGE_PAGES.read_text("utf-8")
     except OSError:
@@ -394,6 +399,27 @@ def configure_allocator() -> bool:
         library.mallopt(_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_TRIM_THRESHOLD, _HEAP_TOP)
     return True
+
+
+class MemoryReuse:
+    """Lock whose holder reuses freed memory, which is returned at its end.
+
+    This is only a lock unless `configure_allocator` has configured the allocator.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if _configured:
+            _configured[0].mallopt(_MMAP_MAX, 0)
+
+    def __exit__(self, *_: object) -> None:
+        if _configured:
+            _configured[0].mallopt(_MMAP_MAX, _USUAL_MAPS)
+            release_free_memory()
+        self._lock.release()
 
 
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:

@@ -57,8 +57,6 @@ def register_run(token: str, run: TiledRun) -> TileWorker:
                 )
             ready.statistics = run.statistics
             _workers[token] = TileWorker(run, ready)
-            if ready.device.type == "cpu":  # a window on all threads, as without dask
-                _workers[token].passing = threading.Lock()
         return _workers[token]
 
 

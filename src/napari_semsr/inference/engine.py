@@ -512,7 +512,6 @@ class LocalExecutor(tiles.Executor):
         self._worker = tiles.TileWorker(run, predictor)
         self.slots = max(2, min(core.count_available_cores() // 2, _MAX_GPU_THREADS))
         if predictor.device.type == "cpu":
-            self._worker.passing = threading.Lock()
             self.slots = 2 if getattr(run.target, "live", None) is None else 1
         self._thread = BackgroundThreads(
             "semsr-tiles", self._results, threads=self.slots

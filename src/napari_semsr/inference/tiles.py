@@ -86,12 +86,14 @@ class TileWorker:
     _reading: threading.Lock = field(default_factory=threading.Lock)
     _cutting: threading.Lock = field(default_factory=threading.Lock)
     # On a CPU one window is in the network at a time, which uses all cores
-    passing: AbstractContextManager[object] = field(default_factory=nullcontext)
+    passing: AbstractContextManager[object] = field(init=False)
     _busy: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
     _release: Callable[[], None] = field(init=False)
 
     def __post_init__(self) -> None:
+        on_cpu = self.predictor.device.type == "cpu"
+        self.passing = core.MemoryReuse() if on_cpu else nullcontext()
         self._release = self.predictor.add_layer_check(self._check_stopped)
 
     def _check_stopped(self) -> None:

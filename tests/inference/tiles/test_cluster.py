@@ -12,7 +12,14 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 
-from napari_semsr.core import Cancelled, OptionError, SemsrError, WaitingProgress, run
+from napari_semsr.core import (
+    Cancelled,
+    MemoryReuse,
+    OptionError,
+    SemsrError,
+    WaitingProgress,
+    run,
+)
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.inference import EnhanceOptions, cluster, enhance_in_memory
 from napari_semsr.inference.predictor import Predictor
@@ -44,8 +51,7 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
     def register(token, *rest):
         tokens.append(token)
         worker = kept(token, *rest)
-        assert worker.passing.acquire(blocking=False)  # one window at a time
-        worker.passing.release()
+        assert isinstance(worker.passing, MemoryReuse)  # one window at a time
         return worker
 
     monkeypatch.setattr(cluster, "register_run", register)

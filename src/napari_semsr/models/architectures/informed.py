@@ -195,7 +195,8 @@ class ThreeScaleNet(nn.Module):
         for level, enlarge in zip(self.up, self.enlarge, strict=True):
             x = x.replace_map(functional.pixel_shuffle(enlarge(x.map), 2), x.step // 2)
             need = None if keep is None else x.box
-            x = x.replace_map(parts.pop().crop(need, x.step).map + x.map)
+            skip = parts.pop().crop(need, x.step).map
+            x = x.replace_map(two_scale.add_features(skip, x.map))
             x = run_level(level, x, x.step)
         x = x.crop(next(needs), x.step)
         output = run_in_full_precision(self.head, x.map)

@@ -34,8 +34,23 @@ from napari_semsr.models.architectures.blocks import (
     run_in_full_precision,
 )
 
+BLOCK = 16  # side of a block in px; chosen
 Conditions = Iterator[Tensor] | None
 """Scales (minus 1) and shifts of the blocks, (B, 2, C) each, in order."""
+
+
+def add_features(x: Tensor, features: Tensor) -> Tensor:
+    """Add features to `x`; without gradients in its memory, a few rows at a time.
+
+    On a CPU, torch would first copy all features of another precision to that of `x`.
+    """
+    if torch.is_grad_enabled():
+        return x + features
+    if x.dtype == features.dtype or x.device.type != "cpu":
+        return x.add_(features)
+    for rows, added in zip(x.split(BLOCK, 2), features.split(BLOCK, 2), strict=True):
+        rows.add_(added)
+    return x
 
 
 class DilatedBlock(nn.Module):
@@ -71,10 +86,10 @@ class DilatedBlock(nn.Module):
         features: Tensor = self.first(x)
         if condition is not None:
             scale, shift = next(condition).to(features.dtype)[..., None, None].unbind(1)
-            features = torch.addcmul(features + shift, features, scale)
+            features = (features + shift).addcmul_(features, scale)
         features = self.rectifier(features)  # frees what it replaces
         features = self.second(features)
-        return x + features
+        return add_features(x, features)
 
 
 class TwoScaleNet(nn.Module):
@@ -110,7 +125,7 @@ class TwoScaleNet(nn.Module):
         coarse = self.down(fine).to(fine.dtype)
         for block in self.context:
             coarse = block(coarse)
-        fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
+        fine = add_features(fine, functional.pixel_shuffle(self.up(coarse), 2))
         del coarse
         for block in self.decoder:
             fine = block(fine)
@@ -193,7 +208,6 @@ class PlaceNet(nn.Module):
 # All numbers are our choice.
 
 
-BLOCK = 16  # side of a block in px; chosen
 _LEVELS, _COARSE = 4, 4
 _MIN_PASSED = 0.1  # standard deviation of transmission that determines the airlight
 _MIN_ENERGY = 1e-6  # about the rounding of 8 bits, for a range of 1
