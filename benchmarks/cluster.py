@@ -13,7 +13,7 @@ import numpy as np
 from _shared import read_options
 from distributed import LocalCluster
 
-from napari_semsr.core import Micrograph, run
+from napari_semsr.core import Micrograph, configure_allocator, run
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import read, write
 from napari_semsr.models import load_model
@@ -31,6 +31,7 @@ def seconds(source: Micrograph, path: Path, scheduler: str | None) -> float:
 
 def main() -> None:
     """Print the table."""
+    configure_allocator()  # as the command and each worker do, before torch is loaded
     side = read_options(__doc__, "--side=4096").side
     image = np.random.default_rng(0).integers(0, 256, (side, side)).astype(np.uint8)
     with tempfile.TemporaryDirectory() as name:

@@ -138,13 +138,6 @@ def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded
         assert _way(norm, shape, record, memory_gb=8).norm == "sampled"
 
 
-def test_what_was_begun_layer_by_layer_is_begun_anew(make_loaded):
-    for norm, kind in (("whole", "lockstep"), ("exact", "tiles")):
-        record = {"norm": norm, "kind": kind, "core": 64}
-        with refused(WriteError, "other-version"):
-            _way(make_loaded("norm"), (400, 400), record, memory_gb=8)
-
-
 def test_strata_draw_evenly(rng):
     mean = rng.random(100)
     order = stratify_tiles(mean, rng.random(100), 10)

@@ -129,7 +129,7 @@ def _enhance_tile(
     with _one_at_a_time:
         predictor = _get_predictor(model, plan.options.device, plan.options.precision)
         predictor.statistics = statistics
-        core_values = plan.compute_tile(predictor, tile)
+        core_values = plan.compute_tiles(predictor, [tile])[0]
         predictor.statistics = None
     core = plan.outputs.tile(*tile.index).core
     part_values, inner = plan.convert_output(core, *core_values)
@@ -280,7 +280,7 @@ class BoxPreview:
             spans.append((start, min(start + last - first, size)))  # crop if needed
         place = Box(*spans[0], *spans[1])
         tile = self.plan.create_tile(place)
-        core_values = self.plan.compute_tile(self.predictor, tile)
+        core_values = self.plan.compute_tiles(self.predictor, [tile])[0]
         part, inner = self.plan.convert_output(place, *core_values)
         return place, convert_dtype(part[inner.slices], self.plan.output.dtype)[0]
 

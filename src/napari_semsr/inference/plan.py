@@ -29,6 +29,8 @@ from napari_semsr.inference.options import (
 from napari_semsr.inference.predictor import Predictor
 
 _NOTHING = nullcontext()
+ComputedTile = tuple[core.Float32Array, core.Box, core.BoolArray | None]
+"""Network output, its position, and the mask of its missing pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,25 +130,33 @@ class EnhancePlan:
             window if self.haze is None else self.haze.remove_haze(window, box)
         ), missing
 
-    def compute_tile(
+    def compute_tiles(
         self,
         predictor: Predictor,
-        tile: core.Tile,
+        tiles: Sequence[core.Tile],
         reading: AbstractContextManager[object] = _NOTHING,
         passing: AbstractContextManager[object] = _NOTHING,
-    ) -> tuple[core.Float32Array, core.Box, core.BoolArray | None]:
-        """Run a tile through the network, with contexts for reading it and the pass.
+    ) -> list[ComputedTile]:
+        """Run tiles through the network, with contexts for reading and the passes.
 
-        Returns the arguments of `convert_output`: the core with a pixel around it, by
-        which borders are compared, its position, and the mask of its missing pixels.
+        Of a single tile, only the core with a pixel around it, by which borders are
+        compared, is computed.
         """
-        with reading:
-            window, missing = self.read_clean_window(tile.window)
-        box = tile.core.grow(1).intersection(tile.window)
-        inner = box.relative_to(tile.window)
+        windows: list[core.RealArray] = []
+        masks: list[core.BoolArray | None] = []
+        for tile in tiles:
+            with reading:
+                window, missing = self.read_clean_window(tile.window)
+            windows.append(window)
+            masks.append(missing)
+        boxes, keep = [tile.window for tile in tiles], None
+        if len(tiles) == 1:
+            boxes = [tiles[0].core.grow(1).intersection(boxes[0])]
+            keep = boxes[0].relative_to(tiles[0].window)
+            masks = [None if m is None else m[keep.slices] for m in masks]
         with passing:
-            values = predictor.predict(window, self.scaling, inner)
-        return values, box, None if missing is None else missing[inner.slices]
+            outputs = predictor.predict_many(windows, self.scaling, keep)
+        return list(zip(outputs, boxes, masks, strict=True))
 
 
 _DEEP_HALO = 192  # halo in pixels above which a narrower one is tried; chosen
@@ -353,14 +363,6 @@ def choose_strategy(
     """
     probe, record = predictor.probe, before or {}
     previous = core.update_value_name("norm", record.get("norm"))
-    if record.get("kind") == "lockstep" or (
-        record.get("kind") == "tiles" and previous == "whole"
-    ):
-        msg = (
-            "This run was started in layer-by-layer mode, which is no longer "
-            "supported: use `overwrite` to start again."
-        )
-        raise core.WriteError(msg, code="other-version")
     is_bounded = not probe.norms and probe.halo is not None
     if is_bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
         notes: tuple[str, ...] = ()

@@ -534,21 +534,27 @@ class Predictor:
         self, window: core.RealArray, scaling: Scaling, keep: core.Box | None = None
     ) -> core.Float32Array:
         """Enhance a window (Y, X), or its part `keep`, to (Y * scale, X * scale)."""
-        return self._run_batch([window], scaling, keep)[0]
+        return self.predict_many([window], scaling, keep)[0]
 
     def predict_many(
-        self, windows: Sequence[core.RealArray], scaling: Scaling
+        self,
+        windows: Sequence[core.RealArray],
+        scaling: Scaling,
+        keep: core.Box | None = None,
     ) -> list[core.Float32Array]:
-        """Enhance windows (Y, X) of equal shape, in batches that fit into memory."""
+        """Enhance windows (Y, X), or their parts `keep`, to (Y * scale, X * scale).
+
+        Windows of equal shape are run in batches that fit into memory.
+        """
         outputs: list[core.Float32Array] = []
+        alike = len({window.shape for window in windows}) == 1
         while len(outputs) < len(windows):
-            size = self.batch or 1
+            size = (self.batch or 1) if alike else 1
+            some = windows[len(outputs) : len(outputs) + size]
             try:
-                outputs += self._run_batch(
-                    windows[len(outputs) : len(outputs) + size], scaling
-                )
+                outputs += self._run_batch(some, scaling, keep)
             except core.DeviceMemoryError:
-                if size == 1:
+                if len(some) == 1:
                     raise
                 # another thread may have halved it too
                 self.batch = min(self.batch or 1, size // 2)
@@ -558,7 +564,7 @@ class Predictor:
         self,
         windows: Sequence[core.RealArray],
         scaling: Scaling,
-        keep: core.Box | None = None,
+        keep: core.Box | None,
     ) -> list[core.Float32Array]:
         planes = [scaling.normalise(window) for window in windows]
         stack = (planes[0][None] if len(planes) == 1 else np.stack(planes))[:, None]

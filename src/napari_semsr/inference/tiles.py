@@ -17,7 +17,7 @@ from napari_semsr import core
 from napari_semsr.inference import network_input
 from napari_semsr.inference.ensemble import Statistics
 from napari_semsr.inference.options import OutputPlan
-from napari_semsr.inference.plan import EnhancePlan
+from napari_semsr.inference.plan import ComputedTile, EnhancePlan
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import OmeZarrStore
 
@@ -61,9 +61,12 @@ class TileResult:
     sample: core.Float32Array  # Some pixels of the result
     notes: tuple[str, ...] = ()  # For the user
 
-    def with_note(self, note: str | None) -> "TileResult":
-        """Return the result with a note for the user, if one is given."""
-        return self if note is None else replace(self, notes=(*self.notes, note))
+    def with_note(self, sentence: str | None) -> "TileResult":
+        """Return the result with a note on memory for the user, if one is given."""
+        if sentence is None:
+            return self
+        note = core.Message(sentence, "device-memory")
+        return replace(self, notes=(*self.notes, note))
 
 
 # The work of a task: read a window, enhance it, write its core.
@@ -78,9 +81,9 @@ class TileWorker:
 
     run: TiledRun
     predictor: Predictor  # The network on this worker's device
-    # Number of parts along each axis into which a tile is divided to fit into memory
-    pieces: int = 1
-    joins: bool = True  # Whether tiles that form a rectangle share a window
+    # Number of parts along each axis into which a tile is divided to fit into memory; 0
+    # if tiles that form a rectangle share a window
+    pieces: int = 0
     _cancel: threading.Event = field(default_factory=threading.Event)
     # Only one thread reads files at a time, as readers may not be thread-safe
     _reading: threading.Lock = field(default_factory=threading.Lock)
@@ -134,70 +137,60 @@ class TileWorker:
 
     def _enhance_tiles(self, tiles: list[core.Tile]) -> list[TileResult]:
         """Run whole tiles, or split them into pieces if memory is insufficient."""
-        pieces, note = self.pieces, None
+        pieces, before, sentence = self.pieces, self.predictor.batch, None
         if pieces > 1:
             return [self._run_in_pieces(tile) for tile in tiles]
-        before = self.predictor.batch
+        shared = self._find_shared_rectangle(tiles)
         try:
-            results = self._run_whole_tiles(tiles)
+            results = self._run_whole_tiles(tiles, shared)
         except core.DeviceMemoryError:
-            if self._find_shared_rectangle(tiles):
-                self.joins = False
-                sentence = "Not enough memory: tiles are computed one at a time."
-                note = core.Message(sentence, "device-memory")
+            if shared is None:
+                self._halve_pieces(max(1, pieces))
             else:
-                self._halve_pieces(pieces)
+                self.pieces = 1
+                sentence = "Not enough memory: tiles are computed one at a time."
         else:
             after = self.predictor.batch
             if after != before:
                 cut = f"from {before} to {after} tiles"
                 sentence = "Not enough memory: batches were reduced " + cut + "."
-                note = core.Message(sentence, "device-memory")
-            return [piece.with_note(note) for piece in results]
+            return [piece.with_note(sentence) for piece in results]
         # outside the handler, since the error's stack frames keep tensors of the failed
         # pass
-        return [piece.with_note(note) for piece in self._enhance_tiles(tiles)]
+        return [piece.with_note(sentence) for piece in self._enhance_tiles(tiles)]
 
     def _find_shared_rectangle(self, tiles: list[core.Tile]) -> core.Box | None:
         """Return the rectangle of tiles computed in one shared window, or None."""
-        if not self.joins or self.predictor.device.type != "cpu":
+        if self.pieces or len(tiles) == 1 or self.predictor.device.type != "cpu":
             return None
         cores = [self.run.plan.outputs.tile(*tile.index).core for tile in tiles]
         around = reduce(core.Box.union, cores)
         full = sum(math.prod(box.shape) for box in cores) == math.prod(around.shape)
-        return around if full and len(tiles) > 1 else None
+        return around if full else None
 
-    def _run_whole_tiles(self, tiles: list[core.Tile]) -> list[TileResult]:
-        plan, rectangle = self.run.plan, self._find_shared_rectangle(tiles)
-        if self.predictor.device.type == "cpu":
-            if rectangle is None and len(tiles) > 1:
-                return [
-                    piece for tile in tiles for piece in self._run_whole_tiles([tile])
-                ]
-            shared_tile = tiles[0] if rectangle is None else plan.create_tile(rectangle)
-            values, box, missing = plan.compute_tile(
-                self.predictor, shared_tile, self._reading, self.passing
-            )
+    def _run_whole_tiles(
+        self, tiles: list[core.Tile], shared: core.Box | None
+    ) -> list[TileResult]:
+        plan, batch = self.run.plan, self.predictor.batch or 1
+        if shared is not None:
+            ((values, box, missing),) = self._compute([plan.create_tile(shared)])
             return [
                 self.run.write_output(tile.index, values, box, missing)
                 for tile in tiles
             ]
-        read = [self._read_window(tile.window) for tile in tiles]
-        windows = [window for window, _ in read]
-        if len({window.shape for window in windows}) == 1:
-            results = self.predictor.predict_many(windows, plan.scaling)
-        else:
-            results = [self.predictor.predict(w, plan.scaling) for w in windows]
         return [
-            self.run.write_output(tile.index, result, tile.window, missing)
-            for tile, (_, missing), result in zip(tiles, read, results, strict=True)
+            self.run.write_output(tile.index, *result)
+            for first in range(0, len(tiles), batch)
+            for tile, result in zip(
+                tiles[first : first + batch],
+                self._compute(tiles[first : first + batch]),
+                strict=True,
+            )
         ]
 
-    def _read_window(
-        self, box: core.Box
-    ) -> tuple[core.RealArray, core.BoolArray | None]:
-        with self._reading:
-            return self.run.plan.read_clean_window(box)
+    def _compute(self, tiles: list[core.Tile]) -> list[ComputedTile]:
+        plan = self.run.plan
+        return plan.compute_tiles(self.predictor, tiles, self._reading, self.passing)
 
     def _run_in_pieces(self, tile: core.Tile) -> TileResult:
         """Compute one tile in pieces, halving the pieces when memory runs out."""
@@ -207,14 +200,11 @@ class TileWorker:
             pieces = self.pieces
             try:
                 for part in plan.split_tile(tile, self._compute_piece_size(pieces)):
-                    window, missing = self._read_window(part.window)
-                    scaling, inner = self.run.plan.scaling, part.local_core
-                    with self.passing:
-                        result = self.predictor.predict(window, scaling, inner)
-                    missing = None if missing is None else missing[inner.slices]
-                    network_input.mask_missing_pixels(result, missing, scale)
+                    ((values, box, missing),) = self._compute([part])
+                    network_input.mask_missing_pixels(values, missing, scale)
+                    inner = part.core.relative_to(box).scale(scale)
                     place = part.core.relative_to(tile.core).scale(scale)
-                    output[place.slices] = result
+                    output[place.slices] = values[inner.slices]
             except core.DeviceMemoryError:
                 self._halve_pieces(pieces)
             else:
@@ -223,8 +213,7 @@ class TileWorker:
                 sentence = (
                     f"Not enough memory: tiles are computed in pieces of {side} px."
                 )
-                note = core.Message(sentence, "device-memory")
-                return replace(piece, edges={}).with_note(note)
+                return replace(piece, edges={}).with_note(sentence)
 
     def _compute_piece_size(self, pieces: int) -> int:
         """Return the side length of a piece, a multiple of the stride."""
