@@ -50,8 +50,6 @@ class _FieldRegion:
     corner: IntPair  # First pixel of the block in the field
     shape: IntPair  # Rows and columns of the field
 
-    ndim = 2
-
     @property
     def dtype(self) -> np.dtype[np.generic]:
         return self.block.dtype
@@ -197,15 +195,13 @@ class BoxPreview:
         The box is first aligned to the model's stride and moved into the field. Returns
         the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
         """
-        stride = self.plan.outputs.stride
-        spans = []
-        for first, last, size in zip(
-            (box.y0, box.x0), (box.y1, box.x1), self.plan.outputs.shape, strict=True
-        ):
-            start = min(max(first, 0), max(0, size - (last - first)))
-            start -= start % stride
-            spans.append((start, min(start + last - first, size)))  # crop if needed
-        place = Box(*spans[0], *spans[1])
+        outputs, sides = self.plan.outputs, box.shape
+        y, x = (
+            min(max(first, 0), max(0, size - side)) // outputs.stride * outputs.stride
+            for first, side, size in zip(box.corner, sides, outputs.shape, strict=True)
+        )
+        place = Box.from_shape(sides, (y, x))
+        place = place.intersection(Box.from_shape(outputs.shape))
         return place, _enhance_box(self.plan, self.predictor, place)
 
 
@@ -215,9 +211,9 @@ def prepare_preview(
     """Prepare a preview of individual boxes in an image."""
     predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
-    settings = settings.replace(halo_tolerance=None)  # a box costs little
-    if settings.resample == "keep":  # a box is on the field's own grid in any case
-        settings = settings.replace(resample="auto")
+    # a box costs little, and is on the field's own grid in any case
+    resample = "auto" if settings.resample == "keep" else settings.resample
+    settings = settings.replace(halo_tolerance=None, resample=resample)
     job = plan_enhancement(
         micrograph,
         plan_output(micrograph, model.card.model_dump(), settings),
