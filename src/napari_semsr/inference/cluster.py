@@ -7,8 +7,8 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from contextlib import ExitStack, suppress
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from typing import Any, Self
 
 import dask
@@ -51,10 +51,8 @@ def register_run(token: str, run: TiledRun) -> TileWorker:
                 device=run.plan.options.device,
                 precision=run.plan.options.precision,
             )
-            if ready.batch is None:
-                ready.choose_batch(
-                    run.plan.tiles.tile(0, 0).window.shape, run.plan.options.batch
-                )
+            window = run.plan.tiles.tile(0, 0).window
+            ready.choose_batch(window.shape, run.plan.options.batch)
             ready.statistics = run.statistics
             _workers[token] = TileWorker(run, ready)
         return _workers[token]
@@ -118,25 +116,17 @@ def connect_client(address: str) -> Client:
 
 def _check_scheduler(address: str) -> None:
     """Check that a scheduler answers, because a client would wait indefinitely."""
-    failures: list[Exception] = []
 
     async def check_connection() -> None:
-        comm = await connect(address, timeout=PATIENCE_S)
+        opening = connect(address, timeout=PATIENCE_S)  # its handshake has no limit
+        comm = await asyncio.wait_for(opening, PATIENCE_S)
         await comm.close()
 
-    def run_check() -> None:
+    with ThreadPoolExecutor(1) as pool:  # this thread may run an event loop
         try:
-            asyncio.run(check_connection())
-        except Exception as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-
-    thread = threading.Thread(target=run_check, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)  # an unresponsive peer would block for longer
-    if thread.is_alive():
-        raise TimeoutError
-    if failures:
-        raise OSError from failures[0]
+            pool.submit(asyncio.run, check_connection()).result()
+        except Exception as error:
+            raise OSError from error  # whatever the peer answered
 
 
 class ClusterExecutor(Executor):
@@ -152,19 +142,18 @@ class ClusterExecutor(Executor):
         self._token = uuid.uuid4().hex
         self._plugin = RunPlugin(self._token, run)
         self._client: Any = None
-        self._end = ExitStack()
         self._futures: set[object] = set()
         self._check_time = 0.0
         self._no_workers: core.WaitingProgress | None = None
 
     def __enter__(self) -> Self:
+        self._client = connect_client(self._address)
         with ExitStack() as end:
-            self._client = connect_client(self._address)
             end.callback(self._client.close)  # the cluster keeps running
             self._client.register_plugin(self._plugin)
             threads = max(1, sum(self._client.nthreads().values()))
             self.slots = _WAITING_PER_THREAD * threads
-            self._end = end.pop_all()
+            end.pop_all()
         return self
 
     def submit(self, places: Sequence[core.IntPair]) -> None:
@@ -174,7 +163,6 @@ class ClusterExecutor(Executor):
             enhance_tiles,
             self._token,
             places,
-            pure=False,
             key=f"tile-{row}-{column}-{self._token[:8]}",
         )
         self._futures.add(future)
@@ -184,11 +172,9 @@ class ClusterExecutor(Executor):
     def result(self) -> list[TileResult] | core.Progress | None:
         """Return the result of a task, or `WaitingProgress` if there are no workers."""
         tile_results = super().result()
-        now = time.monotonic()
         if tile_results is not None:
-            self._check_time, self._no_workers = now, None
-            return tile_results
-        if now - self._check_time >= _CHECK_S:
+            self._no_workers = None
+        elif time.monotonic() - self._check_time >= _CHECK_S:
             self._no_workers = None
             with suppress(OSError, TimeoutError):  # if it is lost, its tasks raise
                 if not any(self._client.nthreads().values()):
@@ -198,7 +184,7 @@ class ClusterExecutor(Executor):
                     )
                     self._no_workers = core.WaitingProgress(0, 0, text)
             self._check_time = time.monotonic()
-        return self._no_workers
+        return tile_results or self._no_workers
 
     def _fetch_result(self, future: Any) -> list[TileResult]:
         """Fetch a result; raise a `SemsrError` that states the cause of a failure."""
@@ -223,7 +209,7 @@ class ClusterExecutor(Executor):
         return results
 
     def __exit__(self, *_: object) -> None:
-        with self._end:
+        with closing(self._client):
             self._client.cancel(list(self._futures))
             if self._client.status == "running":
                 self._client.unregister_worker_plugin(self._plugin.name)

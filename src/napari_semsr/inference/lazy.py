@@ -6,19 +6,15 @@ that tiles cached for an older version of a model are never used.
 
 import threading
 import weakref
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.array.core import normalize_chunks
 from dask.base import tokenize
 from dask.delayed import delayed
-from torch import nn
 
 from napari_semsr.core import (
     Box,
@@ -38,6 +34,7 @@ from napari_semsr.inference.plan import (
     plan_enhancement,
 )
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LoadedModel
 
 _ready: weakref.WeakKeyDictionary[object, dict[tuple[str, str], Predictor]]
@@ -53,8 +50,6 @@ class _FieldRegion:
     corner: IntPair  # First pixel of the block in the field
     shape: IntPair  # Rows and columns of the field
 
-    ndim = 2
-
     @property
     def dtype(self) -> np.dtype[np.generic]:
         return self.block.dtype
@@ -67,73 +62,40 @@ class _FieldRegion:
         return self.block[rows, columns]
 
 
-@dataclass(frozen=True, slots=True)
-class _TileWindows:
-    """Array-like view of an in-memory image as concatenated windows, one per tile."""
-
-    field: RealArray  # (Y, X)
-    rows: Sequence[slice]  # Rows of the field, for each row of tiles
-    columns: Sequence[slice]
-
-    ndim = 2
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return self.field.dtype
-
-    @property
-    def shape(self) -> IntPair:
-        rows, columns = (
-            sum(part.stop - part.start for part in parts)
-            for parts in (self.rows, self.columns)
-        )
-        return rows, columns
-
-    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
-        rows, columns = map(_get_field_slice, (self.rows, self.columns), index)
-        return self.field[rows, columns]
-
-
-def _get_field_slice(windows: Sequence[slice], index: slice) -> slice:
-    """Convert a slice of the concatenated windows to a slice of the image."""
-    starts = [0, *accumulate(part.stop - part.start for part in windows)]
-    number = bisect_right(starts, index.start) - 1
-    back = windows[number].start - starts[number]
-    return slice(index.start + back, index.stop + back)
-
-
 def _get_predictor(model: LoadedModel, device: str, precision: str) -> Predictor:
     """Return the predictor of a network, created once per process."""
-    predictors = _ready.setdefault(model.module, {})
-    if (device, precision) not in predictors:
-        predictors[device, precision] = Predictor(
-            model, device=device, precision=precision
-        )
-    return predictors[device, precision]
-
-
-def _enhance_tile(
-    block: RealArray,
-    *,
-    model: LoadedModel,
-    plan: EnhancePlan,
-    shape: IntPair,
-    statistics: Statistics | None,
-    block_id: IntPair,
-) -> RealArray:
-    """Enhance one tile, given its input window and the image `shape`."""
-    tile = plan.tile(block_id)
-    source = _get_source_box(plan, block_id, shape)
-    part = _FieldRegion(block, (source.y0, source.x0), shape)
-    plan = replace(plan, data=_replace_source(plan.data, part), model=model)
     with _one_at_a_time:
-        predictor = _get_predictor(model, plan.options.device, plan.options.precision)
+        predictors = _ready.setdefault(model.module, {})
+        if (device, precision) not in predictors:
+            predictors[device, precision] = Predictor(
+                model, device=device, precision=precision
+            )
+        return predictors[device, precision]
+
+
+def _enhance_tile(block: RealArray, *, run: TiledRun, block_id: IntPair) -> RealArray:
+    """Enhance one tile, given its input window."""
+    plan, options = run.plan, run.plan.options
+    corner = _get_source_box(plan, block_id).corner
+    region = _FieldRegion(block, corner, plan.source[0])
+    plan = replace(plan, data=_replace_source(plan.data, region))
+    predictor = _get_predictor(plan.model, options.device, options.precision)
+    box = plan.outputs.tile(*block_id).core
+    return _enhance_box(plan, predictor, box, run.statistics)
+
+
+def _enhance_box(
+    plan: EnhancePlan,
+    predictor: Predictor,
+    box: Box,
+    statistics: Statistics | None = None,
+) -> RealArray:
+    """Return the result for a box, given in input pixels."""
+    with _one_at_a_time:
         predictor.statistics = statistics
-        core_values = plan.compute_tiles(predictor, [tile])[0]
-        predictor.statistics = None
-    core = plan.outputs.tile(*tile.index).core
-    part_values, inner = plan.convert_output(core, *core_values)
-    return convert_dtype(part_values[inner.slices], plan.output.dtype)[0]
+        core_values = plan.compute_tiles(predictor, [plan.create_tile(box)])[0]
+    part, inner = plan.convert_output(box, *core_values)
+    return convert_dtype(part[inner.slices], plan.output.dtype)[0]
 
 
 def create_enhanced_array(
@@ -147,93 +109,56 @@ def create_enhanced_array(
     the result, (Y * scale, X * scale), are the tiles' cores.
     """
     settings = options or EnhanceOptions()
-    with _one_at_a_time:
-        predictor = _get_predictor(model, settings.device, settings.precision)
+    predictor = _get_predictor(model, settings.device, settings.precision)
     output = plan_output(micrograph, model.card.model_dump(), settings)
     job = plan_enhancement(micrograph, output, model, settings, predictor, apart=True)
     plan, statistics = finish(job), None
     if plan.strategy.norm == "sampled":
         statistics = finish(measure_sample(plan, predictor)).statistics
-    return _build_dask_array(micrograph, plan, statistics)
+    return _build_dask_array(micrograph, TiledRun(plan, None, statistics))
 
 
-def _build_dask_array(
-    micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
-) -> da.Array:
+def _build_dask_array(micrograph: Micrograph, run: TiledRun) -> da.Array:
     """Build a dask array with one task per tile."""
-    loaded_model, outputs = plan.model, plan.outputs
-    resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
-    data: Any = micrograph.data
+    plan, data = run.plan, micrograph.data
     field = data.name if micrograph.is_lazy else _tokenize_field(data)
-    option_values = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
-    steps = (
-        None
-        if resampled_field is None
-        else [str(step) for step in resampled_field.there.steps]
-    )
-    token = tokenize(
-        field, loaded_model.digest, option_values, outputs.core, plan.scaling, steps
-    )
-    model = delayed(loaded_model, name=f"semsr-model-{token}", traverse=False)
-    task_plan = replace(  # tasks receive their field and the network by name
-        plan,
-        data=_replace_source(plan.data, None),
-        model=replace(loaded_model, module=nn.Identity()),
-    )
+    token = tokenize(field, plan.identity(), plan.outputs.core)
+    if not micrograph.is_lazy:  # `from_array` copies an array, even a mapped file
+        source = delayed(data, name=f"semsr-field-{token}", traverse=False)
+        data = da.from_delayed(source, data.shape, data.dtype)
+    # tasks receive their field and the network by name
+    task_run = replace(run, plan=replace(plan, data=_replace_source(plan.data, None)))
     # windows in a row of tiles share rows, those in a column share columns
-    count, scale = outputs.grid, loaded_model.card.scale
-    rows = [
-        _get_source_box(plan, (i, 0), micrograph.shape).slices[0]
-        for i in range(count[0])
-    ]
-    columns = [
-        _get_source_box(plan, (0, i), micrograph.shape).slices[1]
-        for i in range(count[1])
-    ]
-    sides = tuple(
-        tuple(part.stop - part.start for part in of) for of in (rows, columns)
-    )
-    if micrograph.is_lazy:
-        lines = da.concatenate([data[part] for part in rows], axis=0)
-        windows = da.concatenate([lines[:, part] for part in columns], axis=1)
-        windows = windows.rechunk(sides)
-    else:  # otherwise dask copies the array, even a whole mapped file
-        window_source, name = _TileWindows(data, rows, columns), f"semsr-field-{token}"
-        windows = da.from_array(window_source, chunks=sides, name=name, asarray=False)
-    cores = [outputs.tile(i, 0).core.scale(scale).shape[0] for i in range(count[0])]
-    breadths = [outputs.tile(0, i).core.scale(scale).shape[1] for i in range(count[1])]
-    enhance = partial(  # dask would traverse keyword arguments
-        _enhance_tile, plan=task_plan, shape=micrograph.shape, statistics=statistics
-    )
+    rows, columns = (range(count) for count in plan.outputs.grid)
+    spans = [_get_source_box(plan, (row, 0)).slices[0] for row in rows]
+    lines = da.concatenate([data[span].rechunk({0: -1}) for span in spans])
+    spans = [_get_source_box(plan, (0, column)).slices[1] for column in columns]
+    parts = [lines[:, span].rechunk({1: -1}) for span in spans]
     tiled_array: da.Array = da.map_blocks(
-        enhance,
-        windows,
-        model=model,
+        _enhance_tile,
+        da.concatenate(parts, axis=1),
+        run=delayed(task_run, name=f"semsr-run-{token}", traverse=False),
         name=f"semsr-tile-{token}",
         dtype=plan.output.dtype,
-        chunks=(tuple(cores), tuple(breadths)),
+        chunks=normalize_chunks(plan.output.tile_shape, plan.output.frame.shape),
         meta=np.empty((0, 0), plan.output.dtype),
     )
     return tiled_array
 
 
-def _tokenize_field(field: RealArray) -> str:
+def _tokenize_field(field: Any) -> str:
     """Return a dask token for an image, based on its pixels or memory-mapped file."""
-    whole: object = field
-    while whole is not None and not isinstance(whole, np.memmap):
-        whole = whole.base if isinstance(whole, np.ndarray) else None
-    while whole is not None and isinstance(whole.base, np.memmap):
+    whole = field
+    while isinstance(getattr(whole, "base", None), np.ndarray):
         whole = whole.base
-    if whole is None or whole.mode != "r" or whole.filename is None:
+    path = Path(getattr(whole, "filename", None) or "")
+    is_mapped = isinstance(whole, np.memmap) and whole.mode == "r"
+    if not (is_mapped and path.is_file()):
         return str(tokenize(field))
-    try:
-        file = Path(whole.filename).stat()
-    except OSError:  # mapped, but the file was removed
-        return str(tokenize(field))
+    file = path.stat()
     place = field.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     part = place + whole.offset, field.shape, field.strides, field.dtype.str
-    key = str(whole.filename), file.st_mtime_ns, file.st_size, file.st_ino
-    return str(tokenize(*key, *part))
+    return str(tokenize(path, file.st_mtime_ns, file.st_size, file.st_ino, *part))
 
 
 def _replace_source(field: Any, image: object) -> Any:
@@ -243,12 +168,12 @@ def _replace_source(field: Any, image: object) -> Any:
     return replace(field, source=_replace_source(field.source, image))
 
 
-def _get_source_box(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
+def _get_source_box(plan: EnhancePlan, index: IntPair) -> Box:
     """Return the image region required to compute a tile."""
     window = plan.tile(index).window
     if isinstance(plan.data, ResampledField):
         return plan.data.source_box(window)
-    return get_source_box(window, shape)
+    return get_source_box(window, plan.source[0])
 
 
 # Small parts of a field, enhanced as in a run of the whole field.
@@ -270,19 +195,14 @@ class BoxPreview:
         The box is first aligned to the model's stride and moved into the field. Returns
         the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
         """
-        stride = self.plan.outputs.stride
-        spans = []
-        for first, last, size in zip(
-            (box.y0, box.x0), (box.y1, box.x1), self.plan.outputs.shape, strict=True
-        ):
-            start = min(max(first, 0), max(0, size - (last - first)))
-            start -= start % stride
-            spans.append((start, min(start + last - first, size)))  # crop if needed
-        place = Box(*spans[0], *spans[1])
-        tile = self.plan.create_tile(place)
-        core_values = self.plan.compute_tiles(self.predictor, [tile])[0]
-        part, inner = self.plan.convert_output(place, *core_values)
-        return place, convert_dtype(part[inner.slices], self.plan.output.dtype)[0]
+        outputs, sides = self.plan.outputs, box.shape
+        y, x = (
+            min(max(first, 0), max(0, size - side)) // outputs.stride * outputs.stride
+            for first, side, size in zip(box.corner, sides, outputs.shape, strict=True)
+        )
+        place = Box.from_shape(sides, (y, x))
+        place = place.intersection(Box.from_shape(outputs.shape))
+        return place, _enhance_box(self.plan, self.predictor, place)
 
 
 def prepare_preview(
@@ -291,9 +211,9 @@ def prepare_preview(
     """Prepare a preview of individual boxes in an image."""
     predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
-    settings = settings.replace(halo_tolerance=None)  # a box costs little
-    if settings.resample == "keep":  # a box is on the field's own grid in any case
-        settings = settings.replace(resample="auto")
+    # a box costs little, and is on the field's own grid in any case
+    resample = "auto" if settings.resample == "keep" else settings.resample
+    settings = settings.replace(halo_tolerance=None, resample=resample)
     job = plan_enhancement(
         micrograph,
         plan_output(micrograph, model.card.model_dump(), settings),

@@ -6,17 +6,19 @@ tiles are computed next. Batch runs and live runs fill the same store, so that e
 can resume the other.
 """
 
+import itertools
+import math
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from napari_semsr import core
 from napari_semsr.inference.options import OutputPlan
@@ -44,56 +46,37 @@ class ResampledInput:
         sources = self.sources
         fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
         source = (fine or sources[:1])[-1]  # the coarsest source that is fine enough
-        rows = _compute_source_indices(
-            (box.y0, box.y1), step, source.shape[0], self.shape[0]
-        )
-        columns = _compute_source_indices(
-            (box.x0, box.x1), step, source.shape[1], self.shape[1]
-        )
-        part = _select_along_axis(_select_along_axis(source, rows, 0), columns, 1)
+        part = source
+        for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
+            size = source.shape[axis]
+            centres = (np.arange(*span) + 0.5) * (step * size / self.shape[axis])
+            places = np.minimum(centres.astype(np.intp), size - 1)
+            first, last = int(places[0]), int(places[-1])
+            pitch = int(places[:2][-1]) - first or 1
+            if last - first == pitch * (places.size - 1):  # evenly spaced: a view
+                part = part[(slice(None),) * axis + (slice(first, last + 1, pitch),)]
+            else:
+                part = part.take(places, axis)
         with np.errstate(over="ignore"):  # infinite pixels count as missing
             if self.grey is not None:
                 low, high = self.grey
                 part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
             if self.dtype.kind == "f":
                 return np.array(part, dtype=self.dtype)
-        return core.convert_dtype(part, self.dtype)[0]
+        return np.array(core.convert_dtype(part, self.dtype)[0])
 
     def average_levels(self) -> None:
         """Add coarser sources by averaging, to avoid noise in coarse levels.
 
         Until this is called coarse levels skip pixels, which is fast.
         """
-        finest = self.sources[0]
-        if len(self.sources) > 1 or max(finest.shape) <= _STRIP:
-            return
-        sources = [finest]
-        while max(sources[-1].shape) > _STRIP:
+        sources = list(self.sources)
+        while len(self.sources) == 1 and max(sources[-1].shape) > _STRIP:
             fine = sources[-1]
             strips = range(0, fine.shape[0], _STRIP)
             parts = [downsample_block(fine[top : top + _STRIP]) for top in strips]
             sources.append(np.concatenate(parts))
         self.sources = sources
-
-
-def _compute_source_indices(
-    span: core.IntPair, step: int, size: int, level_count: int
-) -> NDArray[np.intp]:
-    """Return the source index of each pixel in a level along one axis."""
-    centres = (np.arange(*span) + 0.5) * (step * size / level_count)
-    return np.minimum(centres.astype(np.intp), size - 1)
-
-
-def _select_along_axis(
-    source: core.RealArray, places: NDArray[np.intp], axis: int
-) -> core.RealArray:
-    """Index an axis at increasing positions, as a view if evenly spaced."""
-    pitch = int(places[1] - places[0]) if places.size > 1 else 1
-    first, last = int(places[0]), int(places[-1])
-    if pitch and last - first == pitch * (places.size - 1):
-        return source[(slice(None),) * axis + (slice(first, last + 1, pitch),)]
-    cut = (slice(None),) * axis + (slice(first, last + 1),)
-    return np.take(source[cut], places - first, axis=axis)
 
 
 class LevelStore:
@@ -105,41 +88,36 @@ class LevelStore:
     """
 
     def __init__(self, shape: core.IntPair, dtype: np.dtype[np.generic]) -> None:
-        self._dtype = dtype
+        rows, columns = (-(-side // _BLOCK) for side in shape)
+        self._layout = dtype, (rows, columns, _BLOCK, _BLOCK)
         self._array: core.RealArray | None = None
-        self._file: Any = None
         if shape[0] * shape[1] * dtype.itemsize <= _LEVEL_BYTES:
-            self._array = np.zeros(shape, dtype)
+            self._array = np.zeros(self._layout[1], dtype)
             return
-        self._grid = -(-shape[0] // _BLOCK), -(-shape[1] // _BLOCK)
-        self._file = tempfile.TemporaryFile(prefix="semsr-level-")  # noqa: SIM115
-        self._file.truncate(self._grid[0] * self._grid[1] * _BLOCK**2 * dtype.itemsize)
+        self._file: Any = tempfile.TemporaryFile(prefix="semsr-level-")  # noqa: SIM115
+        self._file.truncate(math.prod(self._layout[1]) * dtype.itemsize)
         weakref.finalize(self, self._file.close)
 
     def write(self, box: core.Box, block: core.RealArray) -> None:
         """Write a block (Y, X)."""
-        if self._array is not None:
-            self._array[box.slices] = block
-            return
-        for part, stored_block in self._iterate_stored_blocks(box, "r+"):
+        for part, stored_block in self._iterate_stored_blocks(box):
             stored_block[...] = block[part]
 
     def read(self, box: core.Box) -> core.RealArray:
         """Return a copy of a block (Y, X)."""
-        if self._array is not None:
-            return self._array[box.slices].copy()
-        values = np.empty(box.shape, self._dtype)
-        for part, stored_block in self._iterate_stored_blocks(box, "r"):
+        values = np.empty(box.shape, self._layout[0])
+        for part, stored_block in self._iterate_stored_blocks(box):
             values[part] = stored_block
         return values
 
     def _iterate_stored_blocks(
-        self, box: core.Box, mode: Literal["r", "r+"]
+        self, box: core.Box
     ) -> Iterator[tuple[tuple[slice, slice], core.RealArray]]:
         """Yield slices of a region with the matching part of each stored block."""
-        blocks = np.memmap(
-            self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
-        )
+        blocks = self._array
+        if blocks is None:
+            dtype, shape = self._layout
+            blocks = np.memmap(self._file, dtype, "r+", shape=shape)
         for row in range(box.y0 // _BLOCK, -(-box.y1 // _BLOCK)):
             for column in range(box.x0 // _BLOCK, -(-box.x1 // _BLOCK)):
                 whole = core.Box.from_shape(
@@ -175,17 +153,13 @@ class LiveLevel:
         # the ranges to read, and the indices within these ranges
         spans: list[core.IntPair] = []
         rest: list[int | slice] = []
-        for item, size in zip(
-            normalize_index(index, self.shape), self.shape, strict=True
-        ):
-            places = range(size)[item]
-            if isinstance(places, int):
-                spans.append((places, places + 1))
-                rest.append(0)
-            else:
-                low, high = sorted((places[0], places[-1])) if places else (0, -1)
-                spans.append((low, high + 1))
-                rest.append(slice(None, None, places.step if places else None))
+        items = normalize_index(index, self.shape)
+        for item, size in zip(items, self.shape, strict=True):
+            is_one = not isinstance(item, slice)
+            places = range(size)[slice(item, item + 1) if is_one else item]
+            low, high = sorted((places[0], places[-1])) if places else (0, -1)
+            spans.append((low, high + 1))
+            rest.append(0 if is_one else slice(None, None, places.step))
         box = core.Box(*spans[0], *spans[1])
         if min(box.shape) < 1:
             return np.empty(box.shape, self.dtype)[tuple(rest)]
@@ -219,12 +193,10 @@ class TileQueue:
     def __len__(self) -> int:
         return int(np.count_nonzero(self._pending))
 
-    def replace_pending(self, places: Iterable[core.IntPair]) -> None:
-        """Replace the pending tiles."""
+    def replace_pending(self, pending: core.BoolArray) -> None:
+        """Replace the pending tiles by those that are True in an array of the grid."""
         with self._change:
-            self._pending[:] = False
-            for place in places:
-                self._pending[place] = True
+            self._pending = pending
             self._change.notify_all()
 
     def set_view(self, view: core.Box | None) -> None:
@@ -237,10 +209,8 @@ class TileQueue:
     def take_tiles(self, count: int = 1, timeout: float = 0.0) -> list[core.IntPair]:
         """Remove the most urgent tiles from the queue and return them."""
         with self._change:
-            places = self._get_next_tiles(count)
-            if not places and timeout:
-                self._change.wait(timeout)
-                places = self._get_next_tiles(count)
+            choose = partial(self._get_next_tiles, count)
+            places = self._change.wait_for(choose, timeout)
             for place in places:
                 self._pending[place] = False
             return places
@@ -248,22 +218,13 @@ class TileQueue:
     def _get_next_tiles(self, count: int) -> list[core.IntPair]:
         """Return the most urgent tiles; the caller must hold the lock."""
         rows, columns = np.nonzero(self._pending)
-        if not rows.size:
-            return []
-        view = self._view
-        if view is None:
-            grid = self._pending.shape
-            view = core.Box(0, grid[0] * self.unit[0], 0, grid[1] * self.unit[1])
-        top, left = rows * self.unit[0], columns * self.unit[1]
-        outside = (
-            (top >= view.y1)
-            | (top + self.unit[0] <= view.y0)
-            | (left >= view.x1)
-            | (left + self.unit[1] <= view.x0)
-        )
-        down = top + (self.unit[0] - view.y0 - view.y1) / 2
-        across = left + (self.unit[1] - view.x0 - view.x1) / 2
-        distance = np.hypot(down, across)  # to the centre of the view
+        (high, wide), (down, across) = self.unit, self._pending.shape
+        view = self._view or core.Box(0, down * high, 0, across * wide)
+        top, left = rows * high, columns * wide
+        outside = (top >= view.y1) | (top + high <= view.y0)
+        outside |= (left >= view.x1) | (left + wide <= view.x0)
+        y, x = (view.y0 + view.y1 - high) / 2, (view.x0 + view.x1 - wide) / 2
+        distance = np.hypot(top - y, left - x)  # to the centre of the view
         order = np.lexsort((distance, outside))[:count]
         if not self.whole:
             order = order[outside[order] == 0]
@@ -288,6 +249,8 @@ class LiveField:
     """Display arrays, finest first, each downsampled by 2 from the previous one."""
     queue: TileQueue
     """Queue of pending tiles."""
+    level0: Any
+    """The output (Y, X) to read from, or None before the run and while it is moved."""
 
     def __init__(
         self,
@@ -298,14 +261,13 @@ class LiveField:
         whole: bool = True,
     ) -> None:
         self.output = output
-        self.shape = output.frame.shape
-        self.unit = output.tile_shape
-        self.dtype = output.dtype
-        shape, unit = self.shape, self.unit
-        grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
-        self.queue = TileQueue(grid, unit, whole=whole)
-        self._backdrop = ResampledInput(sources, shape, self.dtype, grey)
-        self._level0: Any = None  # (Y, X) the output, if it may be read
+        self.shape, self.unit = output.frame.shape, output.tile_shape
+        self.level0: Any = None
+        side = output.core * output.scale
+        self._tiles = core.plan_tiles(self.shape, core=side, halo=0)
+        grid, dtype = self._tiles.grid, output.dtype
+        self.queue = TileQueue(grid, self.unit, whole=whole)
+        self._backdrop = ResampledInput(sources, self.shape, dtype, grey)
         self._turn = 0
         self._is_stored = np.zeros(grid, dtype=bool)
         self._is_drawn = np.zeros(grid, dtype=bool)
@@ -313,23 +275,19 @@ class LiveField:
         self._lock = threading.Lock()
         self._changed_box: core.Box | None = None
         # tiles are halved as often as this splits no pixels
-        sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
+        sides = [side for side, n in zip(self.unit, grid, strict=True) if n > 1]
         most = min(((side & -side).bit_length() - 1 for side in sides), default=32)
-        shapes = compute_pyramid_shapes(shape, smallest=_COARSEST)[: most + 1]
-        self._stores = [LevelStore(each, self.dtype) for each in shapes[1:]]
-        self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest_level)]
-        for level, each in enumerate(shapes[1:], start=1):
+        shapes = compute_pyramid_shapes(self.shape, smallest=_COARSEST)[1 : most + 1]
+        self._stores = [LevelStore(shape, dtype) for shape in shapes]
+        self.levels = [LiveLevel(self.shape, dtype, self.unit, self._read_finest_level)]
+        for level, shape in enumerate(shapes, start=1):
             read = partial(self._read_level, level)
-            self.levels.append(LiveLevel(each, self.dtype, unit, read))
+            self.levels.append(LiveLevel(shape, dtype, self.unit, read))
 
     @property
     def tiles_done(self) -> int:
         """Number of finished tiles."""
         return int(np.count_nonzero(self._is_stored))
-
-    def set_view(self, view: core.Box | None) -> None:
-        """Set the visible region, in output pixels, or None for the whole image."""
-        self.queue.set_view(view)
 
     def take_changed_box(self) -> core.Box | None:
         """Return the bounding box of all changes since the last call."""
@@ -346,45 +304,29 @@ class LiveField:
         """
         self._turn += 1
         if self._turn == 2:  # after the first tile, for which the user waits
-            self.average_levels()
+            self._backdrop.average_levels()
+            self._record_change(core.Box.from_shape(self.shape))
         if not len(self.queue):
             return None
         places = self.queue.take_tiles(count, _PATIENCE_S)
-        return [place for place in places if not self.show_stored_tile(place)]
+        for place in places:
+            if self._is_stored[place]:
+                self.show_external_tile(place)
+        return [place for place in places if not self._is_stored[place]]
 
     def attach_store(self, store: OmeZarrStore) -> None:
         """Display the finished tiles of a store in which each write unit is a tile."""
-        self._level0, self._turn = store.level0, 0
-        is_done = np.asarray(store.done_marks[:]) != 0
-        with self._lock:
-            self._is_stored = is_done
-            self._is_drawn = self._is_drawn & is_done
-            self._record_change(core.Box.from_shape(self.shape))
-        self.queue.replace_pending(zip(*np.nonzero(~self._is_drawn), strict=True))
-
-    def average_levels(self) -> None:
-        """Display averaged instead of subsampled pixels in coarse input levels."""
-        self._backdrop.average_levels()
-        with self._lock:
-            self._record_change(core.Box.from_shape(self.shape))
-
-    def set_output(self, level0: object) -> None:
-        """Set the output (Y, X) to read from, or None while it is being moved."""
-        self._level0 = level0
-
-    def show_stored_tile(self, place: core.IntPair) -> bool:
-        """Display a tile already in the store; return whether it was displayed."""
-        if self._level0 is None or not self._is_stored[place]:
-            return False
-        box = self._get_tile_box(place)
-        self.show_tile(box, np.asarray(self._level0[box.slices]))
-        return True
+        self.level0, self._turn = store.level0, 0
+        self._is_stored = np.asarray(store.done_marks[:]) != 0
+        self._is_drawn &= self._is_stored
+        self._record_change(core.Box.from_shape(self.shape))
+        self.queue.replace_pending(~self._is_drawn)
 
     def show_external_tile(self, place: core.IntPair) -> None:
-        """Display a tile written by another process, unless it is already shown."""
-        if self._level0 is not None and not self._is_drawn[place]:
-            box = self._get_tile_box(place)
-            self.show_tile(box, np.asarray(self._level0[box.slices]))
+        """Display a tile that is in the store, unless it is already shown."""
+        if self.level0 is not None and not self._is_drawn[place]:
+            box = self._tiles.tile(*place).core
+            self.show_tile(box, np.asarray(self.level0[box.slices]))
 
     def show_tile(self, box: core.Box, tile: core.RealArray) -> None:
         """Display a finished tile (Y, X)."""
@@ -395,9 +337,8 @@ class LiveField:
             part = downsample_block(part)
             at = core.Box.from_shape(part.shape, (at.y0 // 2, at.x0 // 2))
             level.write(at, part)
-        with self._lock:
-            self._is_stored[place] = self._is_drawn[place] = True
-            self._record_change(box)
+        self._is_stored[place] = self._is_drawn[place] = True
+        self._record_change(box)
 
     # -- called by the viewer --------------------------------------------------
 
@@ -407,55 +348,33 @@ class LiveField:
         high, wide = self.unit
         rows = range(box.y0 // high, -(-box.y1 // high))
         columns = range(box.x0 // wide, -(-box.x1 // wide))
-        places = [(row, column) for row in rows for column in columns]
-        is_stored = self._is_stored[
-            rows.start : rows.stop, columns.start : columns.stop
-        ]
-        out = None if is_stored.all() else self._backdrop.read(box, 1)
-        if out is None:
-            out = np.empty(box.shape, self.dtype)
-        for place in places:
+        values = self._backdrop.read(box, 1)
+        for place in itertools.product(rows, columns):
             if not self._is_stored[place]:
                 continue
-            outer = self._get_tile_box(place)
+            outer, level0 = self._tiles.tile(*place).core, self.level0
             inner = outer.intersection(box)
             tile: core.RealArray | None = self._cache.get(place)
-            level0 = self._level0
             if tile is None and level0 is not None and time.perf_counter() < until:
                 tile = np.asarray(level0[outer.slices])
                 self._cache.put(place, tile)
             if tile is None:
-                out[inner.relative_to(box).slices] = self._backdrop.read(inner, 1)
-                with self._lock:
-                    self._record_change(inner)
-            else:
-                out[inner.relative_to(box).slices] = tile[
-                    inner.relative_to(outer).slices
-                ]
-        return out
+                self._record_change(inner)
+                continue
+            part = tile[inner.relative_to(outer).slices]
+            values[inner.relative_to(box).slices] = part
+        return values
 
     def _read_level(self, level: int, box: core.Box) -> core.RealArray:
         step = 2**level
         rows = np.arange(box.y0, box.y1) * step // self.unit[0]
         columns = np.arange(box.x0, box.x1) * step // self.unit[1]
         is_drawn = self._is_drawn[np.ix_(rows, columns)]
-        if not is_drawn.any():
-            return self._backdrop.read(box, step)
-        values = self._stores[level - 1].read(box)
-        if not is_drawn.all():
-            np.copyto(values, self._backdrop.read(box, step), where=~is_drawn)
+        values = self._backdrop.read(box, step)
+        np.copyto(values, self._stores[level - 1].read(box), where=is_drawn)
         return values
 
-    # -- helpers ---------------------------------------------------------------
-
-    def _get_tile_box(self, place: core.IntPair) -> core.Box:
-        corner = place[0] * self.unit[0], place[1] * self.unit[1]
-        return core.Box.from_shape(self.unit, corner).intersection(
-            core.Box.from_shape(self.shape)
-        )
-
     def _record_change(self, box: core.Box) -> None:
-        """Record a changed region; the caller must hold the lock."""
-        self._changed_box = (
-            box if self._changed_box is None else self._changed_box.union(box)
-        )
+        """Add a changed region to those of `take_changed_box`."""
+        with self._lock:
+            self._changed_box = box.union(self._changed_box or box)

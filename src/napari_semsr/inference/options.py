@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -284,9 +284,9 @@ _SIZE_TOLERANCE = 1e-6  # relative tolerance of the bounds of pixel sizes; chose
 class TrainedPixelSizes:
     """Pixel sizes that a model was trained for, from its model card."""
 
-    name: str  # The model's
+    name: str = "the model"
     # Smallest and largest pixel size that it was trained for; None if unrestricted
-    pixel_size_nm: FloatPair | None
+    pixel_size_nm: FloatPair | None = None
     # Smallest and largest pixel size of fields that are resampled, over the trained one
     resample_factors: FloatPair = (0.5, 2.0)
     scale: int = 1  # Output pixels per input pixel
@@ -294,20 +294,15 @@ class TrainedPixelSizes:
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> "TrainedPixelSizes":
         """Read the pixel sizes from a model card, with defaults for missing fields."""
-        size = card.get("pixel_size_nm")
-        low, high = card.get("resample_factors") or (0.5, 2.0)
         return cls(
-            name=str(card.get("name") or "the model"),
-            pixel_size_nm=None if size is None else (float(size[0]), float(size[1])),
-            resample_factors=(float(low), float(high)),
-            scale=int(card.get("scale") or 1),
+            **{one.name: card[one.name] for one in fields(cls) if one.name in card}
         )
 
     def describe(self) -> str:
         """Describe the trained pixel sizes as a sentence fragment."""
         if self.pixel_size_nm is None:
             return "any pixel size"
-        return f"{_format_range(*self.pixel_size_nm)} per pixel"
+        return f"{_format_lengths(*self.pixel_size_nm, 'to')} per pixel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,61 +339,50 @@ def plan_resampling(
     ratio is within the card's range on both axes; `resample` states whether this is
     allowed, and whether the result keeps that grid.
     """
-    if pixel_size_nm is None or trained_sizes.pixel_size_nm is None:
-        note = ""
-        if trained_sizes.pixel_size_nm is not None:
-            note = Message(
-                f"{trained_sizes.name} was trained for {trained_sizes.describe()}, but "
-                "the field's pixel size is unknown, so it is not resampled; set its "
-                "pixel size.",
-                "pixel-size-missing",
-            )
-        return ResamplingPlan(None, pixel_size_nm, note)
-    low, high = trained_sizes.pixel_size_nm
-    target_sizes = [
-        size
-        if low / _TOLERANCE <= size <= high * _TOLERANCE
-        else min(max(size, low), high)
-        for size in pixel_size_nm
-    ]
-    ratios = [size / aim for size, aim in zip(pixel_size_nm, target_sizes, strict=True)]
-    if all(ratio == 1 for ratio in ratios):
+    if trained_sizes.pixel_size_nm is None:
         return ResamplingPlan(None, pixel_size_nm)
+    if pixel_size_nm is None:
+        note = Message(
+            f"{trained_sizes.name} was trained for {trained_sizes.describe()}, but the "
+            "field's pixel size is unknown, so it is not resampled; set its pixel "
+            "size.",
+            "pixel-size-missing",
+        )
+        return ResamplingPlan(None, None, note)
+    sizes, (low, high) = np.array(pixel_size_nm), trained_sizes.pixel_size_nm
+    is_near = (sizes >= low / _TOLERANCE) & (sizes <= high * _TOLERANCE)
+    target_sizes = np.where(is_near, sizes, sizes.clip(low, high))
+    if (sizes == target_sizes).all():
+        return ResamplingPlan(None, pixel_size_nm)
+    ratios = (sizes / target_sizes).tolist()
     least, most = trained_sizes.resample_factors
     beyond = min(ratios) < least * (1 - _SIZE_TOLERANCE) or max(ratios) > most * (
         1 + _SIZE_TOLERANCE
     )
-    note = (
-        f"The field has a pixel size of {_format_size(*pixel_size_nm)}, and "
-        f"{trained_sizes.name} was trained for {_format_range(low, high)}"
+    text = (
+        f"The field has a pixel size of {_format_lengths(*pixel_size_nm, 'x')}, and "
+        f"{trained_sizes.name} was trained for {_format_lengths(low, high, 'to')}"
     )
     if beyond:
-        note += (
+        text += (
             f". The ratio is outside the range {least:g} to {most:g}, so the field is "
             "not resampled, and the result is unreliable."
         )
-        note = Message(note, "pixel-size-unsuitable")
+        note = Message(text, "pixel-size-unsuitable")
         return ResamplingPlan(None, pixel_size_nm, note, beyond=True)
     if resample == "never":
-        note += ": it is not resampled, as requested."
-        return ResamplingPlan(None, pixel_size_nm, Message(note, "not-resampled"))
+        text += ": it is not resampled, as requested."
+        return ResamplingPlan(None, pixel_size_nm, Message(text, "not-resampled"))
     steps = _compute_resampling_step(ratios[0]), _compute_resampling_step(ratios[1])
-    network_size = parse_pixel_size(
-        tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
-    )
-    note += (
-        f": the field is resampled to {_format_size(*target_sizes)}, and the result "
-    )
-    if resample == "keep":
-        note += "remains on that grid."
-        return ResamplingPlan(
-            steps, network_size, Message(note, "resampled"), keep=True
-        )
-    note += "to its own grid"
-    if max(steps) > 1:
-        finest = 2 * max(target_sizes) / trained_sizes.scale
-        note += f", with no detail finer than {finest:.3g} nm"
-    return ResamplingPlan(steps, network_size, Message(f"{note}.", "resampled"))
+    network_size = parse_pixel_size(sizes * np.array(steps, float))
+    (y, x), keep = target_sizes.tolist(), resample == "keep"
+    text += f": the field is resampled to {_format_lengths(y, x, 'x')}, and the result "
+    text += "remains on that grid" if keep else "to its own grid"
+    if max(steps) > 1 and not keep:
+        finest = 2 * max(y, x) / trained_sizes.scale
+        text += f", with no detail finer than {finest:.3g} nm"
+    note = Message(f"{text}.", "resampled")
+    return ResamplingPlan(steps, network_size, note, keep=keep)
 
 
 def _compute_resampling_step(ratio: float) -> Fraction:
@@ -408,13 +392,9 @@ def _compute_resampling_step(ratio: float) -> Fraction:
     return Fraction(1 / ratio).limit_denominator(_LARGEST_DENOMINATOR)
 
 
-def _format_size(y: float, x: float) -> str:
-    one, other = f"{y:.4g}", f"{x:.4g}"
-    return f"{one} nm" if one == other else f"{one} x {other} nm"
-
-
-def _format_range(low: float, high: float) -> str:
-    return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
+def _format_lengths(first: float, second: float, between: str) -> str:
+    one, other = f"{first:.4g}", f"{second:.4g}"
+    return f"{one} nm" if one == other else f"{one} {between} {other} nm"
 
 
 # default side of a tile; measured: 1024 is faster by a fifth to a quarter with an
@@ -474,28 +454,23 @@ def plan_output(
         raise OptionError(msg, code="type-too-coarse")
     trained_sizes = TrainedPixelSizes.from_card(card)
     fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
-    steps = fit.steps if fit.keep else None
     rows, columns = micrograph.shape
-    fine = micrograph.scale[0] / scale, micrograph.scale[1] / scale
-    if steps is not None:
-        rows, columns = Resampling((rows, columns), steps).shape
-        fine = fine[0] * float(steps[0]), fine[1] * float(steps[1])
+    pitch = np.array(micrograph.scale)
+    fine = pitch / scale
+    if fit.keep and fit.steps is not None:
+        rows, columns = Resampling((rows, columns), fit.steps).shape
+        fine *= np.array(fit.steps, float)
     # The outer borders of both images coincide at the top and left, so that the centre
     # of pixel (0, 0) moves with the pixel size; a resampled image may end beyond the
     # border at the bottom and right.
-    first, second = (
-        origin - (pitch - new) / 2
-        for origin, pitch, new in zip(
-            micrograph.origin, micrograph.scale, fine, strict=True
-        )
-    )
+    y, x = (micrograph.origin - (pitch - fine) / 2).tolist()
+    down, across = fine.tolist()
     has_size = micrograph.pixel_size_nm is not None
-    is_same_grid = scale == 1 and steps is None
     frame = OutputGrid(
         shape=(rows * scale, columns * scale),
-        pixel_size_nm=parse_pixel_size(fine) if has_size else None,
-        origin=micrograph.origin if is_same_grid else (first, second),
-        spacing_px=micrograph.spacing_px if has_size else fine,
+        pixel_size_nm=parse_pixel_size((down, across)) if has_size else None,
+        origin=(y, x),
+        spacing_px=micrograph.spacing_px if has_size else (down, across),
     )
     core = options.tile
     if core is None:
@@ -511,14 +486,6 @@ def create_output_store(path: Path, output: OutputPlan, **how: Any) -> OmeZarrSt
     The name of its folder ends in ``.zarr``; its write units are the tiles' cores.
     Further arguments, such as `overwrite`, are those of `create_store`.
     """
-    frame = output.frame
-    return create_store(
-        path,
-        shape=frame.shape,
-        dtype=output.dtype,
-        chunk=output.core * output.scale,
-        pixel_size_nm=frame.pixel_size_nm,
-        origin=frame.origin,
-        spacing_px=frame.spacing_px,
-        **how,
-    )
+    how |= asdict(output.frame)
+    side = output.core * output.scale
+    return create_store(path, dtype=output.dtype, chunk=side, **how)

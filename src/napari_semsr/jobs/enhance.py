@@ -550,14 +550,14 @@ def _write_enhanced(
             source, result, model, wants_map=wants_map
         )
         if live is not None and place != target:  # until the store is renamed
-            live.set_output(None)
+            live.level0 = None
         return report, comparison
 
     written_file = yield from io.write_blocks(
         target, create_store, fill_store, kept_store=place
     )
     if live is not None and place != target:
-        live.set_output(io.read(target).data)
+        live.level0 = io.read(target).data
     return written_file
 
 

@@ -161,7 +161,7 @@ class LiveLayer(QObject):
         setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_any_layer_removed)
         self._view = layers.get_visible_box(viewer, self.layer)
-        live.set_view(self._view)
+        live.queue.set_view(self._view)
         self._timer = base.create_timer(self, self.on_timeout, _DRAW_MS)
         self._timer.start()
 
@@ -180,7 +180,7 @@ class LiveLayer(QObject):
         view = layers.get_visible_box(self._viewer, self.layer)
         if view != self._view:  # then napari has just read all of it again
             self._view = view
-            self.live.set_view(view)
+            self.live.queue.set_view(view)
             return
         news = self.live.take_changed_box()
         if news is not None and view is not None and news.overlaps(view):
