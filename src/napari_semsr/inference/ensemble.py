@@ -7,14 +7,12 @@ of a field was trained on streaks along rows only. Its input is flipped but not 
 and its condition is that of the flipped field.
 """
 
-import base64
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -207,60 +205,8 @@ def pool_sums(tiles: Iterable[TileSums], device: torch.device) -> Moments:
     return moments
 
 
-@contextmanager
-def convert_read_errors() -> Iterator[None]:
-    """Raise a `WriteError` if stored statistics are damaged."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        msg = (
-            "Cannot read the statistics stored in the output: use `overwrite` to "
-            "start again."
-        )
-        raise core.WriteError(msg, code="file-damaged") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Moments for each live norm of a pass."""
-
-    moments: tuple[Moments, ...]  # In the order of the calls
-
-    def to_json(self) -> dict[str, object]:
-        """Convert to JSON types without loss of precision."""
-        layers = [
-            {
-                "count": layer.count,
-                "mean": _encode_tensor(layer.mean),
-                "variance": _encode_tensor(layer.variance),
-            }
-            for layer in self.moments
-        ]
-        return {"encoding": "float64-le base64", "layers": layers}
-
-    @classmethod
-    def from_json(cls, value: Any) -> "Statistics":
-        """Create an object from the output of `to_json`."""
-        with convert_read_errors():
-            moments = tuple(
-                Moments(
-                    float(layer["count"]),
-                    _decode_tensor(layer["mean"]),
-                    _decode_tensor(layer["variance"]),
-                )
-                for layer in value["layers"]
-            )
-            return cls(moments)
-
-
-def _encode_tensor(values: Tensor) -> str:
-    raw = values.cpu().numpy().astype("<f8").tobytes()
-    return base64.b64encode(raw).decode("ascii")
-
-
-def _decode_tensor(text: str) -> Tensor:
-    raw = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8")
-    return torch.from_numpy(raw.astype(np.float64))
+Statistics = tuple[Moments, ...]
+"""Moments for each live norm of a pass, in the order of the calls."""
 
 
 def move_to_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:

@@ -307,6 +307,24 @@ def _survey_windows(
     return all_surveys[0]._replace(condition=condition, rings=rings)
 
 
+def _read_sample_windows(
+    data: core.ReadableArray,
+    most: Sequence[int],
+    scaling: Scaling,
+    haze: HazeMap | None,
+) -> Iterator[tuple[core.Float32Array, core.BoolArray | None]]:
+    """Yield dehazed, scaled windows across an image, and masks of missing pixels.
+
+    They have 256 px along each axis, or `most` if that is less.
+    """
+    rows, columns = (min(_SPECTRUM_PX, n) for n in most)
+    for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
+        box = core.Box.from_shape((rows, columns), corner)
+        window, missing = read_window(data, box, scaling.mean)
+        window = window if haze is None else haze.remove_haze(window, box)
+        yield scaling.normalise(window), missing
+
+
 def measure_spectrum(
     data: core.ReadableArray, scaling: Scaling, haze: HazeMap | None = None
 ) -> torch.Tensor:
@@ -318,23 +336,16 @@ def measure_spectrum(
     """
     spectra: list[torch.Tensor] = []
     spectra_with_gaps: list[torch.Tensor] = []
-    for y, x in _iterate_window_corners(data.shape, _SPECTRUM_PX):
-        box = core.Box.from_shape((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
-        box = box.intersection(core.Box.from_shape(data.shape))
-        window, missing = read_window(data, box, scaling.mean)
-        without_haze = window if haze is None else haze.remove_haze(window, box)
-        field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
-        missing_tensor = None if missing is None else torch.from_numpy(missing)
-        power = models.compute_power_spectrum(field, missing_tensor)[0]
-        (spectra if missing_tensor is None else spectra_with_gaps).append(power)
+    for plane, missing in _read_sample_windows(data, data.shape, scaling, haze):
+        gaps = None if missing is None else torch.from_numpy(missing)
+        field = torch.from_numpy(plane)[None, None]
+        power = models.compute_power_spectrum(field, gaps)[0]
+        (spectra if gaps is None else spectra_with_gaps).append(power)
     all_spectra = torch.stack(spectra or spectra_with_gaps)
     # areas outside a mosaic have no power
     has_spectrum = all_spectra[:, 1:].flatten(1).amax(1) > 0
-    return (
-        (all_spectra[has_spectrum] if has_spectrum.any() else all_spectra)
-        .median(0)
-        .values
-    )
+    known = all_spectra[has_spectrum] if has_spectrum.any() else all_spectra
+    return known.median(0).values
 
 
 def find_coring_threshold(
@@ -351,14 +362,8 @@ def find_coring_threshold(
     if min(data.shape) < models.BLOCK:  # has no block
         return 0.0
     windows: list[tuple[core.Float32Array, core.BoolArray]] = []
-    rows, columns = (
-        min(_SPECTRUM_PX, n) // models.BLOCK * models.BLOCK for n in data.shape
-    )
-    for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
-        box = core.Box.from_shape((rows, columns), corner)
-        window, missing = read_window(data, box, scaling.mean)
-        window = window if haze is None else haze.remove_haze(window, box)
-        field = scaling.normalise(window)
+    whole_blocks = [n // models.BLOCK * models.BLOCK for n in data.shape]
+    for field, missing in _read_sample_windows(data, whole_blocks, scaling, haze):
         flat = _find_flat_blocks(field)
         if missing is not None:
             flat &= ~_get_blocks(missing).any(axis=1)

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, Literal
@@ -547,24 +547,29 @@ class SampledStatistics:
         )
 
     def to_json(self) -> dict[str, object]:
-        """Convert to JSON types."""
-        return {
-            "statistics": self.statistics.to_json(),
-            "error": self.error,
-            "sampled": self.sample_tiles,
-            "tiles": self.tiles,
-        }
+        """Convert to JSON types without loss of precision."""
+        layers = [
+            (moments.count, moments.mean.tolist(), moments.variance.tolist())
+            for moments in self.statistics
+        ]
+        return {**asdict(self), "statistics": layers}
 
     @classmethod
     def from_json(cls, value: Any) -> "SampledStatistics":
         """Create an object from the output of `to_json`."""
-        with ensemble.convert_read_errors():
-            return cls(
-                ensemble.Statistics.from_json(value["statistics"]),
-                float(value["error"]),
-                int(value["sampled"]),
-                int(value["tiles"]),
+        double = partial(torch.tensor, dtype=torch.float64)
+        try:
+            layers = [
+                ensemble.Moments(float(count), double(mean), double(variance))
+                for count, mean, variance in value["statistics"]
+            ]
+            return cls(**{**value, "statistics": tuple(layers)})
+        except (KeyError, TypeError, ValueError) as error:
+            msg = (
+                "Cannot read the statistics stored in the output: use `overwrite` to "
+                "start again."
             )
+            raise core.WriteError(msg, code="file-damaged") from error
 
 
 def measure_sample(
@@ -600,9 +605,7 @@ def measure_sample(
     yield core.Progress(0, 0, "Statistics of a sample")
     whole = sampler.measure_moments(sample)
     if len(sample_indices) == len(tiles):
-        return SampledStatistics(
-            ensemble.Statistics(tuple(whole)), 0.0, len(tiles), len(tiles)
-        )
+        return SampledStatistics(tuple(whole), 0.0, len(tiles), len(tiles))
     expected_results = sampler.compute_results(whole, held_out)
     squares = []
     for part in range(_PARTS):
@@ -614,9 +617,7 @@ def measure_sample(
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
     overall = float(expected_results.std())
     error = rms / overall if overall > 0 else 0.0
-    return SampledStatistics(
-        ensemble.Statistics(tuple(whole)), error, len(sample_indices), len(tiles)
-    )
+    return SampledStatistics(tuple(whole), error, len(sample_indices), len(tiles))
 
 
 class _BatchMoments(models.NormInterceptor):

@@ -590,7 +590,7 @@ class Predictor:
         if self.statistics is None:
             return nullcontext()
         if self._moments[0] is not self.statistics:  # a copy waits for computations
-            there = ensemble.move_to_device(self.statistics.moments, self.device)
+            there = ensemble.move_to_device(self.statistics, self.device)
             self._moments = self.statistics, there
         return ensemble.FixedMoments(self._moments[1])
 

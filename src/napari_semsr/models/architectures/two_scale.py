@@ -48,7 +48,8 @@ def add_features(x: Tensor, features: Tensor) -> Tensor:
         return x + features
     if x.dtype == features.dtype or x.device.type != "cpu":
         return x.add_(features)
-    for rows, added in zip(x.split(BLOCK, 2), features.split(BLOCK, 2), strict=True):
+    parts = (torch.split(tensor, BLOCK, 2) for tensor in (x, features))
+    for rows, added in zip(*parts, strict=True):
         rows.add_(added)
     return x
 
