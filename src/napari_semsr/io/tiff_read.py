@@ -577,8 +577,7 @@ class _PlaneSource:
     def read(self) -> read_image.Pixels:
         """Read the plane as an array of shape `out_shape`, lazily if it is large."""
         if self.nbytes > read_image.LAZY_BYTES:
-            layout = self.out_shape, self.dtype, self.unit
-            return read_image.create_lazy_plane(self, *layout)
+            return read_image.create_lazy_plane(self, self.out_shape, self.dtype)
         if self.offset is not None:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
