@@ -48,6 +48,10 @@ def draw(panel, qtbot):
     return put
 
 
+def test_without_an_image_the_list_of_lines_is_not_named(model, hold, run_panel):
+    assert run_panel(hold(ProfilePanel(model))).startswith("Choose an image layer;")
+
+
 def test_a_drawn_line_is_measured_in_nm(panel, draw, run_panel):
     assert "Draw a line" in run_panel(panel)
     assert not panel.hint.isHidden()
