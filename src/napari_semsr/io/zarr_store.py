@@ -140,6 +140,8 @@ class OmeZarrStore:
         finished = [place for place, mark in marks.items() if mark != 0]
         damaged = [at for at in finished if not self._is_intact(at, marks[at])]
         self.mark_unfinished(damaged)
+        for file in (one for at in damaged for one in self._list_unit_files(*at)):
+            file.unlink(missing_ok=True)  # zarr reads it to write a part of it
         if damaged:
             core.warn(
                 f"{len(damaged)} of {len(finished)} finished tiles of "

@@ -134,28 +134,33 @@ def _garble(file):
 
 
 @pytest.mark.parametrize(
-    ("damage", "torn"),
+    ("damage", "torn", "per_shard"),
     [
-        (_garble, "0/c/1/1"),
-        (_cut_short, "done/c/1/1"),
-        (_vanish, "labels/frames/0/c/1/1"),
+        (_garble, "0/c/1/1", 1),
+        (_cut_short, "done/c/1/1", 1),
+        (_vanish, "labels/frames/0/c/1/1", 1),
+        (_cut_short, "0/c/2/2", 2),  # at the border
     ],
 )
-def test_resume_makes_damaged_units_again(tmp_path, options, image, damage, torn):
-    path = tmp_path / "a.ome.zarr"
+def test_resume_makes_damaged_units_again(
+    tmp_path, options, image, damage, torn, per_shard
+):
+    path, place = tmp_path / "a.ome.zarr", (int(torn[-1]),) * 2
+    options |= {"chunk": _CHUNK // per_shard, "chunks_per_shard": per_shard}
     first = create_store(path, **options)
     label = first.add_label("frames")
     label[:] = 1
-    _fill(first, image, [(0, 0), (2, 2)])
-    first.write_unit(1, 1, image[32:64, 32:64])
-    steps = [lambda: first.mark_done(1, 1), lambda: damage(path / torn)]
+    _fill(first, image, [(0, 0), (0, 1)])
+    box = first.box(*place).slices
+    first.write_unit(*place, image[box])
+    steps = [lambda: first.mark_done(*place), lambda: damage(path / torn)]
     for step in steps[::-1] if damage is _garble else steps:  # garbled before a mark
         step()
     with warned("tiles-lost", match="1 of 3 .* a.ome.zarr "):
         second = create_store(path, **options, resume=True)
     assert len(second.pending_units()) == 7
-    assert (1, 1) in second.pending_units()
-    second.add_label("frames")[32:64, 32:64] = 1
+    assert place in second.pending_units()
+    second.add_label("frames")[box] = 1
     _fill(second, image)
     second.finish_label("frames", second.add_label("frames"))
     _finish(second)
