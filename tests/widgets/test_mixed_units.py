@@ -78,7 +78,7 @@ def test_what_a_panel_adds_lies_where_its_image_is(
         panel.first.value, panel.second.value = layers
         panel.form.set_values(block=32)
     else:
-        panel.model.choose_method("wiener")
+        panel.model.show_model("classical: wiener")
         panel.layer.value = layers[0]
     before = list(viewer.layers)
     run_panel(panel)

@@ -362,8 +362,7 @@ def _describe_array(
     if refusal or not hdf5.is_self_contained(array):
         return _Image(name, refusal=refusal or "an array in another file")
     hdf5.check_chunks(path, array)
-    dataset, chunks = array.name, array.chunks
-    counts = [axes[n].size for n in outer]
+    dataset, chunks, counts = array.name, array.chunks, [axes[n].size for n in outer]
 
     def locate_plane(number: int) -> images.PlaneReader:
         where = [0] * len(axes)

@@ -994,13 +994,11 @@ def create_lazy_plane(
         msg = f"{source.path} states {shape[0]} x {shape[1]} px, too many to open: "
         msg += "check that it is the intended file."
         raise core.ReadError(msg, code="image-too-large")
-    target_type = np.dtype(dtype)
     return da.map_blocks(
         _read_block,
         source,
-        chunks=da.core.normalize_chunks((*block, *shape[2:]), shape, dtype=target_type),
-        dtype=target_type,
-        meta=np.empty((0,) * len(shape), target_type),
+        chunks=da.core.normalize_chunks((*block, *shape[2:]), shape),
+        meta=np.empty((0,) * len(shape), dtype),
         name=f"plane-{tokenize(source, source.path.stat().st_mtime_ns)}",
     )
 

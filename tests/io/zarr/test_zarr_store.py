@@ -46,11 +46,9 @@ def image(rng):
 
 def _fill(store, image, places=None):
     """Write tiles and mark them."""
-    for row, column in store.pending_units() if places is None else places:
-        top, left = row * store.unit[0], column * store.unit[1]
-        window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
-        store.level0[window] = image[window]
-        store.mark_done(row, column)
+    for place in store.pending_units() if places is None else places:
+        store.write_unit(*place, image[store.box(*place).slices])
+        store.mark_done(*place)
 
 
 def _finish(store):
@@ -61,7 +59,7 @@ def test_levels_are_means_and_lie_where_they_belong(tmp_path, options, image):
     path = tmp_path / "a.ome.zarr"
     store = create_store(path, **options)
     _fill(store, image)
-    steps = _finish(store)
+    steps = _finish(store := create_store(path, **options, resume=True))
     assert steps[-1].done == steps[-1].total
     assert store.is_complete
     assert registry.describe(path).levels == 3
@@ -148,6 +146,7 @@ def test_resume_makes_damaged_units_again(
     path, place = tmp_path / "a.ome.zarr", (int(torn[-1]),) * 2
     options |= {"chunk": _CHUNK // per_shard, "chunks_per_shard": per_shard}
     first = create_store(path, **options)
+    assert first.unit == (_CHUNK, _CHUNK)  # whole shards
     label = first.add_label("frames")
     label[:] = 1
     _fill(first, image, [(0, 0), (0, 1)])
@@ -156,8 +155,10 @@ def test_resume_makes_damaged_units_again(
     steps = [lambda: first.mark_done(*place), lambda: damage(path / torn)]
     for step in steps[::-1] if damage is _garble else steps:  # garbled before a mark
         step()
+    (orphan := path / "0" / "c" / "0" / "0.abc.partial").write_bytes(b"half")
     with warned("tiles-lost", match="1 of 3 .* a.ome.zarr "):
         second = create_store(path, **options, resume=True)
+    assert not orphan.exists()
     assert len(second.pending_units()) == 7
     assert place in second.pending_units()
     second.add_label("frames")[box] = 1
@@ -166,6 +167,7 @@ def test_resume_makes_damaged_units_again(
     _finish(second)
     assert np.array_equal(registry.read(path).array(), image)
     assert registry.read(path / "labels" / "frames").array().all()
+    assert len(list((path / "0").rglob("c/*/*"))) == 9
 
 
 @pytest.mark.parametrize(("torn", "pending"), [("0/c/1/1", [(1, 1)]), ("1/c/0/0", [])])
@@ -208,16 +210,6 @@ def test_resume_refuses_a_store_of_another_making(tmp_path, options, change):
         create_store(path, **{**options, **change}, resume=True)
 
 
-def test_resume_sweeps_what_a_kill_left(tmp_path, options):
-    path = tmp_path / "a.ome.zarr"
-    create_store(path, **options)
-    orphan = path / "0" / "c" / "0" / "0.abc.partial"
-    orphan.parent.mkdir(parents=True, exist_ok=True)
-    orphan.write_bytes(b"half")
-    create_store(path, **options, resume=True)
-    assert not orphan.exists()
-
-
 def test_notes_are_kept_and_must_be_json(tmp_path, options):
     store = create_store(tmp_path / "a.ome.zarr", **options)
     store.write_note("report", {"seam_index": 1.02})
@@ -236,17 +228,6 @@ def test_threads_lose_no_tile(tmp_path, options, image):
     assert store.pending_units() == []
     _finish(store)
     assert np.array_equal(registry.read(store.path).array(), image)
-
-
-def test_shards_are_the_unit_of_writing(tmp_path, options, image):
-    path = tmp_path / "a.ome.zarr"
-    store = create_store(path, **{**options, "chunk": 16}, chunks_per_shard=2)
-    assert store.unit == (32, 32)
-    assert store.level0.shards == (32, 32)
-    _fill(store, image)
-    _finish(store)
-    assert np.array_equal(registry.read(path).array(), image)
-    assert len(list((path / "0").rglob("c/*/*"))) == 9
 
 
 def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, image):
@@ -333,9 +314,8 @@ def test_coarse_levels_do_not_depend_on_when_blocks_are_written(tmp_path, chunk,
             if resumes and number == len(places) // 2:
                 store.lock.release()
                 store = create_store(path, resume=True, **how)
-            store.write_unit(*place, image[store.box(*place).slices])
-            store.mark_done(*place)
-        list(store.finish())
+            _fill(store, image, [place])
+        _finish(store)
         levels = [image]
         for level in range(1, registry.describe(path).levels):
             levels.append(downsample_block(levels[-1]))
