@@ -305,7 +305,7 @@ def photograph_error_map() -> None:
 def restored(viewer: napari.Viewer) -> VerbPanel:
     """Restore the degraded sample by a Wiener filter."""
     panel: Any = dock(viewer, "Enhance")
-    panel.model.choose_method("wiener")
+    panel.model.show_model("classical: wiener")
     panel.layer.value = viewer.layers["degraded"]
     work(panel)
     return panel

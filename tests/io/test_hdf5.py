@@ -63,6 +63,17 @@ def test_element_size_is_the_pixel_size(make, grey):
         registry.read(path)
 
 
+@pytest.mark.parametrize("chunks", [(50, 700), (40, 5000)])
+def test_a_large_plane_is_read_in_whole_chunks(tmp_path, monkeypatch, chunks):
+    monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
+    data = np.arange(3_000_000, dtype=np.uint32).reshape(600, 5000)
+    with h5py.File(path := tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", data=data, chunks=chunks)
+    found = registry.read(path)
+    assert np.array_equal(found.array(), data)
+    assert not any(np.mod([sides[0] for sides in found.data.chunks], chunks))
+
+
 @pytest.mark.parametrize("by", ["axistags", "label", "signal"])
 @pytest.mark.parametrize("axes", ["xy", "yxc", "xyc", "yxz", "cxtyz"])
 def test_stated_axes_are_followed(make, grey, lazily, by, axes):

@@ -15,7 +15,7 @@ from napari_semsr.widgets.enhance.panel import EnhancePanel
 def create_classical(viewer: Any, **options: object) -> EnhancePanel:
     """An Enhance panel at the Wiener filter, which is quick and needs no torch."""
     panel = EnhancePanel(viewer)
-    panel.model.choose_method("wiener")
+    panel.model.show_model("classical: wiener")
     panel.classical.set_values(**options)
     return panel
 

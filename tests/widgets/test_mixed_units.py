@@ -78,7 +78,7 @@ def test_what_a_panel_adds_lies_where_its_image_is(
         panel.first.value, panel.second.value = layers
         panel.form.set_values(block=32)
     else:
-        panel.model.choose_method("wiener")
+        panel.model.show_model("classical: wiener")
         panel.layer.value = layers[0]
     before = list(viewer.layers)
     run_panel(panel)
@@ -130,19 +130,25 @@ def test_lengths_remain_comparable_beside_an_image_without_any(model, unit, nm):
     field = host.get_camera(model).zoom / nm
     bare = model.add_image(np.eye(64))
     fine = model.add_image(np.eye(4096), units="nm", scale=(5, 5))
+    late = model.add_image(np.eye(4096), units=unit, scale=(5 / nm, 5 / nm))
     np.testing.assert_allclose(area_of(coarse), area_of(fine))
+    np.testing.assert_allclose(area_of(late), area_of(fine))
     assert host.get_camera(model).zoom == pytest.approx(field)
     assert np.ptp(area_of(bare)) == pytest.approx(np.ptp(area_of(fine)), rel=0.02)
     steps = [(axis.stop - axis.start) / axis.step for axis in model.dims.range]
     assert max(steps) < 2**31  # as many as napari's slider can count
+    view = get_view(model)
+    model.layers.remove(bare)
+    host.get_camera(model).zoom *= 2
+    restore_view(model, view)
+    assert get_view(model) == pytest.approx(view)
 
 
 @pytest.mark.parametrize("sized", [True, False])
 def test_a_picture_beside_calibrated_layers_is_as_high_as_they_are(model, sized):
     watch_images(model)
-    image = Micrograph(grain((100, 80)), (25.0, 25.0), "place", origin=(75.0, 900.0))
-    of = model.add_image(image.data, **create_layer_keywords(image))
-    low, high = area_of(of)
+    place = {"scale": (0.025, 0.025), "translate": (0.075, 0.9), "units": "um"}
+    low, high = 1000 * area_of(model.add_image(grain((100, 80)), **place))
     size = (10.0, 10.0) if sized else None
     layer = add_image_beside(
         model, Micrograph(grain((32, 96)), size), "picture", helper="Train"

@@ -292,7 +292,7 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
 
 
 def test_forms_camera_and_choice_come_back(restored, model, project):
-    restored.model.choose_method("richardson-lucy")
+    restored.model.show_model("classical: richardson-lucy")
     restored.classical.set_values(iterations=7)
     restored.layer.value = model.layers["field"]
     camera = host.get_camera(model)

@@ -56,6 +56,7 @@ class _MappedPlane:
     dtype: str  # With its byte order
     is_flipped: bool = False  # The lowest row is stored first
     samples: tuple[int, ...] = ()  # Positions of red, green and blue
+    unit = 1, 1
 
     def __post_init__(self) -> None:
         end = self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
@@ -361,13 +362,13 @@ def _describe_array(
     if refusal or not hdf5.is_self_contained(array):
         return _Image(name, refusal=refusal or "an array in another file")
     hdf5.check_chunks(path, array)
-    dataset, counts = array.name, [axes[n].size for n in outer]
+    dataset, chunks, counts = array.name, array.chunks, [axes[n].size for n in outer]
 
     def locate_plane(number: int) -> images.PlaneReader:
         where = [0] * len(axes)
         for n, at in zip(outer, np.unravel_index(number, counts or 1), strict=False):
             where[n] = int(at)
-        return hdf5.DatasetPlane(path, dataset, tuple(where), sides)
+        return hdf5.DatasetPlane(path, dataset, chunks, tuple(where), sides)
 
     return _Image(name, tuple(axes_in_order), array.dtype.str, locate_plane)
 

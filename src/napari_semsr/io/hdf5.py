@@ -86,8 +86,15 @@ class DatasetPlane:
 
     path: Path
     dataset: str
+    chunks: tuple[int, ...] | None  # None if it is stored in one piece
     place: tuple[int, ...]  # Index on each axis; rows and columns are not used
     sides: tuple[int, int]  # Axes of rows and columns
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns of a chunk."""
+        lengths = self.chunks or (1,) * len(self.place)
+        return lengths[self.sides[0]], lengths[self.sides[1]]
 
     def read_window(self, rows: slice, columns: slice) -> RealArray:
         """Read a window (Y, X) or (Y, X, S) of the plane."""
@@ -136,7 +143,7 @@ def raw_image(
     choices, index = images.choose_plane(path, options, outer_axes, counts)
     place = dict(zip(outer, index, strict=True))
     where = tuple(place.get(n, 0) for n, axis in enumerate(axes) if axis != "s")
-    plane = DatasetPlane(path, name, where, (inner[0], inner[1]))
+    plane = DatasetPlane(path, name, image.chunks, where, (inner[0], inner[1]))
     shape = tuple(lengths[n] for n in inner)
     return images.RawImage(
         format="HDF5",

@@ -964,6 +964,10 @@ class PlaneReader(Protocol):
     def path(self) -> Path:
         """Path of the file."""
 
+    @property
+    def unit(self) -> core.IntPair:
+        """Rows and columns that the file stores, and decodes, together."""
+
     def read_window(self, rows: slice, columns: slice) -> core.RealArray:
         """Read a window (Y, X) or (Y, X, S) of the plane."""
 
@@ -976,16 +980,13 @@ def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) ->
 
 
 def create_lazy_plane(
-    source: PlaneReader,
-    shape: tuple[int, ...],
-    dtype: DTypeLike,
-    unit: core.IntPair = (1, 1),
+    source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike
 ) -> Pixels:
     """Return a large plane as a dask array, read in blocks of whole units."""
     import dask.array as da
     from dask.base import tokenize
 
-    high, wide = (max(1, side) for side in unit)
+    high, wide = (max(1, side) for side in source.unit)
     rows = high * max(1, min(_BLOCK[0], math.prod(_BLOCK) // wide) // high)
     block = rows, wide * max(1, math.prod(_BLOCK) // rows // wide)
     counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
@@ -993,13 +994,11 @@ def create_lazy_plane(
         msg = f"{source.path} states {shape[0]} x {shape[1]} px, too many to open: "
         msg += "check that it is the intended file."
         raise core.ReadError(msg, code="image-too-large")
-    target_type = np.dtype(dtype)
     return da.map_blocks(
         _read_block,
         source,
-        chunks=da.core.normalize_chunks((*block, *shape[2:]), shape, dtype=target_type),
-        dtype=target_type,
-        meta=np.empty((0,) * len(shape), target_type),
+        chunks=da.core.normalize_chunks((*block, *shape[2:]), shape),
+        meta=np.empty((0,) * len(shape), dtype),
         name=f"plane-{tokenize(source, source.path.stat().st_mtime_ns)}",
     )
 

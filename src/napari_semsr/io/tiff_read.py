@@ -527,15 +527,14 @@ class _PlaneSource:
     # Keywords by which `tifffile` finds its series
     is_ome: bool | None
     omexml: str | None
-    # Page that holds the plane
     series: int
     level: int
-    page: int
     shape: tuple[int, ...]  # ``(Y, X)``, ``(Y, X, S)`` or ``(S, Y, X)`` as stored
     axes: str  # Letters of these axes
     dtype: str  # Type with byte order, as stored
-    offset: int | None  # First byte when the plane is one uncompressed run of bytes
     sample: int | None  # Sample to keep, if samples are channels
+    page: int = 0  # Page that holds the plane
+    offset: int | None = None  # First byte of a plane in one uncompressed run of bytes
     unit: core.IntPair = (1, 1)  # Rows and columns of a tile or strip, decoded at once
 
     @property
@@ -577,8 +576,7 @@ class _PlaneSource:
     def read(self) -> read_image.Pixels:
         """Read the plane as an array of shape `out_shape`, lazily if it is large."""
         if self.nbytes > read_image.LAZY_BYTES:
-            layout = self.out_shape, self.dtype, self.unit
-            return read_image.create_lazy_plane(self, *layout)
+            return read_image.create_lazy_plane(self, self.out_shape, self.dtype)
         if self.offset is not None:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
@@ -667,11 +665,9 @@ def _find_plane(
         omexml=tif.ome_metadata if tif.is_ome and not has_own else None,
         series=series,
         level=level,
-        page=0,
         shape=shape,
         axes="".join(a for a in key.axes if a in "YXS"),
         dtype=np.dtype(pages.dtype).newbyteorder(tif.byteorder).str,
-        offset=None,
         sample=sample,
     )
     # the offset refers to the file that holds the pages, perhaps another one of a set

@@ -136,13 +136,14 @@ class OmeZarrStore:
     def mark_damaged_unfinished(self) -> None:
         """Mark units with missing or damaged files as unfinished, and warn."""
         places = np.ndindex(*_convert_to_int_pair(self.marks.shape))
-        marks = {place: _decode(self.marks, place) for place in places}
-        finished = [place for place, mark in marks.items() if mark != 0]
-        damaged = [at for at in finished if not self._is_intact(at, marks[at])]
+        marks = {at: mark for at in places if (mark := _decode(self.marks, at)) != 0}
+        damaged = [at for at in marks if not self._is_intact(at, marks[at])]
         self.mark_unfinished(damaged)
+        for file in (one for at in damaged for one in self._list_unit_files(*at)):
+            file.unlink(missing_ok=True)  # zarr reads it to write a part of it
         if damaged:
             core.warn(
-                f"{len(damaged)} of {len(finished)} finished tiles of "
+                f"{len(damaged)} of {len(marks)} finished tiles of "
                 f"{self.path.name} are missing or damaged and will be recomputed.",
                 "tiles-lost",
             )

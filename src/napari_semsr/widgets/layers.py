@@ -643,7 +643,8 @@ def add_image_beside(
     """
     low, high = place = np.zeros((2, 2))
     if len(viewer.layers):
-        low, high = place = np.asarray(viewer.layers.extent.world)[:, -2:]
+        place = np.asarray(viewer.layers.extent.world)[:, -2:]
+        low, high = place = place * (get_nm_of_viewer(viewer) or 1)
     corner = low[0], high[1] + _GAP_SHARE * float(np.ptp(place[:, 1]))
     keywords = create_layer_keywords(image.replace(origin=corner), name=name)
     keywords["metadata"] = {**keywords["metadata"], io.HELPER_KEY: helper}
@@ -776,17 +777,21 @@ def disable_cache(layer: Layer) -> None:
         layer.dask_optimized_slicing = nullcontext
 
 
+def get_nm_of_viewer(viewer: ViewerModel) -> float | None:
+    """Return nm per unit of the viewer, which is nm if units are mixed."""
+    return get_nm_per_unit((viewer.dims.units or ("nm",))[-1])
+
+
 def get_view(viewer: ViewerModel) -> NDArray[np.float64]:
     """Return the view's centre (3,) in nm, its zoom per nm, and 1; in px: and 0."""
-    camera = host.get_camera(viewer)
-    nm = get_nm_per_unit((viewer.dims.units or ("pixel",))[-1])
+    camera, nm = host.get_camera(viewer), get_nm_of_viewer(viewer)
     center = np.array(camera.center) * (nm or 1)
     return np.array([*center, camera.zoom / (nm or 1), nm is not None])
 
 
 def restore_view(viewer: ViewerModel, view: NDArray[np.float64]) -> None:
     """Restore a view that `get_view` returned, if it applies to the present unit."""
-    nm = get_nm_per_unit((viewer.dims.units or ("pixel",))[-1])
+    nm = get_nm_of_viewer(viewer)
     if view[-1] == (nm is not None):
         camera = host.get_camera(viewer)
         camera.center, camera.zoom = tuple(view[:3] / (nm or 1)), view[3] * (nm or 1)

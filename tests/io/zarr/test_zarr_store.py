@@ -46,11 +46,9 @@ def image(rng):
 
 def _fill(store, image, places=None):
     """Write tiles and mark them."""
-    for row, column in store.pending_units() if places is None else places:
-        top, left = row * store.unit[0], column * store.unit[1]
-        window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
-        store.level0[window] = image[window]
-        store.mark_done(row, column)
+    for place in store.pending_units() if places is None else places:
+        store.write_unit(*place, image[store.box(*place).slices])
+        store.mark_done(*place)
 
 
 def _finish(store):
@@ -59,9 +57,8 @@ def _finish(store):
 
 def test_levels_are_means_and_lie_where_they_belong(tmp_path, options, image):
     path = tmp_path / "a.ome.zarr"
-    store = create_store(path, **options)
-    _fill(store, image)
-    steps = _finish(store)
+    _fill(create_store(path, **options), image)
+    steps = _finish(store := create_store(path, **options, resume=True))
     assert steps[-1].done == steps[-1].total
     assert store.is_complete
     assert registry.describe(path).levels == 3
@@ -134,33 +131,41 @@ def _garble(file):
 
 
 @pytest.mark.parametrize(
-    ("damage", "torn"),
+    ("damage", "torn", "per_shard"),
     [
-        (_garble, "0/c/1/1"),
-        (_cut_short, "done/c/1/1"),
-        (_vanish, "labels/frames/0/c/1/1"),
+        (_garble, "0/c/1/1", 1),
+        (_cut_short, "done/c/1/1", 1),
+        (_vanish, "labels/frames/0/c/1/1", 1),
+        (_cut_short, "0/c/2/2", 2),  # at the border
     ],
 )
-def test_resume_makes_damaged_units_again(tmp_path, options, image, damage, torn):
-    path = tmp_path / "a.ome.zarr"
+def test_resume_makes_damaged_units_again(
+    tmp_path, options, image, damage, torn, per_shard
+):
+    path, place = tmp_path / "a.ome.zarr", (int(torn[-1]),) * 2
+    options |= {"chunk": _CHUNK // per_shard, "chunks_per_shard": per_shard}
     first = create_store(path, **options)
-    label = first.add_label("frames")
-    label[:] = 1
-    _fill(first, image, [(0, 0), (2, 2)])
-    first.write_unit(1, 1, image[32:64, 32:64])
-    steps = [lambda: first.mark_done(1, 1), lambda: damage(path / torn)]
+    assert first.unit == (_CHUNK, _CHUNK)  # whole shards
+    first.add_label("frames")[:] = 1
+    _fill(first, image, [(0, 0), (0, 1)])
+    box = first.box(*place).slices
+    first.write_unit(*place, image[box])
+    steps = [lambda: first.mark_done(*place), lambda: damage(path / torn)]
     for step in steps[::-1] if damage is _garble else steps:  # garbled before a mark
         step()
+    (orphan := path / "0" / "c" / "0" / "0.abc.partial").write_bytes(b"half")
     with warned("tiles-lost", match="1 of 3 .* a.ome.zarr "):
         second = create_store(path, **options, resume=True)
+    assert not orphan.exists()
     assert len(second.pending_units()) == 7
-    assert (1, 1) in second.pending_units()
-    second.add_label("frames")[32:64, 32:64] = 1
+    assert place in second.pending_units()
+    second.add_label("frames")[box] = 1
     _fill(second, image)
     second.finish_label("frames", second.add_label("frames"))
     _finish(second)
     assert np.array_equal(registry.read(path).array(), image)
     assert registry.read(path / "labels" / "frames").array().all()
+    assert len(list((path / "0").rglob("c/*/*"))) == 9
 
 
 @pytest.mark.parametrize(("torn", "pending"), [("0/c/1/1", [(1, 1)]), ("1/c/0/0", [])])
@@ -203,16 +208,6 @@ def test_resume_refuses_a_store_of_another_making(tmp_path, options, change):
         create_store(path, **{**options, **change}, resume=True)
 
 
-def test_resume_sweeps_what_a_kill_left(tmp_path, options):
-    path = tmp_path / "a.ome.zarr"
-    create_store(path, **options)
-    orphan = path / "0" / "c" / "0" / "0.abc.partial"
-    orphan.parent.mkdir(parents=True, exist_ok=True)
-    orphan.write_bytes(b"half")
-    create_store(path, **options, resume=True)
-    assert not orphan.exists()
-
-
 def test_notes_are_kept_and_must_be_json(tmp_path, options):
     store = create_store(tmp_path / "a.ome.zarr", **options)
     store.write_note("report", {"seam_index": 1.02})
@@ -228,20 +223,8 @@ def test_threads_lose_no_tile(tmp_path, options, image):
     places = store.pending_units()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: _fill(store, image, places[n::4]), range(4)))
-    assert store.pending_units() == []
     _finish(store)
     assert np.array_equal(registry.read(store.path).array(), image)
-
-
-def test_shards_are_the_unit_of_writing(tmp_path, options, image):
-    path = tmp_path / "a.ome.zarr"
-    store = create_store(path, **{**options, "chunk": 16}, chunks_per_shard=2)
-    assert store.unit == (32, 32)
-    assert store.level0.shards == (32, 32)
-    _fill(store, image)
-    _finish(store)
-    assert np.array_equal(registry.read(path).array(), image)
-    assert len(list((path / "0").rglob("c/*/*"))) == 9
 
 
 def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, image):
@@ -328,9 +311,8 @@ def test_coarse_levels_do_not_depend_on_when_blocks_are_written(tmp_path, chunk,
             if resumes and number == len(places) // 2:
                 store.lock.release()
                 store = create_store(path, resume=True, **how)
-            store.write_unit(*place, image[store.box(*place).slices])
-            store.mark_done(*place)
-        list(store.finish())
+            _fill(store, image, [place])
+        _finish(store)
         levels = [image]
         for level in range(1, registry.describe(path).levels):
             levels.append(downsample_block(levels[-1]))

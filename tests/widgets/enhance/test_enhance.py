@@ -287,7 +287,7 @@ def test_a_classical_method_makes_a_calibrated_layer(
     classical, model, run_panel, method
 ):
     panel = classical
-    panel.model.choose_method(method)
+    panel.model.show_model(f"classical: {method}")
     assert not panel.form.isVisibleTo(panel)
     called = panel.model.box.native.currentText()
     assert run_panel(panel).startswith(f"{called} removed a blur (")

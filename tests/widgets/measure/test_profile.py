@@ -66,9 +66,7 @@ def test_a_drawn_line_is_measured_in_nm(panel, draw, run_panel):
     assert found.origin == ("field",)
 
 
-def test_a_scale_line_is_not_measured_and_nothing_is_refused_unasked(
-    panel, model, hold
-):
+def test_a_scale_line_is_not_measured_and_nothing_is_refused_unasked(panel, model):
     line = np.array([[40, 10], [40, 110]])
     scale = add_line_layer(model, "Scale line", 1, scale=(5, 5), units=("nm", "nm"))
     scale.add_lines(line)
@@ -80,6 +78,9 @@ def test_a_scale_line_is_not_measured_and_nothing_is_refused_unasked(
     assert panel.status.text() == ""
     panel.run_button.click()
     assert "must be either all calibrated" in panel.status.text()
+    model.layers.clear()
+    panel.run_button.click()
+    assert panel.status.text().startswith("Choose an image layer;")
 
 
 class Mouse:

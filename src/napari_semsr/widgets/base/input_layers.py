@@ -227,9 +227,8 @@ class InputLayers(QObject):
             plane = () if self.uses_all_planes() else get_displayed_plane(layer, dims)
             self.planes_read[layer] = plane
         lists = (box for box in self._boxes if isinstance(box, ComboBox))
-        empty = (box.label for box in lists if box.native.currentText() in _EMPTY)
-        how: Any = {"is_unturned": is_unturned, "colour": colour}
-        how["row"] = next(empty, "")
+        rows = (box.label for box in lists if box.native.currentText() in _EMPTY)
+        how: Any = {"is_unturned": is_unturned, "colour": colour, "row": next(rows, "")}
         try:
             return micrograph_from_layer(layer, dims, **how)
         except core.ShapeError as error:

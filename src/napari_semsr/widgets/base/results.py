@@ -473,6 +473,7 @@ def watch_images(viewer: ViewerModel) -> None:
         model = of_viewer()
         if model is not None and event.type == "inserted":
             _track_pixel_changes(event.value)
+            layers.use_comparable_units(model)
             _set_up_inserted_layer(model, event.value)
             event.value.events.visible.connect(update_viewer)
             if isinstance(event.value, Image):
@@ -524,7 +525,7 @@ def _keep_field_in_view(viewer: ViewerModel) -> None:
         nonlocal nm
         model = of_viewer()
         if model is not None and layers.use_comparable_units(model):
-            before, nm = nm, layers.get_nm_per_unit((model.dims.units or ("nm",))[-1])
+            before, nm = nm, layers.get_nm_of_viewer(model)
             ratio, view = (before or 1) / (nm or 1), host.get_camera(model)
             if before and nm and ratio != 1:
                 view.center = tuple(np.array(view.center) * ratio)

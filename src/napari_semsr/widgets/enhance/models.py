@@ -238,12 +238,8 @@ class ModelChooser(base.Form):
         if is_other and name in self.box.choices:
             self.box.value = name
 
-    def choose_method(self, method: str) -> None:
-        """Select a classical method."""
-        self.box.value = f"{_CLASSICAL}{method}"
-
     def show_model(self, name: str | None) -> None:
-        """Select the model or model file that is selected in another list."""
+        """Select the model, method or file that is selected in another list."""
         if name in self.box.choices:
             self.box.value = name
         elif name is not None:

@@ -269,7 +269,7 @@ class ProfilePanel(base.VerbPanel):
     def _list_images(self) -> list[Image]:
         chosen = list(self.layers.value) or layers.list_grey_layers(self.viewer)[-1:]
         if not chosen:
-            self.input_layers.read(None)  # the message says what to do
+            layers.micrograph_from_layer(None)  # the message says what to do
         return chosen
 
     def _create_read_request(self, layer: Image, first: Image) -> _ReadRequest:

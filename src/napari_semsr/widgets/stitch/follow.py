@@ -162,8 +162,8 @@ class GrowingLayer:
         self._start = np.zeros(2)  # position of the mosaic's origin
         self._limits = (0.0, 1.0)  # contrast limits that were not the user's choice
         self._limits_at = 0  # changes when they were measured
-        # centre, size of the canvas and zoom, as they were set here
-        self._view: tuple[object, ...] | None = None
+        # size of the canvas, centre and zoom, as they were set here
+        self._view: tuple[float, ...] | None = None
 
     def update(self) -> bool:
         """Show additions since the last update; return whether there were any."""
@@ -198,17 +198,16 @@ class GrowingLayer:
                 self._limits = tuple(layer.contrast_limits)
         return True
 
-    def _get_view(self) -> tuple[object, ...]:
+    def _get_view(self) -> tuple[float, ...]:
         viewer = self._panel.viewer
-        camera, size = host.get_camera(viewer), host.get_viewbox_size(viewer)
-        return camera.center, tuple(size), camera.zoom
+        return *host.get_viewbox_size(viewer), *layers.get_view(viewer)
 
     def _is_view_moved(self) -> bool:
         """Return whether the user has moved the view, rather than resized it."""
         now = self._get_view()
         # the zoom follows the size of the canvas
-        same = 3 if self._view is not None and now[1] == self._view[1] else 1
-        return self._view is not None and now[:same] != self._view[:same]
+        same = 7 if self._view is not None and now[:2] == self._view[:2] else 5
+        return self._view is not None and now[2:same] != self._view[2:same]
 
     def _measure_contrast_limits(self, level: Float32Array) -> tuple[float, ...] | None:
         """Measure contrast limits if enough was added; None if there is no contrast."""
