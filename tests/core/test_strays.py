@@ -1,3 +1,5 @@
+import weakref
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -99,3 +101,14 @@ def test_pixels_are_read_once_seen_in_order_and_counted(held, rng, monkeypatch):
     assert survey.strays.places.tolist() == [[2050, 2060]]
     assert survey.counts.tolist() == [*np.bincount(image.ravel())[:-1], 0]
     assert len(steps) >= 4  # a stop is noticed after each window
+
+
+def test_bands_of_a_row_of_windows_are_free_before_the_next_are_read():
+    bands, kept = [], []
+
+    def see_rows(band):
+        kept.append(sum(known() is not None for known in bands))
+        bands.append(weakref.ref(band if band.base is None else band.base))
+
+    run(survey_pixels(da.zeros((6200, 64), dtype="u1", chunks=(512, 64)), see_rows))
+    assert max(kept) == 4  # five reach across a window

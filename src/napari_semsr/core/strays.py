@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.grids import Box, Tile, TilePlan, plan_tiles, read_box
 from napari_semsr.core.intensity import count_grey_values, find_block_borders
-from napari_semsr.core.progress import Job, Progress, map_parallel
+from napari_semsr.core.progress import Job, Progress, map_parallel, release_free_memory
 from napari_semsr.core.types import (
     BoolArray,
     Float32Array,
@@ -205,6 +205,9 @@ def _read_windows(
         window = plan.tile(row, 0).window
         while held and held[0][0] + len(held[0][1]) <= window.y0:
             held.popleft()
+        if held:  # a copy, since a view would keep the whole band
+            held[0] = window.y0, held[0][1][window.y0 - held[0][0] :].copy()
+        release_free_memory()  # of read blocks and small arrays: more each row
         while end < window.y1:
             held.append((end, next(bands)))
             end += len(held[-1][1])
@@ -212,11 +215,8 @@ def _read_windows(
                 see_rows(held[-1][1])
         for tile in (plan.tile(row, column) for column in columns):
             across = slice(tile.window.x0 - left.x0, tile.window.x1 - left.x0)
-            parts = [
-                band[max(0, window.y0 - top) : window.y1 - top, across]
-                for top, band in held
-            ]
-            yield tile, np.concatenate(parts)
+            # no name keeps a band, or it would last while the next row's are read
+            yield tile, np.concatenate([b[: window.y1 - y, across] for y, b in held])
 
 
 def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
@@ -248,11 +248,10 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     ) & finite
     if not is_stray.any():
         return none, none
-    values = values.astype(np.float32, copy=False)
     stray, narrow, dead = _select_isolated_spots(values, is_stray, finite, far)
     if not stray.any():
         return none, none
-    own, others = values[stray], values[finite & ~stray]
+    own, others = values[stray].astype(np.float32), values[finite & ~stray]
     beyond = np.maximum(own - others.max(), others.min() - own)
     beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
     is_far = (beyond > _BEYOND_WIDE) | (narrow[stray] & (beyond > _BEYOND))
@@ -418,8 +417,8 @@ def _find_plateaus(values: RealArray, ends: tuple[float, float]) -> BoolArray:
         if count < _SOLID**2 or count / at_end.size > _MAX_PLATEAUS:
             continue
         for _ in range(2):  # rows, then columns; the second transposes back
-            parts = [solid[n : len(solid) - _SOLID + 1 + n] for n in range(_SOLID)]
-            solid = reduce(np.bitwise_and, parts).T
+            size = len(solid) - _SOLID + 1
+            solid = reduce(np.bitwise_and, (solid[n:][:size] for n in range(_SOLID))).T
         if not solid.any():
             continue
         from scipy import ndimage  # 15 MB, and most images have no such area
@@ -430,11 +429,12 @@ def _find_plateaus(values: RealArray, ends: tuple[float, float]) -> BoolArray:
             place = parts[number - 1]
             if max(p.stop - p.start for p in place) <= _LARGEST_PLATEAU:
                 is_plateau[place] |= labels[place] == number
+        del labels  # four bytes per pixel, before those of the other end
     return is_plateau
 
 
 def _select_isolated_spots(
-    values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
+    values: RealArray, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Select sharp, isolated `spots` with noisy surroundings.
 
@@ -447,10 +447,10 @@ def _select_isolated_spots(
     ones = np.ones((3, 3), bool)
     labels, _ = ndimage.label(spots, ones)
     kept_spots, narrow, dead = (np.zeros(spots.shape, bool) for _ in range(3))
-    others = finite & ~spots
     for number, spot in enumerate(ndimage.find_objects(labels), 1):
         place = _grow_slices(spot, _AROUND)
-        own, usable, part = labels[place] == number, others[place], values[place]
+        own, usable = labels[place] == number, finite[place] & ~spots[place]
+        part = values[place].astype(np.float32, copy=False)
         around = ndimage.binary_dilation(own, ones)
         further = ndimage.binary_dilation(around, ones) & ~around & usable
         around &= usable
