@@ -7,10 +7,9 @@ Each runs in its own process::
     python benchmarks/memory.py --growth    # an identity from 16384² to 32768²
 
 The first two run the command; the next sends a field through the whole engine, reader,
-tiles, store and pyramid, with an identity in place of a network. The survey keeps rows of
-40 MB at most, which a smaller field would not fill. The system reports the largest
-resident memory. Its input is one chunk under many names, and
-takes no room on the disk.
+tiles, store and pyramid, with an identity in place of a network. The survey keeps rows
+of 40 MB, which a field of 4096² does not fill. The system reports the largest resident
+memory. The input is one chunk under many names, and takes no room on the disk.
 
 Exit code 1 means that a gate was missed: 1.5 GB for the first, 0.5 GB for the second
 form of it, libraries included; a growth by 6 % for the identity.
