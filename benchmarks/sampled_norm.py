@@ -60,7 +60,7 @@ def compare() -> Iterator[dict[str, Any]]:
         predictor.statistics = None
         found = finish(measure_sample(plan, predictor, seed=seed))
         predictor.statistics = found.statistics
-        result = predictor.predict(np.asarray(image.data), plan.scaling)
+        result = predictor.predict([np.asarray(image.data)], plan.scaling)[0]
         yield {
             "sampled": found.sample_tiles,
             "of": found.tiles,

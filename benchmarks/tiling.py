@@ -62,7 +62,7 @@ def whole(
     box = Box.from_shape(tuple(round_up(n, card.stride) for n in image.shape))
     padded = clear(image, box, scaling, haze)
     rows, columns = (n * card.scale for n in image.shape)
-    return predictor.predict(padded, scaling)[:rows, :columns]
+    return predictor.predict([padded], scaling)[0][:rows, :columns]
 
 
 def survey(loaded: LoadedModel, image: NDArray[Any]) -> tuple[Scaling, HazeMap | None]:

@@ -253,8 +253,8 @@ def test_a_run_goes_on_in_the_arithmetic_that_it_was_begun_in(
 
 def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
     image, loaded = Micrograph(np.zeros((60, 60))), make_loaded("plain")
-    for shape, code in (((60, 60), "grid-mismatch"), ((9, 9), "sizes-differ")):
+    for shape in ((60, 60), (9, 9)):
         how = {"shape": shape, "dtype": "float32", "chunk": 20}
         store = create_store(tmp_path / f"{shape[0]}.zarr", **how)
-        with refused(ShapeError, code):
+        with refused(ShapeError, "grid-mismatch"):
             run(fill(image, loaded, store, FP32))

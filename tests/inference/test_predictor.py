@@ -26,9 +26,9 @@ def window(rng):
 
 def test_predict_returns_the_grey_scale_of_the_input(make_loaded, window):
     predictor = Predictor(make_loaded("identity"), precision="fp32")
-    result = predictor.predict(window, Scaling(10.0, 200.0))
+    result = predictor.predict([window], Scaling(10.0, 200.0))[0]
     np.testing.assert_allclose(result, window, atol=1e-4)
-    unit = predictor.predict(window, Scaling(10.0, 200.0, back=False))
+    unit = predictor.predict([window], Scaling(10.0, 200.0, back=False))[0]
     np.testing.assert_allclose(unit, (window - 10.0) / 190, atol=1e-6)
 
 
@@ -36,24 +36,24 @@ def test_batches_are_halved_until_they_fit(make_loaded, rng):
     predictor = Predictor(make_loaded("tiny"), precision="fp32")
     predictor.batch = 8
     windows = list(rng.random((5, 40, 40), dtype=np.float32))
-    results = predictor.predict_many(windows, Scaling(0, 1))
+    results = predictor.predict(windows, Scaling(0, 1))
     assert predictor.batch == 4
-    alone = [predictor.predict(w, Scaling(0, 1)) for w in windows]
+    alone = [predictor.predict([w], Scaling(0, 1))[0] for w in windows]
     np.testing.assert_allclose(np.stack(results), np.stack(alone), atol=1e-5)
 
 
 def test_errors_of_torch_and_wrong_cards_become_sentences(make_loaded, rng):
     predictor = Predictor(make_loaded("tiny"), precision="fp32")
     with refused(DeviceMemoryError, "device-memory", match="90x90 px"):
-        predictor.predict_many([rng.random((90, 90))], Scaling(0, 1))
+        predictor.predict([rng.random((90, 90))], Scaling(0, 1))
     strided = Predictor(make_loaded("strided"), precision="fp32")
     with refused(SemsrError, "computation-failed", match=" 1 window") as caught:
-        strided.predict(rng.random((7, 7)), Scaling(0, 1))
+        strided.predict([rng.random((7, 7))], Scaling(0, 1))
     assert not isinstance(caught.value, RuntimeError)
     loaded = make_loaded("identity")
     wrong = replace(loaded, card=loaded.card.model_copy(update={"scale": 2}))
     with refused(CheckpointError, "card-contradicts-network"):
-        Predictor(wrong, precision="fp32").predict(rng.random((8, 8)), Scaling(0, 1))
+        Predictor(wrong, precision="fp32").predict([rng.random((8, 8))], Scaling(0, 1))
 
 
 def test_precisions_are_chosen_or_refused(monkeypatch):

@@ -105,7 +105,7 @@ def test_a_resumed_run_is_identical(make_loaded, rng, tmp_path, monkeypatch):
 
 
 def test_damaged_statistics_are_a_sentence():
-    for layers in (3, [(2, "?", [1.0])], {"layers": []}):
+    for layers in (3, [("?", [1.0])], {"layers": []}):
         with refused(WriteError, "file-damaged"):
             SampledStatistics.from_json({"statistics": layers})
 

@@ -341,7 +341,7 @@ def _run_whole_field(
             core.Box.from_shape(plan.tiles.padded_shape)
         )
         with MeasuredMoments():
-            output = predictor.predict(window, plan.scaling)
+            (output,) = predictor.predict([window], plan.scaling)
         mask_missing_pixels(output, missing, plan.model.card.scale)
         return output
 

@@ -130,11 +130,6 @@ def core_step(step: Any, threshold: float) -> Any:
     return step * (step * step / (step * step + threshold**2))
 
 
-def create_self_ensemble(module: nn.Module) -> SelfEnsemble:
-    """Create the ensemble of a network over all eight orientations."""
-    return SelfEnsemble([module] * len(ALL), ALL)
-
-
 # Live norms: statistics of the input of each, measured or given.
 
 _BLOCK_VALUES = 2**17  # values summed at once, so that rounding is small; chosen
@@ -145,7 +140,6 @@ _CARDS_BLOCK_VALUES = 2**24  # 128 MB; for a GPU, where calls take most time
 class Moments:
     """Mean and variance of each channel over all pixels, in float64, ``(C,)``."""
 
-    count: float  # Pixels
     mean: Tensor
     variance: Tensor  # Population variance
 
@@ -201,7 +195,7 @@ def pool_sums(tiles: Iterable[TileSums], device: torch.device) -> Moments:
     mean = torch.stack([t.first for t in sums]).sum(0) / count
     second = torch.stack([t.second for t in sums]).sum(0) / count
     variance = (second - mean**2).clamp_min_(0)
-    (moments,) = move_to_device([Moments(count, mean, variance)], device)
+    (moments,) = move_to_device([Moments(mean, variance)], device)
     return moments
 
 
@@ -212,7 +206,7 @@ Statistics = tuple[Moments, ...]
 def move_to_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
     """Move moments to a device, or to the CPU if the device lacks double precision."""
     device = device if has_float64(device) else torch.device("cpu")
-    return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
+    return [Moments(m.mean.to(device), m.variance.to(device)) for m in moments]
 
 
 class MeasuredMoments(NormInterceptor):

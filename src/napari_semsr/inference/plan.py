@@ -155,7 +155,7 @@ class EnhancePlan:
             keep = boxes[0].relative_to(tiles[0].window)
             masks = [None if m is None else m[keep.slices] for m in masks]
         with passing:
-            outputs = predictor.predict_many(windows, self.scaling, keep)
+            outputs = predictor.predict(windows, self.scaling, keep)
         return list(zip(outputs, boxes, masks, strict=True))
 
 
@@ -230,7 +230,8 @@ def plan_enhancement(
             model, survey, options, (field.samples, scaling)
         )
     if options.self_ensemble and not isinstance(model.module, ensemble.SelfEnsemble):
-        model = replace(model, module=ensemble.create_self_ensemble(model.module))
+        networks = [model.module] * len(ensemble.ALL)
+        model = replace(model, module=ensemble.SelfEnsemble(networks, ensemble.ALL))
     return EnhancePlan(
         model=model,
         options=options,
@@ -273,8 +274,7 @@ def _configure_network(
 
     `field` is the field and its scaling; a sharpener needs their spectrum.
     """
-    share = options.strength * options.dehaze
-    haze = None if survey.haze is None else survey.haze.scale_strength(share)
+    haze = survey.haze and survey.haze.scale_strength(options.strength * options.dehaze)
     module, condition = model.module, survey.condition
     if isinstance(module, models.InformedRestorer) and condition is not None:
         percent, blur = options.noise_percent, options.blur_px
@@ -549,7 +549,7 @@ class SampledStatistics:
     def to_json(self) -> dict[str, object]:
         """Convert to JSON types without loss of precision."""
         layers = [
-            (moments.count, moments.mean.tolist(), moments.variance.tolist())
+            (moments.mean.tolist(), moments.variance.tolist())
             for moments in self.statistics
         ]
         return {**asdict(self), "statistics": layers}
@@ -560,8 +560,8 @@ class SampledStatistics:
         double = partial(torch.tensor, dtype=torch.float64)
         try:
             layers = [
-                ensemble.Moments(float(count), double(mean), double(variance))
-                for count, mean, variance in value["statistics"]
+                ensemble.Moments(double(mean), double(variance))
+                for mean, variance in value["statistics"]
             ]
             return cls(**{**value, "statistics": tuple(layers)})
         except (KeyError, TypeError, ValueError) as error:
@@ -682,7 +682,8 @@ class _Sampler:
 
     def network_input(self, box: core.Box) -> torch.Tensor:
         window = self.plan.read_clean_window(box)[0]
-        return self.predictor.network_input(window, self.plan.scaling)
+        plane = torch.from_numpy(self.plan.scaling.normalise(window))[None, None]
+        return plane.to(self.predictor.device)
 
     def measure_moments(self, sample: Sequence[core.Tile]) -> list[ensemble.Moments]:
         boxes = [self.find_window(tile) for tile in sample]

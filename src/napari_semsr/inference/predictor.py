@@ -514,7 +514,7 @@ class Predictor:
         """Return whether a window fits into the memory limit or the free memory."""
         return self.peak_bytes(shape) <= self.memory_budget(memory_gb)
 
-    def choose_batch(self, shape: core.IntPair, wanted_count: int | None = None) -> int:
+    def choose_batch(self, shape: core.IntPair, wanted_count: int | None) -> None:
         """Choose the number of windows per pass."""
         if self.device.type == "cpu":
             self.batch = 1
@@ -524,19 +524,8 @@ class Predictor:
             need = 2 * max(1, self.peak_bytes(shape))
             room = models.get_free_memory(self.device) // need
             self.batch = max(1, min(_LARGEST_BATCH, int(room)))
-        return self.batch
-
-    def network_input(self, window: core.RealArray, scaling: Scaling) -> Tensor:
-        """Return the network's input (1, 1, Y, X) for a window (Y, X)."""
-        return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
     def predict(
-        self, window: core.RealArray, scaling: Scaling, keep: core.Box | None = None
-    ) -> core.Float32Array:
-        """Enhance a window (Y, X), or its part `keep`, to (Y * scale, X * scale)."""
-        return self.predict_many([window], scaling, keep)[0]
-
-    def predict_many(
         self,
         windows: Sequence[core.RealArray],
         scaling: Scaling,

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from napari_semsr import core
 from napari_semsr.inference import network_input
 from napari_semsr.inference.ensemble import Statistics
-from napari_semsr.inference.options import OutputPlan
 from napari_semsr.inference.plan import ComputedTile, EnhancePlan
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import OmeZarrStore
@@ -107,9 +106,8 @@ class TileWorker:
     def enhance(self, places: Sequence[core.IntPair]) -> list[TileResult]:
         """Enhance and write the given tiles."""
         with self.track_task():
-            tiles = [self.run.plan.tile(place) for place in places]
             try:
-                return self._enhance_tiles(tiles)
+                return self._enhance_tiles([self.run.plan.tile(p) for p in places])
             except RuntimeError as error:
                 msg = f"Cannot enhance tile {places[0]}: {error}"
                 raise core.SemsrError(msg, code="computation-failed") from error
@@ -288,13 +286,11 @@ class ArraySink:
     live: None = None  # Live view of the run, which determines the order of tiles
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Raise an error if the array does not fit the run."""
-        _check_shape(self.array.shape, plan.output)
+        """Do nothing: the array was made for the run."""
 
     def list_pending_tiles(self, plan: core.TilePlan) -> Places:
         """List all tiles."""
-        rows, columns = plan.grid
-        return [(row, column) for row in range(rows) for column in range(columns)]
+        return [*np.ndindex(plan.grid)]
 
     def store_value(self, key: str, value: object) -> None:
         """Do nothing: values are not stored."""
@@ -315,8 +311,7 @@ class _StoreTarget:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        kind: np.dtype[np.generic] = np.dtype(self.store.level0.dtype)
-        return kind
+        return np.dtype(self.store.level0.dtype)
 
     def __setitem__(self, index: tuple[slice, slice], tile: core.RealArray) -> None:
         corner = index[0].start, index[1].start
@@ -343,12 +338,12 @@ class StoreSink:
 
         `create_store` has compared the records; this compares what both runs plan.
         """
-        _check_shape(self.store.level0.shape, plan.output)
-        if tuple(self.store.unit) != plan.output.tile_shape:
+        stored = tuple(self.store.level0.shape), tuple(self.store.unit)
+        if stored != (plan.output.frame.shape, plan.output.tile_shape):
             msg = (
-                f"Chunks must have the tile size of {plan.output.tile_shape} px, but "
-                f"{self.store.path.name} has chunks of {tuple(self.store.unit)} px: "
-                "create the store with the same tile option."
+                f"{self.store.path.name} must have {plan.output.frame.shape} px in "
+                f"tiles of {plan.output.tile_shape} px, but has {stored[0]} px in "
+                f"tiles of {stored[1]} px: use `overwrite` to start again."
             )
             raise core.ShapeError(msg, code="grid-mismatch")
         identity = plan.identity()
@@ -387,13 +382,6 @@ class StoreSink:
 
 Sink = ArraySink | StoreSink
 """Destination of tiles."""
-
-
-def _check_shape(stored_shape: tuple[int, ...], output: OutputPlan) -> None:
-    shape = output.frame.shape
-    if tuple(stored_shape) != shape:
-        msg = f"The output must have shape {shape}, got {tuple(stored_shape)}."
-        raise core.ShapeError(msg, code="sizes-differ")
 
 
 # Comparison at tile borders: mismatch of neighbours, and visible steps.

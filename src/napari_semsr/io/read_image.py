@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field
 
@@ -705,7 +706,7 @@ _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, without background
 _RULE_SHARE = 0.8  # smallest share of such a row with one value
 _MAX_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
-_MAX_SEEN = 1 << 24  # number of these that are evaluated; chosen
+_MAX_SEEN = 1 << 22  # number of these that are evaluated; chosen: 0.1 s
 _BINS = 64  # of grey values
 
 
@@ -773,7 +774,7 @@ def detect_databar(image: core.ReadableArray, reach: float | None = None) -> int
         return 0
     step = -(-depth * width // _MAX_SEEN)  # in columns, since rows must be exact
     lowest = core.read_box(image, core.Box(height - depth, height, 0, width))
-    bottom = lowest[:, ::step]
+    bottom = np.ascontiguousarray(lowest[:, ::step])
     grey = _GreyRange.from_pixels(bottom)
     if grey.high <= grey.low:
         return 0
@@ -784,12 +785,11 @@ def detect_databar(image: core.ReadableArray, reach: float | None = None) -> int
     ]
     rows = 0
     for ground, part in zip(levels, np.concatenate(shares, axis=1), strict=True):
-        rises = {
-            row: float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
-            for row in range(_NEAR, depth - _SMALLEST + 1)
-        }
-        first = max(rises, key=rises.__getitem__)
-        if rises[first] < _STEP:
+        near = sliding_window_view(part, _NEAR)
+        rises = near.min(1)[_NEAR : depth - _SMALLEST + 1]
+        rises = rises - near.max(1)[: len(rises)]
+        first = _NEAR + int(rises.argmax())
+        if rises.max() < _STEP:
             continue
         if float(np.median(part[first:])) < _GROUND:  # not flat
             continue

@@ -92,7 +92,7 @@ def test_what_is_no_address_is_refused(address):
 
 
 def test_an_error_on_a_worker_is_told(make_loaded, rng, tmp_path, address, monkeypatch):
-    def fail(self, window, scaling, keep):
+    def fail(self, windows, scaling, keep):
         raise RuntimeError("kaputt")
 
     monkeypatch.setattr(Predictor, "predict", fail)

@@ -111,9 +111,9 @@ def test_tiles_share_windows_where_memory_allows(make_loaded, rng, monkeypatch, 
     loaded, shapes = make_loaded(kind), []
     real = Predictor.predict
 
-    def predict(self, window, scaling, keep=None):
-        shapes.append(window.shape)
-        return real(self, window, scaling, keep)
+    def predict(self, windows, scaling, keep=None):
+        shapes.extend(window.shape for window in windows)
+        return real(self, windows, scaling, keep)
 
     monkeypatch.setattr(Predictor, "predict", predict)
     data = rng.random((600, 540), dtype=np.float32)
