@@ -105,9 +105,15 @@ def test_a_resumed_run_is_identical(make_loaded, rng, tmp_path, monkeypatch):
 
 
 def test_damaged_statistics_are_a_sentence():
-    for layers in (3, [("?", [1.0])], {"layers": []}):
-        with refused(WriteError, "file-damaged"):
-            SampledStatistics.from_json({"statistics": layers})
+    intact = {"statistics": [([1.0], [2.0])], "error": 0.1, "sample_tiles": 1}
+    intact["tiles"] = 2
+    assert SampledStatistics.from_json(intact).tiles == 2
+    former = {"encoding": "float64-le base64", "layers": []}
+    cases = {"statistics": (3, [("?", [1.0])], former), "error": ("?",), "tiles": ({},)}
+    for name, values in cases.items():
+        for value in values:
+            with refused(WriteError, "file-damaged"):
+                SampledStatistics.from_json({**intact, name: value})
 
 
 def _way(loaded, shape, before=None, *, is_scattered=False, **options):
@@ -129,6 +135,8 @@ def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded
     assert _way(norm, shape, once.to_record(), memory_gb=8) == once
     with refused(DeviceMemoryError, "field-too-large", match="`overwrite`"):
         _way(norm, shape, once.to_record())
+    former = {"norm": "exact", "kind": "tiles"}  # not mixed with those of a sample
+    assert _way(norm, shape, former, memory_gb=8) == once
     for stored in ("sampled", "frozen"):  # its former name
         record = {"norm": stored, "kind": "tiles", "core": None}
         assert _way(norm, shape, record, memory_gb=8).norm == "sampled"

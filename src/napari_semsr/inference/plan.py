@@ -377,7 +377,8 @@ def choose_strategy(
         return ExecutionStrategy("none", "tiles", notes)
     if not is_bounded and options.norm in ("tile", "sampled"):
         return _requested_strategy(predictor, options)
-    if record.get("kind") == "tiles" or (is_bounded and is_scattered):
+    is_tiled = record.get("kind") == "tiles" and previous != "whole"  # a former pair
+    if is_tiled or (is_bounded and is_scattered):
         return ExecutionStrategy("none" if is_bounded else "sampled", "tiles")
     need = f"{predictor.peak_bytes(plan.padded_shape) / 1e9:.2g} GB"
     if fits is None:
@@ -563,7 +564,8 @@ class SampledStatistics:
                 ensemble.Moments(double(mean), double(variance))
                 for mean, variance in value["statistics"]
             ]
-            return cls(**{**value, "statistics": tuple(layers)})
+            counts = int(value["sample_tiles"]), int(value["tiles"])
+            return cls(tuple(layers), float(value["error"]), *counts)
         except (KeyError, TypeError, ValueError) as error:
             msg = (
                 "Cannot read the statistics stored in the output: use `overwrite` to "

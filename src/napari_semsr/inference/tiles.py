@@ -145,7 +145,8 @@ class TileWorker:
             if shared is None:
                 self._halve_pieces(max(1, pieces))
             else:
-                self.pieces = 1
+                with self._cutting:  # another thread may have halved tiles
+                    self.pieces = max(1, self.pieces)
                 sentence = "Not enough memory: tiles are computed one at a time."
         else:
             after = self.predictor.batch
