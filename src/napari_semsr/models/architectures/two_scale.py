@@ -80,7 +80,7 @@ class DilatedBlock(nn.Module):
         self.second = init_layer_zero(build_convolution(second_dilation or dilation))
 
     def forward(self, x: Tensor, condition: Conditions = None) -> Tensor:
-        """Add the block's correction to `x` (B, C, H, W); returns (B, C, H, W).
+        """Add the block's correction to `x` (B, C, H, W), in place without gradients.
 
         A condition scales and shifts the first layer.
         """
