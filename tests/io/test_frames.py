@@ -265,10 +265,17 @@ def test_a_scan_that_contradicts_its_frames_is_told(folder, told, given, says):
     assert says in "".join(heard)
 
 
-def test_frames_notice_that_a_file_changed(folder):
+def test_frames_notice_that_a_file_or_an_array_changed(folder):
     scan = core.run(open_frames(folder))
+    scan.read(1)[:] = 0
+    assert (scan.read(1) == 2).all()  # which is kept, and not that array
+    write(folder, "frame2.tif", 7)
+    assert (scan.read(1) == 7).all()
     write(folder, "frame2.tif", 2, shape=(5, 5))
     with refused(core.ReadError, "content-changed"):
+        scan.read(1)
+    (folder / "frame2.tif").unlink()
+    with refused(core.ReadError, "file-missing"):
         scan.read(1)
 
 

@@ -110,6 +110,7 @@ def test_mosaic_is_calibrated_and_nan_where_no_frame_is(made):
     assert mosaic.shape == made.shape
     assert mosaic.dtype == np.float32
     assert mosaic.pixel_size_nm == (20, 20)
+    assert made.stage_pixel_size_nm == pytest.approx((20, 20), rel=0.02)
     coverage = zarr.open_array(made.coverage + "/0", mode="r")[:]
     data = mosaic.array()
     assert np.array_equal(np.isnan(data), coverage == 0)
@@ -124,10 +125,6 @@ def test_history_holds_digests_and_options(made):
     assert frames.digest.startswith("sha256:")
     assert frames.provenance.job == "simulate"
     assert history.options["blend"] == "feather"
-
-
-def test_stage_tells_a_pixel_size(made):
-    assert made.stage_pixel_size_nm == pytest.approx((20, 20), rel=0.02)
 
 
 def test_distortion_is_told_and_recorded(bent_scan, tmp_path):
@@ -281,6 +278,7 @@ def test_existing_outputs_are_kept(scan, tmp_path):
         ({"pixel_size_nm": "0"}, OptionError, "pixel-size-invalid"),
         ({"folder": "nothing"}, ReadError, "file-missing"),
         ({"grid": "3x3", "positions": "p.csv"}, OptionError, "options-contradict"),
+        ({"corrections": {"drop": ["frame_9.tif"]}}, OptionError, "frames-unknown"),
     ],
     ids=str,
 )
@@ -319,13 +317,6 @@ def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
     assert again.positions == corrected.positions
     with refused(WriteError, "other-run"):
         napari_semsr.stitch(scan, output, resume=True, **how)
-
-
-def test_corrections_of_frames_that_are_not_there_are_refused(scan, tmp_path):
-    output = tmp_path / "mosaic.ome.zarr"
-    with refused(OptionError, "frames-unknown", match=r"frame_9\.tif; its 9 "):
-        napari_semsr.stitch(scan, output, corrections={"drop": ["frame_9.tif"]})
-    assert not output.exists()
 
 
 def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
