@@ -549,10 +549,7 @@ class SampledStatistics:
 
     def to_json(self) -> dict[str, object]:
         """Convert to JSON types without loss of precision."""
-        layers = [
-            (moments.mean.tolist(), moments.variance.tolist())
-            for moments in self.statistics
-        ]
+        layers = [(m.mean.tolist(), m.variance.tolist()) for m in self.statistics]
         return {**asdict(self), "statistics": layers}
 
     @classmethod
