@@ -53,8 +53,8 @@ def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(make_loaded, rng, monke
     expected = run(enhance_in_memory(image, loaded, SMALL))
     predict = Predictor.predict
 
-    def limited(self, window, *given):
-        if window.size > 120 * 120:
+    def limited(self, windows, *given):
+        if windows[0].size > 120 * 120:
             raise DeviceMemoryError("Device cuda has no memory left.")
         return predict(self, window, *given)
 
