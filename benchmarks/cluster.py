@@ -16,12 +16,13 @@ from distributed import LocalCluster
 from napari_semsr.core import Micrograph, configure_allocator, run
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import read, write
-from napari_semsr.models import load_model
-from tests.enhancing import fill, store_for
 
 
 def seconds(source: Micrograph, path: Path, scheduler: str | None) -> float:
     """Time one run, from the first look at the field to the finished pyramid."""
+    from napari_semsr.models import load_model
+    from tests.enhancing import fill, store_for
+
     loaded, options = load_model("sem-restore"), EnhanceOptions(precision="fp32")
     store = store_for(path, source, loaded, options)
     begun = time.perf_counter()

@@ -4,12 +4,12 @@ Each runs in its own process::
 
     python benchmarks/memory.py             # semsr enhance, the default model, 8192²
     python benchmarks/memory.py --memory-gb 0.15  # the same, in small windows
-    python benchmarks/memory.py --growth    # an identity from 16384² to 32768²
+    python benchmarks/memory.py --growth    # an identity from 4096² to 32768²
 
 The first two run the command; the next sends a field through the whole engine, reader,
-tiles, store and pyramid, with an identity in place of a network. The survey keeps rows
-of 40 MB, which a field of 4096² does not fill. The system reports the largest resident
-memory. The input is one chunk under many names, and takes no room on the disk.
+tiles, store and pyramid, with an identity in place of a network. The system reports the
+largest resident memory. Its input is one chunk under many names, and
+takes no room on the disk.
 
 Exit code 1 means that a gate was missed: 1.5 GB for the first, 0.5 GB for the second
 form of it, libraries included; a growth by a tenth for the identity.
@@ -137,7 +137,7 @@ def main() -> int:
     """Measure, print, and judge."""
     chosen = read_options(
         __doc__,
-        "--model=sem-restore --tile=N --memory-gb=X --growth --sides=16384,32768 "
+        "--model=sem-restore --tile=N --memory-gb=X --growth --sides=4096,32768 "
         "--side=8192",
         hold=({"nargs": 2}, argparse.SUPPRESS),
     )

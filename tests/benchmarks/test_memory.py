@@ -28,5 +28,5 @@ def test_semsr_enhance_keeps_below_its_gate():
 
 
 @pytest.mark.slow
-def test_memory_of_the_engine_is_flat_from_16384_to_32768():
-    assert growth([16384, 32768]) == 0
+def test_memory_of_the_engine_is_flat_from_4096_to_32768():
+    assert growth([4096, 32768]) == 0

@@ -262,7 +262,7 @@ class LiveField:
     ) -> None:
         self.output = output
         self.shape, self.unit = output.frame.shape, output.tile_shape
-        self.level0: Any = None
+        self.level0 = None
         side = output.core * output.scale
         self._tiles = core.plan_tiles(self.shape, core=side, halo=0)
         grid, dtype = self._tiles.grid, output.dtype
@@ -348,20 +348,21 @@ class LiveField:
         high, wide = self.unit
         rows = range(box.y0 // high, -(-box.y1 // high))
         columns = range(box.x0 // wide, -(-box.x1 // wide))
-        values = self._backdrop.read(box, 1)
+        values = np.empty(box.shape, self.levels[0].dtype)
         for place in itertools.product(rows, columns):
-            if not self._is_stored[place]:
-                continue
             outer, level0 = self._tiles.tile(*place).core, self.level0
-            inner = outer.intersection(box)
-            tile: core.RealArray | None = self._cache.get(place)
-            if tile is None and level0 is not None and time.perf_counter() < until:
+            inner, is_stored = outer.intersection(box), self._is_stored[place]
+            tile = self._cache.get(place) if is_stored else None
+            may_read = is_stored and level0 is not None and time.perf_counter() < until
+            if tile is None and may_read:
                 tile = np.asarray(level0[outer.slices])
                 self._cache.put(place, tile)
-            if tile is None:
-                self._record_change(inner)
-                continue
-            part = tile[inner.relative_to(outer).slices]
+            if tile is not None:
+                part = tile[inner.relative_to(outer).slices]
+            else:
+                part = self._backdrop.read(inner, 1)
+                if is_stored:
+                    self._record_change(inner)
             values[inner.relative_to(box).slices] = part
         return values
 

@@ -177,15 +177,12 @@ class TileWorker:
                 self.run.write_output(tile.index, values, box, missing)
                 for tile in tiles
             ]
-        return [
-            self.run.write_output(tile.index, *result)
-            for first in range(0, len(tiles), batch)
-            for tile, result in zip(
-                tiles[first : first + batch],
-                self._compute(tiles[first : first + batch]),
-                strict=True,
-            )
-        ]
+        results: list[TileResult] = []
+        for first in range(0, len(tiles), batch):
+            some = tiles[first : first + batch]
+            each = zip(some, self._compute(some), strict=True)
+            results += [self.run.write_output(tile.index, *one) for tile, one in each]
+        return results
 
     def _compute(self, tiles: list[core.Tile]) -> list[ComputedTile]:
         plan = self.run.plan
