@@ -157,7 +157,7 @@ def survey_pixels(
         tile, window = held
         stray, to_fill = compute_stray_pixel_masks(window)
         own = tile.local_core.slices
-        places = np.argwhere(stray[own])
+        places = _find_places(stray[own])
         filled = _compute_fill_values(window, stray, to_fill) if len(places) else window
         values = filled[own][tuple(places.T)].astype(np.float32)
         count = count_grey_values(window[own]) if is_short else 0
@@ -315,9 +315,9 @@ def _find_peaks(wide: RealArray) -> BoolArray:
             )
             found = np.zeros(strip.stop - strip.start, bool)
             for step in (apart * width for apart in _APART):
-                above, below = _shift(own, -step), _shift(own, step)
-                found |= (part[above] >= raised[own]) & (part[below] >= raised[own])
-                found |= (part[own] >= raised[above]) & (part[own] >= raised[below])
+                beside = _shift(own, -step), _shift(own, step)
+                found |= np.minimum(*(part[n] for n in beside)) >= raised[own]
+                found |= part[own] >= np.maximum(*(raised[n] for n in beside))
             places = strip.start + np.flatnonzero(found)
             for apart, both in limits.items():
                 heights = _compute_heights(flat, places, apart, width)
@@ -346,10 +346,13 @@ def _compute_heights(
 
 def _find_height_limit(heights: Sequence[RealArray]) -> float:
     """Return the limit above which pixels of some strips are peaks."""
-    higher = np.concatenate([part[part > 0] for part in heights], dtype=np.float32)
+    joined = np.concatenate([part.ravel() for part in heights])
+    higher = np.compress(joined > 0, joined)  # a fifth of the time of an index
     if not higher.size:
         return np.inf
-    limit = float(_TIMES * np.percentile(higher, _USUAL))
+    if higher.dtype.itemsize <= 2:  # by counting, which leaves nothing to select
+        higher.sort(kind="stable")
+    limit = float(_TIMES * np.percentile(higher.astype(np.float32), _USUAL))
     return limit if heights[0].dtype.kind == "f" else int(limit)
 
 
@@ -370,7 +373,8 @@ def _find_lines(wide: RealArray) -> BoolArray:
     lines, across = np.zeros(shape, bool), np.arange(shape[1])
     inner = wide[margin:-margin]
 
-    ways = [*itertools.product(_APART, (np.greater, np.less))]
+    ends = (np.greater, np.maximum), (np.less, np.minimum)
+    ways = [(apart, *end) for apart in _APART for end in ends]
     for start, stop in itertools.pairwise(_find_segments(shape[0])):
         rows = inner[start:stop]
         first = np.ascontiguousarray(rows[:_TRIED])  # a view may be transposed
@@ -402,10 +406,11 @@ def _stand_out(
     columns: slice | NDArray[np.intp],
     apart: int,
     is_beyond: Callable[[RealArray, RealArray], BoolArray],
+    find_end: Callable[[RealArray, RealArray], RealArray],
 ) -> BoolArray:
     """Return whether pixels of some columns stand out from both at a distance."""
     own, left, right = (rows[:, _shift(columns, n)] for n in (0, -apart, apart))
-    return is_beyond(own, left) & is_beyond(own, right)
+    return is_beyond(own, find_end(left, right))
 
 
 def _find_plateaus(values: RealArray, ends: tuple[float, float]) -> BoolArray:
@@ -490,6 +495,11 @@ def _select_isolated_spots(
     return kept_spots, narrow, dead
 
 
+def _find_places(mask: BoolArray) -> NDArray[np.intp]:
+    """Return what `numpy.argwhere` does, ten times as fast where few are marked."""
+    return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
+
+
 def _grow_slices(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
     rows, columns = (slice(max(0, n.start - margin), n.stop + margin) for n in place)
     return rows, columns
@@ -506,7 +516,7 @@ def _compute_fill_values(
     if not to_fill.any():
         return filled
     usable = ~stray & np.isfinite(field)
-    places = np.argwhere(to_fill)
+    places = _find_places(to_fill)
     margin, size = _FILLED_FROM // 2, (_FILLED_FROM, _FILLED_FROM)
     finite, inside, values = (
         sliding_window_view(np.pad(part, margin), size)[tuple(places.T)]
