@@ -30,7 +30,7 @@ def test_a_dask_worker_keeps_its_memory_unless_a_user_set_it(
     assert (bool(calls), name in os.environ) == (is_changed, not is_changed)
 
 
-def test_freed_memory_is_reused_within_passes_alone():
+def test_large_blocks_are_reused_only_while_tiles_are_computed():
     children.run_python(
         """
 import ctypes, numpy as np
@@ -40,13 +40,14 @@ if core.configure_allocator():
     class Counts(ctypes.Structure):
         _fields_ = [(str(n), ctypes.c_size_t) for n in range(10)]
     library.mallinfo2.restype = Counts
-    def count_requested():
-        block = np.empty(64 << 20, 'u1')
+    def count_requested(megabytes):
+        block = np.empty(megabytes << 20, 'u1')
         return getattr(library.mallinfo2(), '4') >> 20
-    with (reuse := core.MemoryReuse()):
-        within = count_requested()
-    with reuse:
-        again = count_requested()
-    assert (within, again, count_requested()) == (0, 0, 64), (within, again)
+    counts = [count_requested(8), count_requested(64)]
+    core.reuse_large_blocks(reuse=True)
+    counts.append(count_requested(64))
+    core.reuse_large_blocks(reuse=False)
+    counts.append(count_requested(64))
+    assert counts == [0, 64, 0, 64], counts
 """
     )

@@ -355,20 +355,16 @@ def release_free_memory() -> None:
 #
 # glibc gives each thread its own arena, and memory freed there is not used by other
 # threads. Threads that compute, compress and write tiles in turn thus keep several
-# times what they use at once. Long-lived small objects between the feature maps of a
-# network also fragment the freed space. Here all threads share one arena, and blocks of
-# 4 MB and more are requested from the system and returned to it. Page faults of such
-# blocks would cost a fifth of the time for each layer without huge pages, which torch
-# requests if an environment variable is set. Another one lets its threads sleep between
-# layers, since spinning took 40 % of the processor time on two cores. Where one pass of
-# a network follows another, blocks are taken from the heap instead and reused: clearing
-# the pages of new ones takes a fifth of the time. The heap is trimmed after each pass.
+# times what they use at once. Here all threads share one arena, whose free memory is
+# kept, since clearing the pages of new blocks takes a fifth of the time of a network.
+# Blocks of 32 MB and more are requested from the system and returned, since those of a
+# whole field would leave gaps; tiles are equal in size and reuse these, too. torch
+# requests huge pages if an environment variable is set. Another one lets its threads
+# sleep between layers, since spinning took 40 % of the processor time on two cores.
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # in malloc.h
 _USUAL_MAPS = 65536  # blocks that glibc requests from the system at most
-_LARGE = 4 << 20  # bytes; larger blocks are requested from the system and returned
-_HEAP_TOP = 96 << 20  # bytes of free memory kept at the top of the heap; chosen
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_LARGE = 32 << 20  # bytes; the largest threshold that glibc accepts
 _TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
 _configured: list[ctypes.CDLL] = []  # the C library, once it has been configured
 
@@ -388,38 +384,23 @@ def configure_allocator() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
+    os.environ.setdefault(_TORCH_ASKS, "1")
     library.mallopt(_ARENA_MAX, 1)
+    library.mallopt(_MMAP_THRESHOLD, _LARGE)
+    library.mallopt(_TRIM_THRESHOLD, -1)
     _configured.append(library)
-    try:
-        has_huge_pages = "[never]" not in _HUGE_PAGES.read_text("utf-8")
-    except OSError:
-        has_huge_pages = False
-    if has_huge_pages:
-        os.environ.setdefault(_TORCH_ASKS, "1")
-        library.mallopt(_MMAP_THRESHOLD, _LARGE)
-        library.mallopt(_TRIM_THRESHOLD, _HEAP_TOP)
     return True
 
 
-class MemoryReuse:
-    """Lock whose holder reuses freed memory, which is returned at its end.
+def reuse_large_blocks(*, reuse: bool) -> None:
+    """Reuse freed memory for blocks of any size from now on, or return it.
 
-    This is only a lock unless `configure_allocator` has configured the allocator.
+    Does nothing unless `configure_allocator` has configured the allocator.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        if _configured:
-            _configured[0].mallopt(_MMAP_MAX, 0)
-
-    def __exit__(self, *_: object) -> None:
-        if _configured:
-            _configured[0].mallopt(_MMAP_MAX, _USUAL_MAPS)
+    if _configured:
+        _configured[0].mallopt(_MMAP_MAX, 0 if reuse else _USUAL_MAPS)
+        if not reuse:
             release_free_memory()
-        self._lock.release()
 
 
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:
