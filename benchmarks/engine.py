@@ -6,6 +6,7 @@ An ONNX graph of one convolution enhances a tiled 16-bit TIFF into OME-Zarr; nex
 user and system seconds of all threads, and of stages in the threads that call them.
 """
 
+import gc
 import json
 import sys
 import tempfile
@@ -83,11 +84,14 @@ def watch(stage: str, holder: Any, name: str) -> None:
 
 def run_part(part: str, *words: str) -> None:
     """Run a part in this process, and print what it took."""
+    if part == "enhance":  # as the command does, before torch is loaded
+        gc.set_threshold(resolve_name("napari_semsr.cli.command._COLLECTION_INTERVAL"))
+        resolve_name("napari_semsr.core.configure_allocator")()
     for stage, place in STAGES.items() if part == "enhance" else ():
         holder, name = f"napari_semsr.{place}".rsplit(".", 1)
         watch(stage, resolve_name(holder), name)
     run = exec if part == "plain" else resolve_name("napari_semsr.cli.main")
-    # the command reads this process's arguments, and sets the garbage collector
+    # the command reads this process's arguments
     run(*([PLAIN, {"words": words}] if run is exec else []))
     SPENT["all"] += getrusage(RUSAGE_SELF)[:2]
     print(json.dumps({name: [*seconds.round(2)] for name, seconds in SPENT.items()}))
