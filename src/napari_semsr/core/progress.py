@@ -393,14 +393,13 @@ def configure_allocator() -> bool:
 
 
 def reuse_large_blocks(*, reuse: bool) -> None:
-    """Reuse freed memory for blocks of any size from now on, or return it.
+    """Return free memory, and from now on reuse what is freed for blocks of any size.
 
     Does nothing unless `configure_allocator` has configured the allocator.
     """
     if _configured:
         _configured[0].mallopt(_MMAP_MAX, 0 if reuse else _USUAL_MAPS)
-        if not reuse:
-            release_free_memory()
+        release_free_memory()
 
 
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:
