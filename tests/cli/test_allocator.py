@@ -44,9 +44,9 @@ if core.configure_allocator():
         block = np.empty(megabytes << 20, 'u1')
         return getattr(library.mallinfo2(), '4') >> 20
     counts = [count_requested(8), count_requested(64)]
-    core.reuse_large_blocks(reuse=True)
+    reuse = core.MemoryReuse()
     counts.append(count_requested(64))
-    core.reuse_large_blocks(reuse=False)
+    reuse.close()
     counts.append(count_requested(64))
     assert counts == [0, 64, 0, 64], counts
 """

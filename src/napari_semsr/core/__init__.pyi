@@ -139,6 +139,7 @@ from .options import (
 )
 from .progress import (
     Job as Job,
+    MemoryReuse as MemoryReuse,
     Progress as Progress,
     TimeEstimator as TimeEstimator,
     WaitingProgress as WaitingProgress,
@@ -151,7 +152,6 @@ from .progress import (
     map_progress as map_progress,
     release_free_memory as release_free_memory,
     require_memory as require_memory,
-    reuse_large_blocks as reuse_large_blocks,
     run as run,
     use_background_priority as use_background_priority,
     warn as warn,

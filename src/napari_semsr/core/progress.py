@@ -365,6 +365,7 @@ def release_free_memory() -> None:
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # in malloc.h
 _USUAL_MAPS = 65536  # blocks that glibc requests from the system at most
 _LARGE = 32 << 20  # bytes; the largest threshold that glibc accepts
+_SPARE = 1.25  # times the memory after the first pass; chosen
 _TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
 _configured: list[ctypes.CDLL] = []  # the C library, once it has been configured
 
@@ -392,14 +393,39 @@ def configure_allocator() -> bool:
     return True
 
 
-def reuse_large_blocks(*, reuse: bool) -> None:
-    """Return free memory, and from now on reuse what is freed for blocks of any size.
+class MemoryReuse:
+    """Lock of the passes of a network, which reuse freed memory until `close`.
 
-    Does nothing unless `configure_allocator` has configured the allocator.
+    Passes that meet other work in another order leave gaps: free memory is returned
+    when a quarter more is used than after the first pass. This is only a lock unless
+    `configure_allocator` has configured the allocator.
     """
-    if _configured:
-        _configured[0].mallopt(_MMAP_MAX, 0 if reuse else _USUAL_MAPS)
-        release_free_memory()
+
+    def __init__(self) -> None:
+        self._lock, self._most = threading.Lock(), 0.0
+        self._limit_large_blocks(0)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        if _configured:
+            from psutil import Process
+
+            used = Process().memory_info().rss
+            self._most = self._most or _SPARE * used
+            if used > self._most:
+                release_free_memory()
+        self._lock.release()
+
+    def close(self) -> None:
+        """Return free memory, and request large blocks from the system again."""
+        self._limit_large_blocks(_USUAL_MAPS)
+
+    def _limit_large_blocks(self, count: int) -> None:
+        if _configured:
+            _configured[0].mallopt(_MMAP_MAX, count)
+            release_free_memory()
 
 
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:

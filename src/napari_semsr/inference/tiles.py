@@ -95,9 +95,8 @@ class TileWorker:
 
     def __post_init__(self) -> None:
         on_cpu = self.predictor.device.type == "cpu"
-        self.passing = threading.Lock() if on_cpu else nullcontext()
+        self.passing = core.MemoryReuse() if on_cpu else nullcontext()
         self._release = self.predictor.add_layer_check(self._check_stopped)
-        core.reuse_large_blocks(reuse=True)
 
     def _check_stopped(self) -> None:
         """Raise `Cancelled` if the run was stopped."""
@@ -120,7 +119,8 @@ class TileWorker:
             self._idle.wait_for(lambda: self._busy == 0)
         self._release()
         self.predictor.release_memory()
-        core.reuse_large_blocks(reuse=False)
+        if isinstance(self.passing, core.MemoryReuse):
+            self.passing.close()
 
     @contextmanager
     def track_task(self) -> Iterator[None]:
