@@ -37,7 +37,6 @@ POSIX_NAMES = {
 }
 SYSTEM_PATHS = {  # absent elsewhere, where the reader goes another way
     "core/micrograph.py": {"/proc/cpuinfo"},
-    "core/progress.py": {"/sys/kernel/mm/transparent_hugepage/enabled"},
     "models/devices.py": {
         "/sys/fs/cgroup/memory.max",
         "/sys/fs/cgroup/memory.high",
