@@ -22,11 +22,11 @@ SPREAD = ("mean", "median", "worse", "worst")
 FAULTS = {
     "noise 5": "noise 5 of 255",
     "noise 15": "noise 15",
-    "noise 40": "noise 40",
+    "shot 5": "shot noise 5",
     "blur 0.4": "blur 0.4 px",
-    "blur 1": "blur 1 px (set A)",
-    "set B": "blur, haze (set B)",
-    "set C": "three blurs, haze (set C)",
+    "blur 1": "blur 1 px",
+    "set B": "blur, haze",
+    "set C": "three blurs, haze",
 }
 
 
@@ -75,7 +75,7 @@ def restoration() -> str:
         best = np.mean([row["oracle"] for row in some])
         lines.append([words, *spread([row["gain"] for row in some]), f"{best:+.2f}"])
     given = read_rows("told_blur.json")
-    for width in ("0.7", "1.0"):
+    for width in ("0.7", "1.4"):  # farthest from the filter, least gain
         some = [row for row in given if row["case"] == f"told {width}"]
         best = np.mean([row["oracle"] for row in some])
         gains = [row["gain"] for row in some]
